@@ -1,0 +1,226 @@
+"""What can go wrong, split by whose fault it was.
+
+::
+
+    AiotwhelpError
+    ├── the wait
+    │   ├── QuotaTimeoutError       (also TimeoutError and aiohttp.ClientError)
+    │   └── TooManyWaitersError     (also aiohttp.ClientError)
+    ├── the answer                  (each is also aiohttp.ClientResponseError)
+    │   ├── ApiError
+    │   │   ├── AuthError           a credential was refused
+    │   │   ├── EndpointRetiredError
+    │   │   └── UsageCapError       a monthly cap, credits, stream connections
+    │   ├── BodyError               too large, or not what its headers promised
+    │   └── RateLimitError          a 429 outlasted the policy
+    └── the caller
+        ├── SessionClosedError      (also aiohttp.ClientError)
+        ├── BodyNotReplayableError  (also aiohttp.ClientError)
+        └── WrongLoopError          (also RuntimeError)
+
+Failures of the connection stay aiohttp's own exceptions. None of ours subclasses
+``ClientOSError`` or ``ServerDisconnectedError``: raised in a middleware, those two make aiohttp
+run the whole chain again.
+
+No exception carries a credential: request headers are redacted before they are kept, and each
+exception can be pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import aiohttp
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+#: Header fields whose values are secrets, or lead to one (RFC 9110, 11; RFC 6265).
+SECRET_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"}
+)
+
+
+class AiotwhelpError(Exception):
+    """The base of everything that aiotwhelp raises."""
+
+
+class QuotaTimeoutError(AiotwhelpError, aiohttp.ClientError, TimeoutError):
+    """A call would have to wait for quota longer than it allowed; nothing was sent.
+
+    Raised as soon as it is known that the wait will not fit, often at once. ``retry_after`` is
+    in seconds from then, ``resets_at`` is POSIX time; each is None where it is not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str | None = None,
+        limit: int | None = None,
+        remaining: int | None = None,
+        resets_at: float | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        # Exactly one positional argument: two would make it an OSError with errno set.
+        super().__init__(message)
+        self.key = key
+        self.limit = limit
+        self.remaining = remaining
+        self.resets_at = resets_at
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+class TooManyWaitersError(AiotwhelpError, aiohttp.ClientError):
+    """``max_waiters`` callers wait already, so this one was turned away; nothing was sent."""
+
+
+class SessionClosedError(AiotwhelpError, aiohttp.ClientError):
+    """The session or its limiter was closed before the call could be made."""
+
+
+class BodyNotReplayableError(AiotwhelpError, aiohttp.ClientError):
+    """The call should go again, but its body was a stream that is used up.
+
+    Pass bytes, a file that can seek, or JSON, to have the call retried. The failure that made
+    the retry necessary is the ``__cause__``.
+    """
+
+
+class WrongLoopError(AiotwhelpError, RuntimeError):
+    """A limiter or session was used on another event loop than the one it belongs to."""
+
+
+class _AnswerError(AiotwhelpError, aiohttp.ClientResponseError):
+    """An answer that is an error, with its headers and the start of its body."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        request_info: aiohttp.RequestInfo,
+        history: tuple[aiohttp.ClientResponse, ...] = (),
+        status: int = 0,
+        headers: Mapping[str, str] | None = None,
+        body: str = "",
+        codes: Iterable[int] = (),
+        problem: str | None = None,
+    ) -> None:
+        super().__init__(
+            redacted(request_info),
+            (),
+            status=status,
+            message=message,
+            headers=CIMultiDictProxy(_without_secrets(headers or {})),
+        )
+        self.body = body
+        #: v1.1 error codes of the body, such as 88 (facts of the API: its error code table).
+        self.codes = tuple(codes)
+        #: The last segment of a v2 problem's ``type``, such as ``usage-capped``.
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.status}, {self.message} ({self.request_info.method} {self.request_info.url})"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = dict(self.__dict__)
+        # Neither CIMultiDictProxy nor the RequestInfo that holds one can be pickled.
+        state["headers"] = list((self.headers or {}).items())
+        info = self.request_info
+        state["request_info"] = (
+            str(info.url),
+            info.method,
+            list(info.headers.items()),
+            str(info.real_url),
+        )
+        return _rebuild_answer, (type(self), state)
+
+
+class RateLimitError(_AnswerError):
+    """The server refused the call for its rate, more often than the policy allows.
+
+    ``limit`` and ``remaining`` are the window's, ``resets_at`` is POSIX time and ``retry_after``
+    seconds from then; each is None where the answer did not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit: int | None = None,
+        remaining: int | None = None,
+        resets_at: float | None = None,
+        retry_after: float | None = None,
+        **answer: Any,
+    ) -> None:
+        super().__init__(message, **answer)
+        self.limit = limit
+        self.remaining = remaining
+        self.resets_at = resets_at
+        self.retry_after = retry_after
+
+
+class ApiError(_AnswerError):
+    """The API answered with an error: its codes, its problem type, the start of its body."""
+
+
+class AuthError(ApiError):
+    """A credential was refused, or no credential could be had."""
+
+
+class EndpointRetiredError(ApiError):
+    """The endpoint was retired upstream; the message says when, and what to use instead."""
+
+
+class UsageCapError(ApiError):
+    """A cap that no wait of minutes lifts: a monthly cap, credits, stream connections."""
+
+
+class BodyError(_AnswerError):
+    """An answer's body was larger than allowed, or not the JSON that was asked for."""
+
+
+def redacted(info: aiohttp.RequestInfo) -> aiohttp.RequestInfo:
+    """Return the same request without secrets in its headers or its URL."""
+    return aiohttp.RequestInfo(
+        _without_password(info.url),
+        info.method,
+        CIMultiDictProxy(_without_secrets(info.headers)),
+        _without_password(info.real_url),
+    )
+
+
+def _without_secrets(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    return CIMultiDict(
+        (name, "***" if name.lower() in SECRET_HEADERS else value)
+        for name, value in headers.items()
+    )
+
+
+def _without_password(url: URL) -> URL:
+    return url.with_user(None) if url.raw_user or url.raw_password else url
+
+
+def _rebuild(
+    kind: type[AiotwhelpError], args: tuple[Any, ...], state: dict[str, Any]
+) -> AiotwhelpError:
+    error = kind(*args)
+    error.__dict__.update(state)
+    return error
+
+
+def _rebuild_answer(kind: type[_AnswerError], state: dict[str, Any]) -> _AnswerError:
+    url, method, headers, real_url = state.pop("request_info")
+    answer_headers = CIMultiDictProxy(CIMultiDict(state.pop("headers")))
+    info = aiohttp.RequestInfo(
+        URL(url), method, CIMultiDictProxy(CIMultiDict(headers)), URL(real_url)
+    )
+    error = kind(state["message"], request_info=info, status=state["status"])
+    error.__dict__.update(state, headers=answer_headers)
+    return error
