@@ -1,0 +1,106 @@
+"""The server's clock, seen through the Date headers of its answers.
+
+Instants are seconds of a local monotonic clock; epochs are POSIX seconds of the server's clock.
+Their difference, the offset, is never known exactly: ``Date`` has whole seconds, and nobody knows
+when between sending and receiving it was written. Each answer therefore gives an interval, and
+intervals of one clock intersect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: How far two clocks may drift apart, in seconds per second: quartz is within 100 ppm.
+DRIFT = 1e-4
+
+#: So many answers in a row that agree with each other prove that a clock was stepped.
+_STEPPED = 3
+
+#: Contradicting clocks (edges of a network) that are remembered at once.
+_MOST_BOUNDS = 3
+
+
+@dataclass(slots=True)
+class _Bound:
+    """What some answers that agree with each other say: low <= offset <= high, as of ``at``."""
+
+    low: float
+    high: float
+    at: float
+    run: int = 1
+
+    def narrow(self, low: float, high: float, at: float) -> bool:
+        """Intersect with another answer's interval; False if they contradict each other."""
+        drift = DRIFT * (at - self.at)
+        if low > self.high + drift or high < self.low - drift:
+            return False
+        self.low = max(low, self.low - drift)
+        self.high = min(high, self.high + drift)
+        self.at = at
+        return True
+
+
+class ServerClock:
+    """One server's clock. Contradicting Dates widen the bound instead of breaking it."""
+
+    __slots__ = ("_assumed", "_bounds")
+
+    def __init__(self) -> None:
+        self._bounds: list[_Bound] = []
+        self._assumed: float | None = None
+
+    def __repr__(self) -> str:
+        if not self._bounds:
+            return f"<ServerClock assumed {self._assumed}>"
+        low = min(bound.low for bound in self._bounds)
+        high = max(bound.high for bound in self._bounds)
+        return f"<ServerClock offset {low:.3f} to {high:.3f}>"
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a Date has been seen."""
+        return bool(self._bounds)
+
+    def observe(self, date: float, sent: float, received: float) -> None:
+        """Learn from an answer with this ``Date`` (an epoch), sent and received at these instants.
+
+        The server wrote it in between, when its clock showed [date, date + 1): RFC 9110, 6.6.1.
+        """
+        low, high = date - received, date + 1.0 - sent
+        met = False
+        for bound in self._bounds:
+            if not met and bound.narrow(low, high, received):
+                bound.run += 1
+                met = True
+            else:
+                bound.run = 0
+        if not met:
+            self._bounds = [*self._bounds[1 - _MOST_BOUNDS :], _Bound(low, high, received)]
+        elif len(self._bounds) > 1:
+            stepped = [bound for bound in self._bounds if bound.run >= _STEPPED]
+            self._bounds = stepped or self._bounds
+
+    def assume(self, offset: float) -> None:
+        """Use this offset, the local wall clock's, for as long as no Date is seen."""
+        self._assumed = offset
+
+    def local(self, epoch: float) -> float:
+        """Return the latest instant at which the server's clock may come to show ``epoch``.
+
+        The late edge: a call sent then is never early. Where windows end on whole seconds this
+        loses nothing, since the error is the same at each reset.
+        """
+        if not self._bounds:
+            return epoch - (self._assumed or 0.0)
+        # What is left until the epoch may drift, too, hence the second term.
+        return max(
+            epoch - bound.low + DRIFT * max(0.0, epoch - bound.low - bound.at)
+            for bound in self._bounds
+        )
+
+    def epoch(self, now: float) -> float:
+        """Return the best guess of what the server's clock shows at the instant ``now``."""
+        if not self._bounds:
+            return now + (self._assumed or 0.0)
+        newest = max(self._bounds, key=lambda bound: bound.at)
+        return now + (newest.low + newest.high) / 2

@@ -1,0 +1,75 @@
+"""What happened, as frozen values for hooks, logs and metrics.
+
+A handler is called synchronously, on the event loop, and should be quick. What it raises is
+logged and goes no further. No event carries a credential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The base of all events; ``key`` names the quota, such as ``GET /1.1/help/privacy.json``."""
+
+    key: str
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed(Event):
+    """An answer's headers were read. ``resets_in`` is in seconds, None if unknown."""
+
+    window: str
+    limit: int | None
+    remaining: int
+    resets_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting(Event):
+    """Callers will wait more than a few seconds; told once per quota and window."""
+
+    callers: int
+    limit: int | None
+    remaining: int | None
+    resets_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waited(Event):
+    """A caller got its permit after waiting for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Event):
+    """The server refused a call for its rate; ``retry_in`` is how long nobody will go."""
+
+    status: int
+    retry_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost(Event):
+    """A call may have been counted, and its answer will not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying(Event):
+    """A call goes again: its attempt so far, why, and after how many seconds of back-off."""
+
+    attempt: int
+    reason: str
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClockAssumed(Event):
+    """Answers carry no usable Date, so resets are measured with the local wall clock."""
+
+
+Handler = Callable[[Event], object]

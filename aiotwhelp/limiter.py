@@ -1,0 +1,815 @@
+"""Callers wait their turn: tickets per bucket and priority, one timer, no task of its own.
+
+Whether someone may go is decided by `aiotwhelp.quota` alone. Everything between two awaits here
+is one synchronous step, so no lock is needed: whoever settles a call grants what it set free, and
+the granted permit is assigned before its caller wakes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Literal
+
+from aiotwhelp import events
+from aiotwhelp.clock import ServerClock
+from aiotwhelp.errors import (
+    QuotaTimeoutError,
+    SessionClosedError,
+    TooManyWaitersError,
+    WrongLoopError,
+)
+from aiotwhelp.headers import X_DIALECT, Dialect, Reading, WindowKind, WindowReading
+from aiotwhelp.queues import Line, Parked, Priority, Waiter
+from aiotwhelp.quota import Bucket, Granted, NotUntil
+from aiotwhelp.views import Quota, QuotaKey, Stats, WindowQuota, as_key, left_text, tightness
+from aiotwhelp.windows import INF, Numbering, Rate, RateWindow, Room, Window
+
+logger = logging.getLogger("aiotwhelp")
+
+#: A timer looks again after at most this, against the clock that counts suspend.
+_LONGEST_TIMER = 30.0
+
+#: asyncio's clock has a resolution of its own; a timer below this would spin.
+_SHORTEST_TIMER = 0.001
+
+#: Grants, or failed waiters, between two breaths of the loop: about 2 ms.
+_SLICE = 256
+
+_UNKNOWN = WindowQuota("", None, None, None, None)
+
+#: Callers that will wait longer than this are announced.
+_WORTH_A_WARNING = 5.0
+
+
+class Permit:
+    """One caller's go. Settle it exactly once: `observed`, `unsent` or `lost`."""
+
+    __slots__ = ("_dialect", "_granted", "_limiter", "_line", "waited")
+
+    def __init__(
+        self, limiter: Limiter, line: Line, granted: Granted, dialect: Dialect, waited: float
+    ) -> None:
+        self._limiter = limiter
+        self._line = line
+        self._granted = granted
+        self._dialect = dialect
+        #: Seconds that the caller waited for it.
+        self.waited = waited
+
+    def __repr__(self) -> str:
+        return f"<Permit {self._line.key} {'settled' if self.is_settled else 'out'}>"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it was settled."""
+        return self._granted.is_settled
+
+    def observed(self, headers: Mapping[str, str], *, status: int = 200) -> Reading:
+        """Settle with an answer's headers and status, as soon as they are there.
+
+        Returns what was read from them. Raises RuntimeError if the permit is settled already.
+        """
+        reading = self._dialect.read(headers)
+        self._limiter._observed(self._line, self._granted, reading, status)
+        return reading
+
+    def unsent(self, *, failed: bool = False) -> None:
+        """Settle a call that surely never left: its token goes back.
+
+        Pass ``failed=True`` if it was tried and nobody was there (a refused connection).
+        """
+        self._limiter._unsent(self._line, self._granted, failed=failed)
+
+    def lost(self) -> None:
+        """Settle a call that may have been counted and whose answer will not come."""
+        self._limiter._lost(self._line, self._granted)
+
+
+class Limiter:
+    """Shares quotas between all callers of one event loop.
+
+    ``reserve``
+        The share of each limit, from 0 to below 1, that is kept for `Priority.INTERACTIVE`.
+    ``pace``
+        ``"burst"`` grants as long as tokens are left; ``"even"`` spreads them over the window.
+    ``rates``
+        Local rates by route template, such as ``{"/2/tweets/search/all": Rate(1, per=1)}``, for
+        limits that a server does not announce. ``"POST /2/tweets"`` names one method's only.
+    ``max_waiters``
+        So many callers may wait for one quota; the next gets `TooManyWaitersError`.
+    ``max_quotas``
+        About so many quotas are remembered; idle ones are forgotten first, spent ones last.
+    ``on_event``
+        Is called with each `aiotwhelp.events.Event`.
+
+    A limiter belongs to the event loop that first used it; another raises `WrongLoopError`.
+    """
+
+    def __init__(
+        self,
+        *,
+        reserve: float = 0.0,
+        pace: Literal["burst", "even"] = "burst",
+        rates: Mapping[str, Rate | Sequence[Rate]] | None = None,
+        max_waiters: int | None = None,
+        max_quotas: int = 100_000,
+        on_event: events.Handler | None = None,
+    ) -> None:
+        if not 0.0 <= reserve < 1.0:
+            raise ValueError(f"reserve is a share from 0 to below 1, not {reserve!r}")
+        if pace not in ("burst", "even"):
+            raise ValueError(f'pace is "burst" or "even", not {pace!r}')
+        if max_waiters is not None and max_waiters < 0:
+            raise ValueError(f"max_waiters is a number of callers or None, not {max_waiters!r}")
+        self._reserve = reserve
+        self._even = pace == "even"
+        self._rates = {name: _as_rates(name, rate) for name, rate in (rates or {}).items()}
+        self._max_waiters = max_waiters
+        self._max_quotas = max_quotas
+        self._handlers: list[events.Handler] = [on_event] if on_event is not None else []
+        self._numbering = Numbering()
+        self._lines: dict[QuotaKey, Line] = {}
+        self._windows: dict[tuple[str, str, str, str], Window] = {}
+        self._clocks: dict[str, ServerClock] = {}
+        self._assumed: set[str] = set()
+        self._sweep_at = 1024
+        self._tickets = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._time: Callable[[], float] = time.monotonic
+        self._wall: Callable[[], float] = time.time
+        self._suspended = 0.0
+        self._asleep = 0.0
+        self._timers: list[tuple[float, int, Line]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = INF
+        self._is_closed = False
+        self._granted = 0
+        self._waited = 0.0
+        self._refused = 0
+        self._lost_calls = 0
+
+    def __repr__(self) -> str:
+        waiting = sum(map(len, self._lines.values()))
+        return f"<Limiter {len(self._lines)} quotas, {waiting} waiting>"
+
+    # For callers -------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def permit(
+        self,
+        key: QuotaKey | str,
+        *,
+        cost: int = 1,
+        priority: Priority = Priority.NORMAL,
+        max_wait: float | None = None,
+        dialect: Dialect = X_DIALECT,
+    ) -> AsyncIterator[Permit]:
+        """Hold one permit for a call by any HTTP client.
+
+        Settle it inside: ``permit.observed(headers)`` as soon as there is an answer,
+        ``permit.unsent()`` if the call surely never left. Leaving without either counts the call
+        as lost. ``max_wait`` is in seconds; raises `QuotaTimeoutError` when it will not do.
+        Cancelling is safe at any moment.
+        """
+        permit = await self.acquire(
+            key, cost=cost, priority=priority, max_wait=max_wait, dialect=dialect
+        )
+        try:
+            yield permit
+        finally:
+            if not permit.is_settled:
+                permit.lost()
+
+    async def acquire(
+        self,
+        key: QuotaKey | str,
+        *,
+        cost: int = 1,
+        priority: Priority = Priority.NORMAL,
+        max_wait: float | None = None,
+        dialect: Dialect = X_DIALECT,
+        ticket: int | None = None,
+        room: Room | None = None,
+        owner: object = None,
+    ) -> Permit:
+        """Wait for a permit, which the caller must settle; prefer `permit`, which sees to it.
+
+        A caller that comes back after a refusal passes its ``ticket`` and keeps its place.
+        Raises `QuotaTimeoutError`, `TooManyWaitersError`, `SessionClosedError`, and ValueError
+        for a cost that never fits. Cancelling is safe: a token granted meanwhile goes on.
+        """
+        permit = self.try_acquire(key, cost=cost, priority=priority, dialect=dialect, room=room)
+        if permit is not None:
+            return permit
+        return await self._wait(
+            self._line(as_key(key)),
+            cost,
+            priority,
+            max_wait,
+            dialect,
+            self.ticket() if ticket is None else ticket,
+            room,
+            owner,
+        )
+
+    def try_acquire(
+        self,
+        key: QuotaKey | str,
+        *,
+        cost: int = 1,
+        priority: Priority = Priority.NORMAL,
+        dialect: Dialect = X_DIALECT,
+        room: Room | None = None,
+    ) -> Permit | None:
+        """Return a permit if one is there now and nobody waits for it, else None."""
+        self._bind()
+        line = self._line(as_key(key))
+        if line.head() is not None or line.pumping:
+            return None
+        now = self._now()
+        line.used = now
+        granted = line.bucket.ask(
+            now, cost, reserve=self._kept(priority), even=self._even, room=room
+        )
+        if isinstance(granted, NotUntil):
+            return None
+        self._granted += 1
+        return Permit(self, line, granted, dialect, 0.0)
+
+    def ticket(self) -> int:
+        """Return a place in the order of arrival."""
+        self._tickets += 1
+        return self._tickets
+
+    def quota(self, key: QuotaKey | str) -> Quota:
+        """Return what is believed of a quota now; all None where nothing is known."""
+        line = self._lines.get(as_key(key))
+        return Quota(str(key)) if line is None else self._describe(line)
+
+    def quotas(self) -> dict[QuotaKey, Quota]:
+        """Return what is believed of every quota that was used."""
+        return {key: self._describe(line) for key, line in self._lines.items()}
+
+    def stats(self) -> Stats:
+        """Return counts over all quotas."""
+        lines = self._lines.values()
+        return Stats(
+            granted=self._granted,
+            waited=self._waited,
+            refused=self._refused,
+            lost=self._lost_calls,
+            waiting=sum(map(len, lines)),
+            in_flight=sum(line.bucket.calls for line in lines),
+            quotas=len(lines),
+        )
+
+    def prime(self, key: QuotaKey | str, readings: Iterable[WindowReading]) -> None:
+        """Take second-hand numbers, as ``rate_limit_status`` tells them.
+
+        They may be stale: they lower what is believed, never raise it, and replace no probe.
+        """
+        self._line(as_key(key)).bucket.prime(readings)
+
+    def restore(self, key: QuotaKey | str, readings: Iterable[WindowReading]) -> None:
+        """Start from the state of an earlier run; what has reset since counts as unknown."""
+        self._bind()
+        key = as_key(key)
+        clock = self._clock(key.api)
+        if not clock.is_known:
+            clock.assume(self._wall() - self._now())
+        self._line(key).bucket.restore(self._now(), readings)
+
+    def server_time(self, api: str) -> float:
+        """Return the best guess of what that API's clock shows, in POSIX seconds."""
+        self._bind()
+        clock = self._clock(api)
+        if not clock.is_known:
+            return self._wall()
+        return clock.epoch(self._now())
+
+    def listen(self, handler: events.Handler) -> None:
+        """Call ``handler`` with every event from now on."""
+        self._handlers.append(handler)
+
+    def tell(self, event: events.Event) -> None:
+        """Hand an event to the handlers; what they raise is logged and goes no further."""
+        for handler in self._handlers:
+            try:
+                handler(event)
+            except Exception:
+                logger.exception("an event handler failed")
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anyone listens, so that events are worth making."""
+        return bool(self._handlers)
+
+    async def close(self, owner: object = None) -> None:
+        """Wake all waiters, or those of one owner, with `SessionClosedError`.
+
+        Done in slices, so that the loop is never held for long. Without ``owner`` the limiter
+        accepts nobody from then on.
+        """
+        if owner is None:
+            self._is_closed = True
+        failed = 0
+        for line in list(self._lines.values()):
+            for waiter in [each for queue in line.queues for each in queue.living()]:
+                if owner is not None and waiter.owner is not owner:
+                    continue
+                self._fail(line, waiter, SessionClosedError("closed while waiting for quota"))
+                failed += 1
+                if failed % _SLICE == 0:
+                    await asyncio.sleep(0)
+            self._pump(line)
+        if owner is None:
+            self._disarm()
+
+    # Waiting -----------------------------------------------------------------------------------
+
+    async def _wait(
+        self,
+        line: Line,
+        cost: int,
+        priority: Priority,
+        max_wait: float | None,
+        dialect: Dialect,
+        ticket: int,
+        room: Room | None,
+        owner: object,
+    ) -> Permit:
+        loop = self._loop
+        assert loop is not None  # noqa: S101 - bound by try_acquire, for the type checker
+        now = self._now()
+        if self._max_waiters is not None and len(line) >= self._max_waiters:
+            raise TooManyWaitersError(
+                f"{len(line)} callers wait for {line.key} already (max_waiters)"
+            )
+        deadline = None if max_wait is None else now + max_wait
+        future: asyncio.Future[Permit] = loop.create_future()
+        waiter = Waiter(future, ticket, priority, cost, now, deadline, dialect, room, owner)
+        queue = line.queues[priority]
+        queue.add(waiter)
+        timer = None
+        if max_wait is not None:
+            self._give_up_early(line, waiter, now)
+            timer = loop.call_later(max_wait, self._expire, line, waiter)
+        self._pump(line)
+        self._announce_soon(line)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._cancelled(line, waiter)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _cancelled(self, line: Line, waiter: Waiter) -> None:
+        """Undo what happened to a caller that was cancelled, even in the tick of its grant."""
+        future = waiter.future
+        if future.cancelled():
+            line.queues[waiter.priority].bury()
+            self._pump(line)
+        elif future.exception() is None:
+            future.result().unsent()
+
+    def _expire(self, line: Line, waiter: Waiter) -> None:
+        """Fail a caller whose deadline has come."""
+        if not waiter.future.done():
+            now = self._now()
+            self._fail(line, waiter, self._too_long(line, waiter, max(now, line.timer) - now))
+            self._pump(line)
+
+    def _fail(self, line: Line, waiter: Waiter, error: Exception) -> None:
+        if not waiter.future.done():
+            waiter.future.set_exception(error)
+            line.queues[waiter.priority].bury()
+
+    def _give_up_early(self, line: Line, waiter: Waiter, now: float) -> None:
+        """Fail a caller at once whose wait is known to be too long."""
+        if waiter.deadline is None:
+            return
+        ahead = sum(map(len, line.queues[: waiter.priority + 1])) - 1
+        at = line.bucket.expect(now, ahead)
+        if at > waiter.deadline:
+            self._fail(line, waiter, self._too_long(line, waiter, at - now))
+
+    def _check_deadlines(self, line: Line, now: float, at: float) -> None:
+        """After news: fail those whose wait has turned out to be too long."""
+        if at <= line.checked + 0.5:
+            return
+        line.checked = at
+        ahead = 0
+        for queue in line.queues:
+            for waiter in queue.living():
+                if waiter.deadline is not None:
+                    expected = line.bucket.expect(now, ahead)
+                    if expected > waiter.deadline:
+                        self._fail(line, waiter, self._too_long(line, waiter, expected - now))
+                        continue
+                ahead += waiter.cost
+
+    def _too_long(self, line: Line, waiter: Waiter, needed: float) -> QuotaTimeoutError:
+        quota = self._describe(line)
+        allowed = 0.0 if waiter.deadline is None else waiter.deadline - waiter.since
+        when = f"; a permit may be had in {needed:.0f} s" if needed > 0 else ""
+        return QuotaTimeoutError(
+            f"no quota for {line.key} within {allowed:g} s: {left_text(quota)}{when}",
+            key=str(line.key),
+            limit=quota.limit,
+            remaining=quota.remaining,
+            resets_at=quota.resets_at,
+            retry_after=needed if needed > 0 else quota.resets_in,
+        )
+
+    # Granting ----------------------------------------------------------------------------------
+
+    def _pump(self, line: Line) -> None:
+        """Grant to the callers of one line, in order, until something blocks."""
+        line.pumping = False
+        gate = line.parked.gate if line.parked is not None else None
+        for _ in range(_SLICE):
+            if not self._grant_head(line):
+                break
+        else:
+            line.pumping = True
+            self._soon(self._pump, line)
+        if gate is not None and (line.parked is None or line.parked.gate is not gate):
+            # It was this line's timer that the others behind the gate relied on.
+            self._wake(gate)
+
+    def _grant_head(self, line: Line) -> bool:
+        """Grant to the first of a line, or park the line where it is blocked."""
+        waiter = line.head()
+        if waiter is None:
+            line.parked, line.timer = None, INF
+            return False
+        now = self._now()
+        try:
+            answer = line.bucket.ask(
+                now,
+                waiter.cost,
+                since=waiter.since,
+                reserve=self._kept(waiter.priority),
+                even=self._even,
+                room=waiter.room,
+            )
+        except ValueError as error:  # its cost turned out never to fit
+            self._fail(line, waiter, error)
+            return True
+        if isinstance(answer, NotUntil):
+            self._park(line, waiter, answer, now)
+            return False
+        line.queues[waiter.priority].pop()
+        line.used = now
+        waited = now - waiter.since
+        self._granted += 1
+        self._waited += waited
+        waiter.future.set_result(Permit(self, line, answer, waiter.dialect, waited))
+        if self._handlers:
+            self.tell(events.Waited(str(line.key), line.key.identity, waited))
+        return True
+
+    def _park(self, line: Line, waiter: Waiter, answer: NotUntil, now: float) -> None:
+        """Remember what a line waits for: a window's next settled call, an instant, or both."""
+        if isinstance(answer.by, Bucket):
+            line.parked = None
+        else:
+            self._queue_at(answer.by, line, waiter)
+        if answer.at != line.timer:
+            line.timer = answer.at
+            if answer.at < INF:
+                heapq.heappush(self._timers, (answer.at, waiter.ticket, line))
+                self._arm(now)
+        if answer.at < INF:
+            self._check_deadlines(line, now, answer.at)
+
+    def _queue_at(self, gate: Window | RateWindow | Room, line: Line, waiter: Waiter) -> None:
+        line.parked = Parked(waiter.priority, waiter.ticket, line, gate)
+        heapq.heappush(gate.blocked, line.parked)
+
+    def _settled(self, line: Line, room: Room | None) -> None:
+        """Grant whatever a settled call has set free."""
+        line.used = self._now()
+        for gate in line.bucket.gates:
+            self._wake(gate)
+        if room is not None:
+            self._wake(room)
+        if not line.pumping:
+            self._pump(line)
+        self._announce_soon(line)
+
+    def _wake(self, gate: Window | RateWindow | Room) -> None:
+        """Grant to the lines that wait for a gate, in ticket order, until it blocks again."""
+        for _ in range(_SLICE):
+            while gate.blocked and gate.blocked[0].line.parked is not gate.blocked[0]:
+                heapq.heappop(gate.blocked)
+            if not gate.blocked:
+                return
+            line = heapq.heappop(gate.blocked).line
+            line.parked = None
+            if not self._grant_head(line):
+                if line.parked is not None and line.parked.gate is gate:
+                    return
+            elif (waiter := line.head()) is not None:
+                # Its next caller may have to let another line's go first.
+                self._queue_at(gate, line, waiter)
+        self._soon(self._wake, gate)
+
+    def _kept(self, priority: int) -> float:
+        return 0.0 if priority == Priority.INTERACTIVE else self._reserve
+
+    # Settling ----------------------------------------------------------------------------------
+
+    def _observed(self, line: Line, granted: Granted, reading: Reading, status: int) -> None:
+        now = self._now()
+        self._learn_time(line.key, granted.sent, now, reading)
+        line.bucket.observed(granted, now, reading, status=status)
+        if status in (429, 420):
+            self._refused += 1
+        if self._handlers:
+            self._tell_observed(line, reading, status, now)
+        self._settled(line, granted.room)
+
+    def _unsent(self, line: Line, granted: Granted, *, failed: bool) -> None:
+        line.bucket.unsent(granted, self._now(), failed=failed)
+        if failed:
+            self._fail_impatient(line)
+        self._settled(line, granted.room)
+
+    def _lost(self, line: Line, granted: Granted) -> None:
+        line.bucket.lost(granted, self._now())
+        self._lost_calls += 1
+        if self._handlers:
+            self.tell(events.Lost(str(line.key), line.key.identity))
+        self._fail_impatient(line)
+        self._settled(line, granted.room)
+
+    def _fail_impatient(self, line: Line) -> None:
+        """Nobody answers, again and again: fail those that have waited longer than the back-off."""
+        patience = line.bucket.patience
+        if patience == INF:
+            return
+        now = self._now()
+        for queue in line.queues:
+            for waiter in queue.living():
+                if now - waiter.since > patience:
+                    self._fail(line, waiter, self._nobody_answers(line, now - waiter.since))
+
+    def _nobody_answers(self, line: Line, waited: float) -> QuotaTimeoutError:
+        return QuotaTimeoutError(
+            f"no permit for {line.key} after {waited:.0f} s: the server does not answer, "
+            f"and calls go one at a time until it does",
+            key=str(line.key),
+            retry_after=line.bucket.patience,
+        )
+
+    def _learn_time(self, key: QuotaKey, sent: float, now: float, reading: Reading) -> None:
+        clock = self._clock(key.api)
+        if reading.date is not None and not reading.cached:
+            clock.observe(reading.date, sent, now)
+        elif not clock.is_known and any(each.reset is not None for each in reading.windows):
+            clock.assume(self._wall() - now)
+            if key.api not in self._assumed:
+                self._assumed.add(key.api)
+                logger.warning(
+                    "answers from %s have no usable Date header: resets are measured "
+                    "with the local clock, which had better be right",
+                    key.api or "the server",
+                )
+                self.tell(events.ClockAssumed(str(key), key.identity))
+
+    def _tell_observed(self, line: Line, reading: Reading, status: int, now: float) -> None:
+        key, identity = str(line.key), line.key.identity
+        for window in line.bucket.windows:
+            for said in reading.windows:
+                if said.kind == window.kind:
+                    resets_in = None if window.reset is None else window.ends - now
+                    self.tell(
+                        events.Observed(
+                            key, identity, said.kind.name, said.limit, said.remaining, resets_in
+                        )
+                    )
+        if status in (429, 420):
+            expected = line.bucket.expect(now, 0) - now
+            self.tell(events.Refused(key, identity, status, max(0.0, expected)))
+
+    # The timer ---------------------------------------------------------------------------------
+
+    def _arm(self, now: float) -> None:
+        """Have the one timer ring for the earliest instant."""
+        assert self._loop is not None  # noqa: S101 - for the type checker
+        if len(self._timers) > 64 + 2 * len(self._lines):
+            self._timers = [entry for entry in self._timers if entry[2].timer == entry[0]]
+            heapq.heapify(self._timers)
+        while self._timers and self._timers[0][2].timer != self._timers[0][0]:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            self._disarm()
+            return
+        at = min(self._timers[0][0], now + _LONGEST_TIMER)
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        delay = max(at - now, _SHORTEST_TIMER)
+        self._timer = self._loop.call_later(delay, self._ring)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, INF
+
+    def _ring(self) -> None:
+        """Ask again for every line whose instant has come, in ticket order."""
+        self._timer, self._timer_at = None, INF
+        self._count_suspend()
+        now = self._now()
+        due = []
+        while self._timers and self._timers[0][0] <= now:
+            at, ticket, line = heapq.heappop(self._timers)
+            if line.timer == at:
+                line.timer = INF
+                due.append((ticket, line))
+        for _, line in sorted(due, key=lambda entry: entry[0]):
+            if not line.pumping:
+                self._pump(line)
+            self._announce_soon(line)
+        if self._timers:
+            self._arm(now)
+
+    def _soon(self, function: Callable[..., None], *args: object) -> None:
+        assert self._loop is not None  # noqa: S101 - for the type checker
+        self._loop.call_soon(function, *args)
+
+    def _now(self) -> float:
+        return self._time() + self._asleep
+
+    def _count_suspend(self) -> None:
+        """The loop's clock stands still while a laptop sleeps; windows go on."""
+        suspended = _suspended()
+        if abs(suspended - self._suspended) > 0.5:
+            self._asleep += suspended - self._suspended
+            self._suspended = suspended
+
+    def _bind(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._is_closed:
+            raise SessionClosedError("this limiter is closed: make a new one")
+        if loop is self._loop:
+            return
+        if self._loop is not None:
+            raise WrongLoopError(
+                "this limiter belongs to another event loop: make one in each loop that needs it"
+            )
+        self._loop = loop
+        self._time = loop.time
+        # A loop that keeps its own wall clock (the testing loop) is asked for it.
+        self._wall = getattr(loop, "wall_time", time.time)
+        self._suspended = _suspended()
+
+    # Telling -----------------------------------------------------------------------------------
+
+    def _announce_soon(self, line: Line) -> None:
+        """Say that callers wait, once everyone of this tick has joined the queue."""
+        if (
+            line.timer < INF
+            and line.timer != line.warned
+            and (line.timer - self._now() > _WORTH_A_WARNING)
+        ):
+            self._soon(self._announce, line)
+
+    def _announce(self, line: Line) -> None:
+        now = self._now()
+        callers = len(line)
+        wait = line.timer - now
+        if not callers or not _WORTH_A_WARNING < wait < INF or self._is_announced(line):
+            return
+        line.warned = line.timer
+        quota = self._describe(line)
+        logger.warning(
+            "%d %s for %s: %s",
+            callers,
+            "caller waits" if callers == 1 else "callers wait",
+            line.key,
+            left_text(quota),
+        )
+        if self._handlers:
+            key = line.key
+            self.tell(
+                events.Waiting(
+                    str(key), key.identity, callers, quota.limit, quota.remaining, quota.resets_in
+                )
+            )
+
+    def _is_announced(self, line: Line) -> bool:
+        """Whether this very wait was announced; the instant moves as the clock gets better."""
+        return line.warned is not None and abs(line.timer - line.warned) < _WORTH_A_WARNING
+
+    def _describe(self, line: Line) -> Quota:
+        now = self._now()
+        windows = tuple(self._describe_window(window, now) for window in line.bucket.windows)
+        known = [window for window in windows if window.remaining is not None]
+        tightest = min(known, key=tightness, default=(*windows, _UNKNOWN)[0])
+        return Quota(
+            key=str(line.key),
+            limit=tightest.limit,
+            remaining=tightest.remaining,
+            resets_in=tightest.resets_in,
+            resets_at=tightest.resets_at,
+            waiting=len(line),
+            in_flight=line.bucket.calls,
+            windows=windows,
+        )
+
+    def _describe_window(self, window: Window, now: float) -> WindowQuota:
+        name, limit = window.kind.name, window.limit
+        if not window.is_confirmed or now >= window.ends:
+            return WindowQuota(name, limit, None, None, None)
+        if window.reset is None:
+            return WindowQuota(name, limit, window.available, None, None)
+        return WindowQuota(name, limit, window.available, window.ends - now, window.reset)
+
+    # What is remembered ------------------------------------------------------------------------
+
+    def _line(self, key: QuotaKey) -> Line:
+        line = self._lines.get(key)
+        if line is None:
+            if len(self._lines) >= min(self._sweep_at, self._max_quotas):
+                self._sweep()
+            line = self._lines[key] = Line(key, self._new_bucket(key))
+            line.used = self._now()
+        return line
+
+    def _new_bucket(self, key: QuotaKey) -> Bucket:
+        path = key.route.partition(" ")[2] or key.route
+        rates = self._rates.get(key.route) or self._rates.get(path) or ()
+        return Bucket(
+            partial(self._window, key),
+            self._numbering,
+            key=str(key),
+            rates=[RateWindow(rate, str(key)) for rate in rates],
+        )
+
+    def _window(self, key: QuotaKey, kind: WindowKind) -> Window:
+        owner = f"app {key.app}" if kind.scope == "app" else key.identity
+        place = (key.api, owner, key.route, kind.name)
+        window = self._windows.get(place)
+        if window is None:
+            window = Window(kind, self._clock(key.api), self._numbering, str(key))
+            self._windows[place] = window
+        return window
+
+    def _clock(self, api: str) -> ServerClock:
+        clock = self._clocks.get(api)
+        if clock is None:
+            clock = self._clocks[api] = ServerClock()
+        return clock
+
+    def _sweep(self) -> None:
+        """Forget idle quotas: those that have reset first, then the longest unused, spent last."""
+        now = self._now()
+        idle = [
+            (self._worth(line, now), line.used, key)
+            for key, line in self._lines.items()
+            if line.is_idle()
+        ]
+        idle.sort(key=lambda entry: entry[:2])
+        excess = len(self._lines) - self._max_quotas * 9 // 10
+        for index, (worth, _, key) in enumerate(idle):
+            if worth and index >= excess:
+                break
+            self._lines.pop(key).bucket.leave()
+        self._windows = {place: window for place, window in self._windows.items() if window.buckets}
+        self._sweep_at = max(1024, 2 * len(self._lines))
+
+    def _worth(self, line: Line, now: float) -> int:
+        """0: nothing is known that still holds; 1: something is; 2: it is spent or shut."""
+        holding = [w for w in line.bucket.windows if w.is_confirmed and now < w.ends]
+        shut = any(w.shut > now for w in line.bucket.windows) or line.bucket.next > now
+        if shut or any(window.available == 0 for window in holding):
+            return 2
+        return 1 if holding or line.bucket.pace.gap else 0
+
+
+def _as_rates(name: str, rate: Rate | Sequence[Rate]) -> tuple[Rate, ...]:
+    rates = (rate,) if isinstance(rate, Rate) else tuple(rate)
+    if not all(isinstance(each, Rate) for each in rates):
+        raise TypeError(f"rates[{name!r}] is a Rate or several of them, not {rate!r}")
+    return rates
+
+
+def _suspended() -> float:
+    """Seconds that this machine has slept since it started, where the system tells."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    if boottime is None:
+        return 0.0
+    return time.clock_gettime(boottime) - time.monotonic()

@@ -1,0 +1,434 @@
+"""THE RULE: who may go, and when. Pure: no I/O, no clock; ``now`` is an argument.
+
+A *window* counts calls against a limit until its reset. A *bucket* is the set of windows that one
+call needs: it takes a token from each, all or none. What may be taken is
+
+    available = floor - in_flight - debts
+
+``floor``
+    The lowest ``remaining`` among the observations that still speak. Observations are numbered;
+    a call remembers the newest number at its grant, and its answer retires every observation it
+    already knew. So answers of calls that were in flight together fold by minimum, in any order,
+    and a later call's answer replaces, upwards too.
+``in_flight``
+    Granted and not yet settled. Each may or may not be counted in ``floor``; counting all of them
+    is always safe and corrects itself.
+``debts``
+    Calls that may have been counted and whose reading is missing.
+
+A window that nobody has confirmed, because it is new or because its reset has passed, lets one
+probe through, and the rest wait for its answer.
+
+All instants are seconds of one monotonic clock; a ``reset`` is in the server's clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from aiotwhelp.headers import Reading, WindowKind, WindowReading
+from aiotwhelp.windows import (
+    INF,
+    LONGEST_BACKOFF,
+    LONGEST_ROUND_TRIP,
+    Debts,
+    Numbering,
+    Probing,
+    RateWindow,
+    Room,
+    Window,
+)
+
+#: Header-less answers in a row double what may be in flight, up to 2 to this power.
+_MOST_BLANK = 16
+
+#: The learned pace: its first gap, for how long a refused gap is remembered, and the gap below
+#: which there is none. All in seconds.
+_FIRST_GAP = 0.25
+_GAP_MEMORY = 600.0
+_SMALLEST_GAP = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class NotUntil:
+    """Not now. ``at`` is when to ask again; infinity if only an answer in flight can tell.
+
+    ``by`` is what blocks: settling a call of it may open it earlier.
+    """
+
+    at: float
+    by: Gate
+
+
+class Granted:
+    """One call may go. It is settled exactly once, by the bucket that granted it."""
+
+    __slots__ = ("bucket", "cost", "growths", "is_settled", "known", "probes", "room", "sent")
+
+    def __init__(self, bucket: Bucket, now: float, cost: int, room: Room | None) -> None:
+        self.bucket = bucket
+        self.room = room
+        self.sent = now
+        self.cost = cost
+        self.known = bucket.numbering.last
+        self.growths = bucket.pace.growths
+        self.probes: list[tuple[Probing, int]] | None = None
+        self.is_settled = False
+
+    def is_probe_of(self, probing: Probing) -> bool:
+        """Whether this call is a probe of the current turn of ``probing``."""
+        return self.probes is not None and (probing, probing.turn) in self.probes
+
+
+class Pace:
+    """A gap from grant to grant, learned from refusals by a limit that no header shows."""
+
+    __slots__ = ("_refused", "gap", "growths")
+
+    def __init__(self) -> None:
+        self.gap = 0.0
+        self.growths = 0
+        self._refused: deque[tuple[float, float]] = deque()
+
+    def refused(self, granted: Granted, now: float) -> bool:
+        """Grow, unless the call was granted before the last growth; say whether it grew."""
+        if granted.growths != self.growths:
+            return False
+        while self._refused and self._refused[-1][1] <= self.gap:
+            self._refused.pop()
+        self._refused.append((now, self.gap))
+        self.gap = min(LONGEST_BACKOFF, max(_FIRST_GAP, 2.0 * self.gap))
+        self.growths += 1
+        return True
+
+    def accepted(self, now: float) -> None:
+        """Shrink by 5 %, but stay above what was refused in the last ten minutes."""
+        while self._refused and self._refused[0][0] < now - _GAP_MEMORY:
+            self._refused.popleft()
+        least = 1.1 * self._refused[0][1] if self._refused else 0.0
+        self.gap = max(0.95 * self.gap, least)
+        if self.gap < _SMALLEST_GAP:
+            self.gap = 0.0
+
+
+class Bucket:
+    """The windows that one call needs, and what is known of a key before it shows any."""
+
+    __slots__ = (
+        "__weakref__",
+        "answered",
+        "blank",
+        "calls",
+        "debts",
+        "find_window",
+        "in_flight",
+        "key",
+        "local",
+        "next",
+        "numbering",
+        "pace",
+        "probing",
+        "random",
+        "round_trip",
+        "windows",
+    )
+
+    def __init__(
+        self,
+        find_window: Callable[[WindowKind], Window],
+        numbering: Numbering,
+        *,
+        key: str = "",
+        rates: Iterable[RateWindow] = (),
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self.key = key
+        self.find_window = find_window
+        self.numbering = numbering
+        self.random = random
+        #: Windows that one of this bucket's own answers has shown, and local rates.
+        self.windows: list[Window] = []
+        self.local = tuple(rates)
+        for rate in self.local:
+            rate.buckets.append(self)
+        self.calls = 0
+        self.in_flight = 0
+        self.answered = 0
+        self.blank = 0
+        self.next = -INF
+        self.round_trip = 0.0
+        self.pace = Pace()
+        self.probing = Probing()
+        self.debts = Debts()
+
+    def __repr__(self) -> str:
+        windows = ", ".join(map(repr, (*self.windows, *self.local))) or "nothing known"
+        return f"<Bucket {self.key}: {windows}>"
+
+    # Asking ------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        now: float,
+        cost: int = 1,
+        *,
+        since: float | None = None,
+        reserve: float = 0.0,
+        even: bool = False,
+        room: Room | None = None,
+    ) -> Granted | NotUntil:
+        """Take a token from every window, or say when to ask again.
+
+        ``since`` is when the caller began to wait; ``reserve`` is the share of each limit that
+        this caller must leave; ``room`` bounds the calls in flight of whoever sends them. Raises
+        ValueError for a cost that no window can ever hold.
+        """
+        if room is not None and room.in_flight >= room.limit:
+            return NotUntil(INF, room)
+        at, by = self._opens(now, cost, reserve, even)
+        if at > now:
+            return NotUntil(at, by)
+        return self._grant(now, cost, now if since is None else since, even, room)
+
+    def expect(self, now: float, ahead: int) -> float:
+        """Return the earliest instant for a caller behind so many tokens; a lower bound."""
+        at = self.next + ahead * self.pace.gap
+        if not self.windows and self.probing.out == 0:
+            at = max(at, self.probing.hold)
+        return max(now, at, *(window.expect(now, ahead) for window in self.gates), -INF)
+
+    def _opens(self, now: float, cost: int, reserve: float, even: bool) -> tuple[float, Gate]:
+        if self.pace.gap and self.calls:
+            return INF, self  # single file
+        at: float = self.next
+        by: Gate = self
+        if self.windows:
+            if self.calls > self.answered:
+                return INF, self  # as TCP opens: one more in flight than has been answered
+            for window in self.windows:
+                if window.limit is not None and cost > window.limit:
+                    raise ValueError(f"a call of cost {cost} never fits into {window!r}")
+                opens = window.opens(now, cost, reserve, even)
+                if opens > at:
+                    at, by = opens, window
+        else:
+            at = max(at, self._opens_cold(now))
+        for rate in self.local:
+            opens = rate.opens(now, cost, reserve, even)
+            if opens > at:
+                at, by = opens, rate
+        return at, by
+
+    def _opens_cold(self, now: float) -> float:
+        """Nothing is known of this key: one probe, or 2^k after k answers without headers."""
+        if self.blank:
+            return INF if self.calls >= 2**self.blank else -INF
+        return self.probing.opens(now, self.round_trip)
+
+    def _grant(self, now: float, cost: int, since: float, even: bool, room: Room | None) -> Granted:
+        granted = Granted(self, now, cost, room)
+        if room is not None:
+            room.in_flight += 1
+        self.calls += 1
+        self.in_flight += cost
+        for window in self.windows:
+            probe = window.take(now, cost, since, even)
+            if probe is not None:
+                granted.probes = [*(granted.probes or ()), probe]
+        for rate in self.local:
+            rate.take(now, cost, since, even)
+        if not self.windows and not self.blank:
+            granted.probes = [self.probing.start(now)]
+        if self.pace.gap:
+            self.next = now + self.pace.gap
+        return granted
+
+    # Settling ----------------------------------------------------------------------------------
+
+    def observed(
+        self, granted: Granted, now: float, reading: Reading, *, status: int = 200
+    ) -> None:
+        """Settle a call with its answer. Raises RuntimeError if it is settled already."""
+        self._settle(granted)
+        self._time(now - granted.sent)
+        refused = status in (429, 420)
+        shown = () if reading.cached else reading.windows
+        for window_reading in shown:
+            self._join(window_reading.kind)
+        # A refusal without headers right after a reset speaks of the reset.
+        is_late = not shown and any(granted.is_probe_of(each.probing) for each in self.windows)
+        if shown:
+            self.answered += 1
+        if self.windows:
+            self._tell_windows(granted, now, shown, refused=refused, failed=status >= 500)
+        else:
+            self._answered_cold(granted, now, refused=refused, failed=status >= 500)
+        self._obey(granted, now, reading, status, hidden=refused and not is_late)
+
+    def unsent(self, granted: Granted, now: float, *, failed: bool = False) -> None:
+        """Settle a call that surely never left: its tokens go back.
+
+        ``failed`` says that it was tried, and nobody was there.
+        """
+        self._settle(granted)
+        for rate in self.local:
+            rate.returned(granted.cost)
+        if failed:
+            for probing in self._probed(granted):
+                probing.missed(now)
+
+    def lost(self, granted: Granted, now: float) -> None:
+        """Settle a call that may have been counted and whose answer will not come."""
+        self._settle(granted)
+        if not self.windows:
+            self.blank //= 2
+            self.debts.add_ghost(now + max(1.0, 2.0 * self.round_trip), granted.cost)
+            if granted.is_probe_of(self.probing):
+                self.probing.missed(now)
+        for window in self.windows:
+            window.lost(granted, now)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a caller may have waited without being failed, now that a call was lost."""
+        return min(
+            self.probing.patience if not self.windows else INF,
+            *(window.probing.patience for window in self.windows),
+            INF,
+        )
+
+    @property
+    def gates(self) -> tuple[Window | RateWindow, ...]:
+        """Every window, announced or local."""
+        return (*self.windows, *self.local)
+
+    def prime(self, readings: Iterable[WindowReading]) -> None:
+        """Take second-hand numbers (``rate_limit_status``): they never raise a floor."""
+        for reading in readings:
+            for window in self.windows:
+                if window.kind == reading.kind:
+                    window.prime(reading)
+
+    def restore(self, now: float, readings: Iterable[WindowReading]) -> None:
+        """Start from the state of an earlier run, as far as it still holds."""
+        for reading in readings:
+            window = self._join(reading.kind)
+            window.restore(now, reading)
+            if window.is_confirmed:
+                self.answered = max(self.answered, 1)
+
+    def replace(self, old: Window, new: Window) -> None:
+        """Use ``new`` from now on where ``old`` was: they turned out to be one."""
+        self.windows.remove(old)
+        if new not in self.windows:
+            self._add(new)
+
+    def _join(self, kind: WindowKind) -> Window:
+        """Count this bucket's calls in a window that its own answer has shown."""
+        for window in self.windows:
+            if window.kind is kind or window.kind == kind:
+                return window
+        window = self.find_window(kind)
+        if not self.windows:
+            window.debts.absorb(self.debts)
+            window.round_trip = max(window.round_trip, self.round_trip)
+            self.debts = Debts()
+        if window not in self.windows:
+            self._add(window)
+        return window
+
+    def _add(self, window: Window) -> None:
+        """Calls in flight may be counted there, too: settling takes them from every window."""
+        self.windows.append(window)
+        window.buckets.append(self)
+        window.in_flight += self.in_flight
+
+    def leave(self) -> None:
+        """Take this bucket out of its windows, for good."""
+        for window in self.gates:
+            window.buckets.remove(self)
+
+    def _settle(self, granted: Granted) -> None:
+        if granted.is_settled:
+            raise RuntimeError("this permit is settled already: settle each permit exactly once")
+        granted.is_settled = True
+        if granted.room is not None:
+            granted.room.in_flight -= 1
+        self.calls -= 1
+        self.in_flight -= granted.cost
+        for window in self.windows:
+            window.give_back(granted.cost)
+        for rate in self.local:
+            rate.give_back(granted.cost)
+        for probing, turn in granted.probes or ():
+            probing.ended(turn)
+
+    def _time(self, round_trip: float) -> None:
+        self.round_trip = max(self.round_trip, min(round_trip, LONGEST_ROUND_TRIP))
+        for window in self.windows:
+            window.time(round_trip)
+
+    def _tell_windows(
+        self,
+        granted: Granted,
+        now: float,
+        shown: Iterable[WindowReading],
+        *,
+        refused: bool,
+        failed: bool,
+    ) -> None:
+        readings = {reading.kind.name: reading for reading in shown}
+        number = self.numbering.next()
+        for window in self.windows:
+            reading = readings.get(window.kind.name)
+            if reading is not None:
+                window.observe(granted, now, reading, refused=refused)
+            elif refused and granted.is_probe_of(window.probing):
+                window.debts.add_unread(number, granted.cost)
+                window.probing.refused(now)
+            else:
+                window.unread(granted, number, now, failed=failed)
+
+    def _answered_cold(self, granted: Granted, now: float, *, refused: bool, failed: bool) -> None:
+        """An answer without headers, from a key that never showed any."""
+        if not refused and not failed:
+            self.blank = min(self.blank + 1, _MOST_BLANK)
+            self.probing.confirmed()
+            return
+        self.blank //= 2
+        if failed and granted.is_probe_of(self.probing):
+            self.probing.missed(now)
+        else:
+            self.probing.answered()
+
+    def _obey(
+        self, granted: Granted, now: float, reading: Reading, status: int, *, hidden: bool
+    ) -> None:
+        """Act on a refusal: shut the windows that are spent, or slow down for a hidden limit."""
+        if status not in (429, 420, 503):
+            if self.pace.gap:
+                self.pace.accepted(now)
+            return
+        spent = [reading.kind for reading in reading.windows if reading.remaining <= 0]
+        delay = reading.retry_after or 0.0
+        if spent:
+            for window in self.windows:
+                if window.kind in spent and delay:
+                    window.keep_shut(now, delay)
+            return
+        ceiling = min((window.kind.ceiling for window in self.windows), default=960.0)
+        self.next = max(self.next, now + min(delay, ceiling))
+        if hidden and self.pace.refused(granted, now):
+            # Jitter, since other processes may have been refused at the same moment.
+            self.next = max(self.next, now + self.pace.gap * (1.0 + 0.1 * self.random()))
+
+    def _probed(self, granted: Granted) -> Iterable[Probing]:
+        """The gates whose current probe this call was."""
+        return [probing for probing, turn in granted.probes or () if probing.turn == turn]
+
+
+#: What may block a caller.
+Gate = Window | RateWindow | Room | Bucket

@@ -1,0 +1,609 @@
+"""What we believe of one window: a server's, a local rate's, or room for calls in flight.
+
+Part of the rule, and as pure: see `aiotwhelp.quota`, which asks every window of a call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aiotwhelp.clock import ServerClock
+from aiotwhelp.headers import WindowKind, WindowReading
+
+if TYPE_CHECKING:
+    from aiotwhelp.quota import Bucket, Granted
+
+INF = math.inf
+
+#: A refused or lost probe is followed by another after 1 s, doubling to at most this.
+LONGEST_BACKOFF = 60.0
+
+#: After so many lost probes in a row, callers that waited longer than the back-off are failed.
+MISSES_BEFORE_FAILING = 5
+
+#: Resets within this of each other are one reset: servers round, and back ends disagree.
+_SAME_RESET = 2.0
+
+#: A lateness below this is a round trip, not a late rollover.
+_LEAST_LATENESS = 0.1
+
+#: So many answers in a row must say an earlier reset before a later one is disbelieved.
+_DOUBTS = 8
+
+#: A round trip counts at most this much, so that one slow upload does not stretch every span.
+LONGEST_ROUND_TRIP = 30.0
+
+#: Separate debts that are remembered; older ones are put together, at the later instant.
+_MOST_DEBTS = 256
+
+#: Timers are late by a millisecond or more. A schedule with gaps below this goes on from its
+#: last slot, catching up by at most `_CATCH_UP`; a coarser one never goes faster than its gap.
+_FINE_GAP = 0.02
+_CATCH_UP = 0.05
+
+
+def _backoff(times: int) -> float:
+    """1, 2, 4 ... 60 seconds; the exponent is capped as well."""
+    return min(LONGEST_BACKOFF, 2.0 ** min(times, 6))
+
+
+def _next_slot(slot: float, gap: float, now: float, since: float) -> float:
+    """Advance a schedule by one grant to a caller that has waited since then."""
+    if gap >= _FINE_GAP:
+        return max(slot, now) + gap
+    return max(slot, since, now - _CATCH_UP) + gap
+
+
+class Numbering:
+    """Numbers whatever becomes known, in one order over all windows."""
+
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def next(self) -> int:
+        """Return the next number."""
+        self.last += 1
+        return self.last
+
+
+class Probing:
+    """One call finds out while the rest wait; its failures share one back-off."""
+
+    __slots__ = ("hold", "misses", "out", "refusals", "sent", "turn")
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.out = 0
+        self.sent = -INF
+        self.misses = 0
+        self.refusals = 0
+        self.hold = -INF
+
+    def opens(self, now: float, round_trip: float) -> float:
+        """Return the instant from which a probe may go."""
+        if self.out == 0:
+            return self.hold
+        if self.out == 1:
+            # A second one, since the first may be a slow upload or lost. Never a third.
+            return max(self.hold, self.sent + max(2.0, 3.0 * round_trip))
+        return INF
+
+    def start(self, now: float) -> tuple[Probing, int]:
+        """Note that a probe goes."""
+        self.out += 1
+        self.sent = now
+        return self, self.turn
+
+    def ended(self, turn: int) -> None:
+        """Note that a probe of that turn has been settled, one way or another."""
+        if turn == self.turn:
+            self.out -= 1
+
+    def missed(self, now: float) -> None:
+        """Back off after a probe without an answer: the next at once, then 1, 2, 4 ... 60 s."""
+        self.misses += 1
+        if self.misses > 1:
+            self.hold = max(self.hold, now + _backoff(self.misses - 2))
+
+    def refused(self, now: float) -> None:
+        """Back off after a refused probe: 1, 2, 4 ... 60 s."""
+        self.hold = max(self.hold, now + _backoff(self.refusals))
+        self.refusals += 1
+
+    def answered(self) -> None:
+        """End the back-off of lost probes: somebody is there."""
+        self.misses = 0
+
+    def confirmed(self) -> None:
+        """End every back-off: a reading has come."""
+        self.misses = self.refusals = 0
+        self.hold = -INF
+
+    def restart(self) -> None:
+        """Begin a turn of its own; probes of earlier turns no longer count."""
+        self.turn += 1
+        self.out = 0
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a caller may have waited without being failed by the next loss."""
+        return _backoff(self.misses - 2) if self.misses > MISSES_BEFORE_FAILING else INF
+
+
+class Debts:
+    """Calls that the server may have counted and whose reading is missing, with their costs."""
+
+    __slots__ = ("_ghosts", "_unread", "ghosts", "unread")
+
+    def __init__(self) -> None:
+        self._unread: deque[tuple[int, int]] = deque()
+        self._ghosts: list[tuple[float, int]] = []
+        self.unread = 0
+        self.ghosts = 0
+
+    def add_unread(self, number: int, cost: int) -> None:
+        """Note an answer without a usable reading, with its own number."""
+        if len(self._unread) >= _MOST_DEBTS:
+            cost_before = self._unread.pop()[1]
+            self._unread.append((number, cost_before + cost))
+        else:
+            self._unread.append((number, cost))
+        self.unread += cost
+
+    def add_ghost(self, clear_after: float, cost: int) -> None:
+        """Note a call without an answer; a call sent from ``clear_after`` on will tell."""
+        if len(self._ghosts) >= _MOST_DEBTS:
+            latest, cost_before = self._ghosts.pop()
+            self._ghosts.append((max(latest, clear_after), cost_before + cost))
+        else:
+            self._ghosts.append((clear_after, cost))
+        self.ghosts += cost
+
+    def clear(self, known: int, sent: float) -> None:
+        """Forget what a reading of a call sent then, knowing that number, has in it."""
+        while self._unread and self._unread[0][0] <= known:
+            self.unread -= self._unread.popleft()[1]
+        if self.ghosts:
+            self._ghosts = [ghost for ghost in self._ghosts if ghost[0] > sent]
+            self.ghosts = sum(cost for _, cost in self._ghosts)
+
+    @property
+    def newest_ghost(self) -> float:
+        """The instant from which a call clears every ghost."""
+        return max((clear_after for clear_after, _ in self._ghosts), default=-INF)
+
+    def absorb(self, other: Debts) -> None:
+        """Take over what another key owes."""
+        self._unread = deque(sorted([*self._unread, *other._unread]))
+        self._ghosts += other._ghosts
+        self.unread += other.unread
+        self.ghosts += other.ghosts
+
+
+class Window:
+    """What we believe of one window that a server announces."""
+
+    __slots__ = (
+        "blocked",
+        "buckets",
+        "clock",
+        "debts",
+        "doubts",
+        "ends",
+        "in_flight",
+        "is_confirmed",
+        "key",
+        "kind",
+        "late",
+        "limit",
+        "numbering",
+        "observations",
+        "probing",
+        "reset",
+        "reset_number",
+        "round_trip",
+        "seen",
+        "shut",
+        "slot",
+        "span",
+    )
+
+    def __init__(
+        self, kind: WindowKind, clock: ServerClock, numbering: Numbering, key: str = ""
+    ) -> None:
+        self.kind = kind
+        self.key = key
+        self.clock = clock
+        self.numbering = numbering
+        #: (number, remaining), both rising: the first is the floor.
+        self.observations: deque[tuple[int, int]] = deque()
+        self.is_confirmed = False
+        self.limit: int | None = None
+        self.reset: float | None = None
+        self.reset_number = 0
+        self.ends = -INF
+        self.seen = -INF
+        self.span = 0.0
+        self.late = 0.0
+        self.doubts = 0
+        self.shut = -INF
+        self.slot = -INF
+        self.round_trip = 0.0
+        self.in_flight = 0
+        self.debts = Debts()
+        self.probing = Probing()
+        self.buckets: list[Bucket] = []
+        #: For whoever keeps the waiters: who waits for this window.
+        self.blocked: list[Any] = []
+
+    def __repr__(self) -> str:
+        left = self.floor if self.is_confirmed else "?"
+        limit = "?" if self.limit is None else self.limit
+        return f"<Window {self.kind.name} {left}/{limit}, {self.in_flight} in flight>"
+
+    @property
+    def floor(self) -> int:
+        """The lowest remaining that still speaks."""
+        return self.observations[0][1]
+
+    @property
+    def available(self) -> int:
+        """Tokens that may be taken; never below 0, and 0 while the window is unconfirmed."""
+        if not self.is_confirmed:
+            return 0
+        return max(0, self.floor - self.in_flight - self.debts.unread - self.debts.ghosts)
+
+    # Asking ------------------------------------------------------------------------------------
+
+    def opens(self, now: float, cost: int, reserve: float, even: bool) -> float:
+        """Return the instant from which a call may go: now or earlier means at once."""
+        if now < self.shut:
+            return self.shut
+        if self.is_confirmed:
+            left = self.observations[0][1] - self.in_flight - self.debts.unread - self.debts.ghosts
+            if now < self.ends and left >= cost + (self._kept(reserve) if reserve else 0):
+                return self.slot if even else -INF
+            self._pass(now)
+            if self.is_confirmed:
+                return self._opens_when_spent(now, cost, left)
+        return self.probing.opens(now, self.round_trip)
+
+    def take(self, now: float, cost: int, since: float, even: bool) -> tuple[Probing, int] | None:
+        """Take tokens that `opens` said are there; return the probe if the call is one."""
+        left = self.available
+        self.in_flight += cost
+        if left < cost:
+            return self.probing.start(now)
+        if even and self.reset is not None:
+            self.slot = _next_slot(self.slot, cost * (self.ends - now) / left, now, since)
+        return None
+
+    def _kept(self, reserve: float) -> int:
+        """Tokens kept for interactive calls; one is always left for the others."""
+        return min(int(reserve * self.limit), self.limit - 1) if self.limit else 0
+
+    def _opens_when_spent(self, now: float, cost: int, left: int) -> float:
+        """At the reset; or if only calls without an answer block, one goes to see before."""
+        if left >= cost or self.in_flight:
+            return self.ends
+        if left + self.debts.ghosts >= cost:
+            probe = max(self.debts.newest_ghost, self.probing.opens(now, self.round_trip))
+            return min(self.ends, probe)
+        if self.reset is None:
+            # Spent, and nobody knows until when: probe after 1 s, doubling to 60 s.
+            self._doubt()
+            self.probing.refused(now)
+            return self.probing.hold
+        return self.ends
+
+    def expect(self, now: float, ahead: int) -> float:
+        """Return the earliest instant for a caller behind so many tokens; a lower bound."""
+        at = max(now, self.shut)
+        if self.is_confirmed and now < self.ends:
+            ahead -= self.available
+            if ahead < 0:
+                return at
+            at = max(at, self.ends)
+        elif not self.is_confirmed and self.probing.out == 0:
+            at = max(at, self.probing.hold)
+        if not self.limit or self.span <= 0:
+            return at
+        return at + ahead // self.limit * self.span
+
+    # Settling ----------------------------------------------------------------------------------
+
+    def give_back(self, cost: int) -> None:
+        """Note that a call is no longer in flight."""
+        self.in_flight -= cost
+
+    def observe(
+        self, granted: Granted, now: float, reading: WindowReading, *, refused: bool
+    ) -> None:
+        """Learn from a call's answer."""
+        if reading.limit is not None:
+            self.limit = reading.limit
+        if self.is_confirmed:
+            self._pass(now)
+        reset = self._usable(reading.reset, now)
+        if self.is_confirmed:
+            self._fold(granted, now, reading, reset)
+        else:
+            self._answer_probe(granted, now, reading, reset, refused=refused)
+
+    def unread(self, granted: Granted, number: int, now: float, *, failed: bool) -> None:
+        """Note an answer that says nothing of this window."""
+        self.debts.add_unread(number, granted.cost)
+        if granted.is_probe_of(self.probing):
+            if failed:
+                self.probing.missed(now)
+            else:
+                self.probing.answered()
+
+    def lost(self, granted: Granted, now: float) -> None:
+        """Note a call that may have been counted and will never be answered."""
+        span = max(1.0, 2.0 * self.round_trip)
+        self.debts.add_ghost(now + span, granted.cost)
+        if granted.is_probe_of(self.probing):
+            self.probing.missed(now)
+
+    def keep_shut(self, now: float, delay: float) -> None:
+        """Let nothing go for so many seconds, or the ceiling of this kind of window."""
+        self.shut = max(self.shut, now + min(delay, self.kind.ceiling))
+
+    def time(self, round_trip: float) -> None:
+        """Remember the slowest round trip; it fades."""
+        measured = min(round_trip, LONGEST_ROUND_TRIP)
+        self.round_trip = max(measured, self.round_trip + (measured - self.round_trip) / 16)
+
+    def prime(self, reading: WindowReading) -> None:
+        """Take a second-hand number: it may lower the floor, and replaces no probe."""
+        if self.limit is None:
+            self.limit = reading.limit
+        if self.is_confirmed and self._is_same(reading.reset):
+            self._note(reading.remaining)
+
+    def restore(self, now: float, reading: WindowReading) -> None:
+        """Start from a state of an earlier run; one whose reset has passed says nothing."""
+        self.limit = reading.limit
+        reset = self._usable(reading.reset, now)
+        if reset is not None:
+            self._open(now, reading.remaining, reset)
+
+    def absorb(self, other: Window) -> None:
+        """Become one with another window that turned out to be this one."""
+        for bucket in other.buckets:
+            bucket.replace(other, self)
+        self.debts.absorb(other.debts)
+        self.round_trip = max(self.round_trip, other.round_trip)
+        self.shut = max(self.shut, other.shut)
+        if other.is_confirmed and self.is_confirmed:
+            self.reset = max(self.reset or 0.0, other.reset or 0.0) or None
+            merged = sorted([*self.observations, *other.observations])
+            self.observations.clear()
+            for number, remaining in merged:
+                self._append(number, remaining)
+            self.ends = max(self.ends, other.ends)
+
+    def _usable(self, reset: float | None, now: float) -> float | None:
+        """Only a reset that lies ahead, and no further than this kind of window can reach."""
+        if reset is None:
+            return None
+        return reset if 0.0 < self.clock.local(reset) - now <= self.kind.ceiling else None
+
+    def _is_same(self, reset: float | None) -> bool:
+        """Whether two resets are one: within 2 s, or half of the window if that is less."""
+        if reset is None or self.reset is None:
+            return False
+        return abs(reset - self.reset) <= min(_SAME_RESET, self.span / 2)
+
+    def _is_earlier(self, reset: float) -> bool:
+        return self.reset is not None and reset < self.reset and not self._is_same(reset)
+
+    def _fold(
+        self, granted: Granted, now: float, reading: WindowReading, reset: float | None
+    ) -> None:
+        """Before the reset every answer speaks of the current window, or of an older one."""
+        knew_this_reset = granted.known >= self.reset_number
+        if reading.reset is not None and self._is_earlier(reading.reset) and not knew_this_reset:
+            if reset is not None:
+                # Not surely older: back ends disagree. Until a later call tells, it counts.
+                self.debts.add_unread(self.numbering.next(), granted.cost)
+            return
+        self._retire(granted.known)
+        self._note(reading.remaining)
+        self.debts.clear(granted.known, granted.sent)
+        self.probing.confirmed()
+        self._move_reset(reset)
+        self.seen = now
+        self._set_end()
+
+    def _answer_probe(
+        self,
+        granted: Granted,
+        now: float,
+        reading: WindowReading,
+        reset: float | None,
+        *,
+        refused: bool,
+    ) -> None:
+        """After the reset only a later one opens the window; the old one means: not yet."""
+        if reset is not None and not self._is_same(reset) and not self._is_earlier(reset):
+            if granted.is_probe_of(self.probing) and not refused:
+                self._learn_lateness(granted.sent)
+            self.debts.clear(granted.known, granted.sent)
+            self._open(now, reading.remaining, reset)
+        elif granted.known < self.reset_number:
+            # A slow answer of the window before, or one that cannot be placed.
+            if reading.reset is None:
+                self.debts.add_unread(self.numbering.next(), granted.cost)
+        else:
+            self.debts.clear(granted.known, granted.sent)
+            if refused or reading.remaining <= 0:
+                self.probing.answered()
+                self.probing.refused(now)
+            else:
+                # The old window goes on, or no reset is told. Its tokens are real.
+                self._open(now, reading.remaining, None)
+
+    def _open(self, now: float, remaining: int, reset: float | None) -> None:
+        """Begin a window with a first reading."""
+        self.observations.clear()
+        self._note(remaining)
+        self.is_confirmed = True
+        self.probing.confirmed()
+        self.seen = now
+        self.doubts = 0
+        self.slot = -INF
+        if reset is not None:
+            span = self.clock.local(reset) - now
+            # Seen from its very start only after a rollover; else the longest seen counts.
+            self.span = span if self.reset is not None else max(self.span, span)
+            self.reset = reset
+            self.reset_number = self.numbering.last
+        else:
+            self.reset = None
+        self._set_end()
+
+    def _pass(self, now: float) -> None:
+        """The reset has passed: nothing is known until a probe has answered."""
+        self._set_end()
+        if now >= self.ends:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        self.is_confirmed = False
+        self.reset_number = self.numbering.next()
+        self.probing.restart()
+
+    def _retire(self, known: int) -> None:
+        while self.observations and self.observations[0][0] <= known:
+            self.observations.popleft()
+
+    def _note(self, remaining: int) -> None:
+        self._append(self.numbering.next(), remaining)
+
+    def _append(self, number: int, remaining: int) -> None:
+        while self.observations and self.observations[-1][1] >= remaining:
+            self.observations.pop()
+        self.observations.append((number, remaining))
+
+    def _move_reset(self, reset: float | None) -> None:
+        """Of two resets the later stands, unless answer after answer says otherwise."""
+        if reset is None:
+            return
+        if self.reset is None or reset > self.reset:
+            if self.reset is None or not self._is_same(reset):
+                self.reset_number = self.numbering.last
+            self.reset = reset
+            self.doubts = 0
+        elif self._is_same(reset):
+            self.doubts = 0
+        else:
+            self.doubts += 1
+            if self.doubts >= _DOUBTS:
+                self.reset, self.doubts = reset, 0
+
+    def _set_end(self) -> None:
+        """A reset is in the server's clock, which becomes better known while we wait."""
+        latest = self.seen + self.kind.ceiling
+        if self.reset is None:
+            self.ends = latest
+        else:
+            self.ends = min(self.clock.local(self.reset) + self.late, latest)
+
+    def _learn_lateness(self, sent: float) -> None:
+        """A server that refused at its own reset will do so again; clean rollovers forget it."""
+        if self.reset is None:
+            return
+        if self.probing.refusals:
+            self.late = max(0.0, sent - self.clock.local(self.reset))
+        else:
+            self.late /= 2
+        if self.late < _LEAST_LATENESS:
+            self.late = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A local rate: ``limit`` calls per ``per`` seconds, at most ``burst`` of them at once.
+
+    With the default burst of 1 calls are evenly spaced, which no server can mistake for too many,
+    whatever kind of window it counts in.
+    """
+
+    limit: float
+    per: float
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        if not (0 < self.limit < INF and 0 < self.per < INF):
+            raise ValueError(f"a rate needs a positive, finite limit and per, not {self!r}")
+        if self.burst < 1:
+            raise ValueError(f"a rate needs a burst of at least 1, not {self.burst!r}")
+
+    @property
+    def gap(self) -> float:
+        """Seconds from call to call."""
+        return self.per / self.limit
+
+
+class RateWindow:
+    """A local rate as a window: the generic cell rate algorithm, ahead of its schedule by burst."""
+
+    __slots__ = ("blocked", "buckets", "in_flight", "key", "rate", "slot")
+
+    def __init__(self, rate: Rate, key: str = "") -> None:
+        self.rate = rate
+        self.key = key
+        #: When the next token is there if every earlier one was taken in time.
+        self.slot = -INF
+        self.in_flight = 0
+        self.buckets: list[Bucket] = []
+        self.blocked: list[Any] = []
+
+    def __repr__(self) -> str:
+        return f"<RateWindow {self.rate.limit:g} per {self.rate.per:g} s>"
+
+    def opens(self, now: float, cost: int, reserve: float, even: bool) -> float:
+        """Return the instant from which a call may go."""
+        if cost > self.rate.burst:
+            raise ValueError(
+                f"a call of cost {cost} never fits into {self.rate!r}: raise its burst"
+            )
+        return self.slot - (self.rate.burst - cost) * self.rate.gap
+
+    def expect(self, now: float, ahead: int) -> float:
+        """Return the earliest instant for a caller behind so many tokens."""
+        return self.slot + (ahead + 1 - self.rate.burst) * self.rate.gap
+
+    def take(self, now: float, cost: int, since: float, even: bool) -> None:
+        """Take the tokens; the schedule goes on from the last slot, not from a late timer."""
+        self.slot = _next_slot(self.slot, cost * self.rate.gap, now, since)
+        self.in_flight += cost
+
+    def give_back(self, cost: int) -> None:
+        """Note that a call is no longer in flight."""
+        self.in_flight -= cost
+
+    def returned(self, cost: int) -> None:
+        """Give the tokens of a call that never left back."""
+        self.slot -= cost * self.rate.gap
+
+
+class Room:
+    """So many calls may be in flight at once, whatever their quota."""
+
+    __slots__ = ("blocked", "in_flight", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.in_flight = 0
+        self.blocked: list[Any] = []
+
+    def __repr__(self) -> str:
+        return f"<Room {self.in_flight} of {self.limit} in flight>"

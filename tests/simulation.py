@@ -1,0 +1,229 @@
+"""A server with windows and faults, and callers that share one limiter, without HTTP.
+
+Everything runs on one event loop in virtual time, so that a run of 15 minutes takes
+milliseconds. The server counts by itself what it was asked and what it refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import Any
+
+from aiotwhelp.limiter import Limiter, Permit, Priority, QuotaKey
+
+
+class Dropped(Exception):
+    """The connection was dropped; nobody knows whether the call was counted."""
+
+
+@dataclass
+class Faults:
+    """What goes wrong, as probabilities and seconds."""
+
+    skew: float = 0.0
+    late: float = 0.0
+    drop_before: float = 0.0
+    drop_after: float = 0.0
+    headerless: float = 0.0
+    garbled: float = 0.0
+    server_error: float = 0.0
+    cancelled: float = 0.0
+    no_date: bool = False
+    backends: tuple[float, ...] = (0.0,)
+    hidden_gap: float = 0.0
+    foreign: float = 0.0
+    reset_rounding: Callable[[float], float] = float
+    #: One-way latency, drawn anew each way.
+    latency: tuple[float, float] = (0.01, 0.08)
+
+
+@dataclass
+class Window:
+    limit: int
+    ends: float
+    used: int = 0
+
+
+@dataclass
+class Server:
+    """Counts in fixed windows that begin at the first request, floored to whole seconds."""
+
+    limit: int = 15
+    length: float = 5.0
+    whole_seconds: bool = True
+    faults: Faults = field(default_factory=Faults)
+    seed: int = 0
+    epoch: float = 1_700_000_000.25
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.loop = asyncio.get_running_loop()
+        self.windows: dict[Any, Window] = {}
+        self.requests = 0
+        self.accepted = 0
+        self.refused: list[tuple[float, str]] = []
+        self.refused_in: Counter[int] = Counter()
+        self.periods = 0
+        self.last_hidden = -1e9
+        self.turn = 0
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.starts: list[float] = []
+
+    def now(self) -> float:
+        return self.loop.time() + self.epoch + self.faults.skew
+
+    async def call(self, key: Any = "") -> tuple[int, dict[str, str]]:
+        """Make one request: status and headers. Raises Dropped."""
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self.starts.append(self.loop.time())
+        try:
+            await asyncio.sleep(self.random.uniform(*self.faults.latency))
+            if self.random.random() < self.faults.drop_before:
+                raise Dropped
+            answer = self.answer(key)
+            await asyncio.sleep(self.random.uniform(*self.faults.latency))
+            if self.random.random() < self.faults.drop_after:
+                raise Dropped
+            return answer
+        finally:
+            self.in_flight -= 1
+
+    def answer(self, key: Any = "") -> tuple[int, dict[str, str]]:
+        self.requests += 1
+        now = self.now()
+        window = self.window(key, now)
+        headers = {} if self.faults.no_date else {"date": formatdate(int(now), usegmt=True)}
+        if self.random.random() < self.faults.foreign and window.used < window.limit:
+            window.used += 1
+        status = 200
+        if self.random.random() < self.faults.server_error:
+            return 503, headers
+        hidden = now - self.last_hidden < self.faults.hidden_gap
+        if window.used >= window.limit or hidden:
+            status = 429
+            self.refused.append((self.loop.time(), "hidden" if hidden else "window"))
+            self.refused_in[self.periods] += 1
+        else:
+            window.used += 1
+            self.accepted += 1
+            if self.faults.hidden_gap:
+                self.last_hidden = now
+        if self.random.random() >= self.faults.headerless:
+            headers |= self.rate_headers(window)
+        return status, headers
+
+    def window(self, key: Any, now: float) -> Window:
+        window = self.windows.get(key)
+        if window is None or now >= window.ends + self.faults.late:
+            start = float(int(now)) if self.whole_seconds else now
+            window = self.windows[key] = Window(self.limit, start + self.length)
+            self.periods += 1
+        return window
+
+    def rate_headers(self, window: Window) -> dict[str, str]:
+        offset = self.faults.backends[self.turn % len(self.faults.backends)]
+        self.turn += 1
+        reset = str(int(self.faults.reset_rounding(window.ends + offset)))
+        remaining = str(window.limit - window.used)
+        if self.random.random() < self.faults.garbled:
+            reset = self.random.choice(["abc", "0", "-1", "99999999999999", "1", ""])
+        if self.random.random() < self.faults.garbled:
+            remaining = self.random.choice(["abc", "1e999", "", "nan", "1,2"])
+        return {
+            "x-rate-limit-limit": str(window.limit),
+            "x-rate-limit-remaining": remaining,
+            "x-rate-limit-reset": reset,
+        }
+
+
+KEY = QuotaKey("GET /1.1/help/privacy.json", api="x", identity="someone", app="app")
+
+
+async def caller(
+    server: Server,
+    limiter: Limiter,
+    *,
+    key: QuotaKey = KEY,
+    attempts: int = 100,
+    priority: Priority = Priority.NORMAL,
+    max_wait: float | None = None,
+) -> str:
+    """Call until answered, as a session does: with one ticket for all attempts."""
+    ticket = limiter.ticket()
+    for attempt in range(attempts):
+        permit = await limiter.acquire(key, ticket=ticket, priority=priority, max_wait=max_wait)
+        status = await send(server, permit, key)
+        if status == 200:
+            return "served"
+        if status not in (429, 0):
+            await asyncio.sleep(server.random.uniform(0, min(20.0, 0.5 * 2**attempt)))
+    return "gave up"
+
+
+async def send(server: Server, permit: Permit, key: Any) -> int:
+    try:
+        status, headers = await server.call(key)
+    except Dropped:
+        permit.lost()
+        return 0
+    except BaseException:
+        permit.lost()
+        raise
+    permit.observed(headers, status=status)
+    return status
+
+
+@dataclass
+class Outcome:
+    server: Server
+    limiter: Limiter
+    served: int
+    results: list[Any]
+    makespan: float
+
+    @property
+    def refused(self) -> int:
+        return len(self.server.refused)
+
+    @property
+    def most_refused_in_a_window(self) -> int:
+        return max(self.server.refused_in.values(), default=0)
+
+
+async def crowd(
+    n: int,
+    server: Server,
+    limiter: Limiter | None = None,
+    *,
+    spread: float = 0.0,
+    **options: Any,
+) -> Outcome:
+    """Let n callers come at once, or spread over so many seconds, and wait for all of them."""
+    limiter = limiter or Limiter()
+    began = server.loop.time()
+
+    async def one() -> str:
+        if spread:
+            await asyncio.sleep(server.random.uniform(0, spread))
+        return await caller(server, limiter, **options)
+
+    tasks = [asyncio.ensure_future(one()) for _ in range(n)]
+    for task in tasks:
+        if server.random.random() < server.faults.cancelled:
+            server.loop.call_later(server.random.uniform(0, 4 * server.length), task.cancel)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    served = sum(result == "served" for result in results)
+    return Outcome(server, limiter, served, results, server.loop.time() - began)
+
+
+def at_rest(limiter: Limiter) -> bool:
+    """Whether nothing is left behind: no waiter, no call in flight."""
+    stats = limiter.stats()
+    return stats.waiting == 0 and stats.in_flight == 0
