@@ -1,0 +1,217 @@
+"""From a method and a path to the route template that names a quota.
+
+A template is a path with placeholders for whole segments: ``/2/users/{id}/tweets``. A ``.json``
+suffix stays outside: ``/1.1/statuses/show/{id}.json``. Paths are taken raw, as they go over the
+wire, so that an encoded slash never becomes a segment border. Empty segments and a trailing
+slash are dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from string import ascii_letters, digits, hexdigits
+from urllib.parse import quote, unquote
+from uuid import UUID
+
+_SUFFIX = ".json"
+#: Marks the suffix among the segments; holds a slash, so that no segment can equal it.
+_SUFFIX_MARK = "/.json"
+_HOLE = "{id}"
+#: A word of a route is shorter. Unbounded ones would let a server's links fill our memory.
+_LONGEST_SEGMENT = 64
+#: The X API has paths of seven segments. What comes after the sixteenth is folded into one.
+_MOST_SEGMENTS = 16
+_REST = "{rest}"
+_UNRESERVED = frozenset(ascii_letters + digits + "-._~")
+_UUID_DASHES = (8, 13, 18, 23)
+_PLACEHOLDER = re.compile(r"\{([^{}/]*)\}")
+
+
+def generic_template(path: str) -> str:
+    """Return the template of a path of which nothing is known.
+
+    Segments of digits, UUIDs, 16 and more hex digits, and those longer than 64 characters
+    become ``{id}``; so do placeholders, whatever their name. A first segment of one or two
+    digits is a version (``/2/users``) and stays.
+    """
+    return _join(_generic(_split(path)))
+
+
+def expand(template: str, params: Mapping[str, object] | None = None) -> str:
+    """Return the path that a template and its parameters make.
+
+    Each value is percent-encoded as one segment, so that nothing in it can lead elsewhere.
+    Values are str, int or UUID. Raises ValueError for missing, unknown, empty and dotted
+    values, TypeError for values of other types.
+    """
+    params = params or {}
+    names = _PLACEHOLDER.findall(template)
+    _check_names(template, names, params)
+    values = {name: _segment(template, name, params[name]) for name in names}
+    return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
+
+
+class Routes:
+    """The known templates of an API.
+
+    ``templates`` are pairs of method and template. Placeholders match any one segment, and
+    their names do not matter: the spelling of the known template is the one that is returned.
+    """
+
+    def __init__(self, templates: Iterable[tuple[str, str]]) -> None:
+        self._root = _Node()
+        for method, template in templates:
+            self._add(method.upper(), template)
+
+    def match(self, method: str, path: str) -> str:
+        """Return the template of a path: known for this method, known for another, or generic.
+
+        A literal segment wins over a placeholder.
+        """
+        segments = _split(path)
+        method = method.upper()
+        known = _find(self._root, segments, 0, method) or _find(self._root, segments, 0, None)
+        if known is None and segments[-1:] == [_SUFFIX_MARK]:
+            # "/files/{name}" may well be asked for "report.json".
+            whole = [*segments[:-2], segments[-2] + _SUFFIX]
+            known = _find(self._root, whole, 0, method) or _find(self._root, whole, 0, None)
+        return known or _join(_generic(segments))
+
+    def _add(self, method: str, template: str) -> None:
+        node = self._root
+        segments = _split(template)
+        for segment in segments:
+            node = node.child(segment)
+        node.templates.setdefault(method, _join(segments))
+
+
+class _Node:
+    """A place in the tree of templates: what may follow, and the templates that end here."""
+
+    __slots__ = ("hole", "literals", "templates")
+
+    def __init__(self) -> None:
+        self.literals: dict[str, _Node] = {}
+        self.hole: _Node | None = None
+        self.templates: dict[str, str] = {}
+
+    def child(self, segment: str) -> _Node:
+        if not _is_placeholder(segment):
+            return self.literals.setdefault(segment, _Node())
+        if self.hole is None:
+            self.hole = _Node()
+        return self.hole
+
+    def template(self, method: str | None) -> str | None:
+        if method is None:
+            return next(iter(self.templates.values()), None)
+        return self.templates.get(method)
+
+
+def _find(node: _Node, segments: list[str], at: int, method: str | None) -> str | None:
+    """Walk the tree, literals first. The tree's depth and width bound the walk, not the path."""
+    if at == len(segments):
+        return node.template(method)
+    segment = segments[at]
+    literal = node.literals.get(segment)
+    found = _find(literal, segments, at + 1, method) if literal is not None else None
+    if found is None and node.hole is not None and segment != _SUFFIX_MARK:
+        found = _find(node.hole, segments, at + 1, method)
+    return found
+
+
+def _split(path: str) -> list[str]:
+    """Return the segments of a path, without its query, and the mark of a suffix."""
+    for end in "?#":
+        path = path.partition(end)[0]
+    segments = [_decoded(segment) for segment in path.split("/") if segment]
+    if segments and segments[-1].endswith(_SUFFIX) and segments[-1] != _SUFFIX:
+        segments[-1:] = [segments[-1].removesuffix(_SUFFIX), _SUFFIX_MARK]
+    return segments
+
+
+def _join(segments: list[str]) -> str:
+    if segments[-1:] == [_SUFFIX_MARK]:
+        return "/" + "/".join(segments[:-1]) + _SUFFIX
+    return "/" + "/".join(segments)
+
+
+def _decoded(segment: str) -> str:
+    """Undo encoding that has no meaning (RFC 3986, 2.3), and only that: %2F stays a value."""
+    if "%" not in segment or len(segment) > 3 * _LONGEST_SEGMENT:
+        return segment
+    plain = unquote(segment)
+    return plain if _UNRESERVED.issuperset(plain) else segment
+
+
+def _generic(segments: list[str]) -> list[str]:
+    if len(segments) > _MOST_SEGMENTS:
+        segments = [*segments[:_MOST_SEGMENTS], _REST]
+    names = [_HOLE if _is_value(segment) else segment for segment in segments]
+    if segments and _is_version(segments[0]):
+        names[0] = segments[0]
+    return names
+
+
+def _is_version(segment: str) -> bool:
+    return len(segment) <= 2 and segment.isascii() and segment.isdigit()
+
+
+def _is_value(segment: str) -> bool:
+    if segment in (_REST, _SUFFIX_MARK):
+        return False
+    return (
+        (segment.isascii() and segment.isdigit())
+        or len(segment) > _LONGEST_SEGMENT
+        or (len(segment) >= 16 and _is_hex(segment))
+        or _is_uuid(segment)
+        or _is_placeholder(segment)
+    )
+
+
+def _is_hex(segment: str) -> bool:
+    return not segment.strip(hexdigits)
+
+
+def _is_uuid(segment: str) -> bool:
+    return (
+        len(segment) == 36
+        and all(segment[at] == "-" for at in _UUID_DASHES)
+        and segment.count("-") == len(_UUID_DASHES)
+        and _is_hex(segment.replace("-", ""))
+    )
+
+
+def _is_placeholder(segment: str) -> bool:
+    return segment.startswith("{") and segment.endswith("}")
+
+
+def _check_names(template: str, names: list[str], params: Mapping[str, object]) -> None:
+    if "{" in (rest := _PLACEHOLDER.sub("", template)) or "}" in rest or "" in names:
+        raise ValueError(f"{template!r} is no template: write placeholders as {{name}}")
+    if missing := [name for name in names if name not in params]:
+        raise ValueError(f"{template!r} needs path_params for {', '.join(missing)}")
+    if unknown := [repr(name) for name in params if name not in names]:
+        raise ValueError(f"{template!r} has no placeholder for {', '.join(unknown)}")
+
+
+def _segment(template: str, name: str, value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, UUID)):
+        raise TypeError(
+            f"path_params[{name!r}] of {template!r} is a {type(value).__name__}: "
+            "pass a str, an int or a UUID"
+        )
+    text = value if isinstance(value, str) else str(value)
+    if text in ("", ".", ".."):
+        # Servers and proxies resolve these to another path, in their encoded form too.
+        raise ValueError(
+            f"path_params[{name!r}] of {template!r} is {text!r}, which would make the path of "
+            "another resource: check the value before the call"
+        )
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"path_params[{name!r}] of {template!r} is not valid Unicode: it has a lone surrogate"
+        ) from None

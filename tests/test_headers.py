@@ -1,0 +1,472 @@
+"""What answers say: from header fields to a Reading."""
+
+from __future__ import annotations
+
+import calendar
+import datetime
+import email.message
+import email.utils
+import math
+import time
+import types
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from aiotwhelp.headers import (
+    DAY_OF_APP,
+    DAY_OF_USER,
+    FIFTEEN_MINUTES,
+    X_DIALECT,
+    Dialect,
+    Family,
+    Reading,
+    WindowKind,
+    WindowReading,
+    parse_date,
+    parse_retry_after,
+)
+
+DATE = "Sun, 13 Jan 2013 17:29:54 GMT"
+DATE_SECONDS = 1358098194.0
+
+#: What a real answer carried in 2013.
+RECORDED = {
+    "x-access-level": "read-write",
+    "date": DATE,
+    "x-rate-limit-limit": "180",
+    "x-rate-limit-remaining": "175",
+    "x-rate-limit-reset": "1358098325",
+}
+
+
+def windows(**changes: str | None) -> tuple[WindowReading, ...]:
+    """The windows of a recorded answer, with limit, remaining or reset changed or left out."""
+    named = {f"x-rate-limit-{name}": value for name, value in changes.items()}
+    headers = {name: value for name, value in (RECORDED | named).items() if value is not None}
+    return X_DIALECT.read(headers).windows
+
+
+def only(**changes: str | None) -> WindowReading:
+    (window,) = windows(**changes)
+    return window
+
+
+def test_a_recorded_answer_is_read_whole():
+    reading = X_DIALECT.read(RECORDED)
+    window = WindowReading(FIFTEEN_MINUTES, remaining=175, limit=180, reset=1358098325.0)
+    assert reading == Reading((window,), retry_after=None, date=DATE_SECONDS, cached=False)
+    assert reading.windows[0].reset - reading.date == 131
+
+
+def test_an_answer_without_any_header_says_nothing():
+    assert X_DIALECT.read({}) == Reading()
+    assert X_DIALECT.read(CIMultiDict()) == Reading()
+
+
+def test_an_answer_may_announce_three_windows_at_once():
+    reading = X_DIALECT.read(
+        RECORDED
+        | {
+            "x-app-limit-24hour-limit": "5000",
+            "x-app-limit-24hour-remaining": "4999",
+            "x-app-limit-24hour-reset": "1358184594",
+            "x-user-limit-24hour-limit": "100",
+            "x-user-limit-24hour-remaining": "0",
+            "x-user-limit-24hour-reset": "1358184500",
+        }
+    )
+    assert [window.kind for window in reading.windows] == [FIFTEEN_MINUTES, DAY_OF_APP, DAY_OF_USER]
+    assert [window.remaining for window in reading.windows] == [175, 4999, 0]
+
+
+def test_a_day_window_may_stand_alone():
+    reading = X_DIALECT.read({"x-user-limit-24hour-remaining": "3"})
+    assert reading.windows == (WindowReading(DAY_OF_USER, 3, None, None),)
+
+
+def test_the_kinds_say_whose_they_are_and_how_long_anyone_waits():
+    kinds = [(k.name, k.scope, k.length, k.ceiling) for k in (f.kind for f in X_DIALECT.families)]
+    assert kinds == [
+        ("15min", "identity", 900, 960),
+        ("24h-app", "app", 86400, 90000),
+        ("24h-user", "identity", 86400, 90000),
+    ]
+
+
+def test_another_dialect_is_a_value():
+    minute = WindowKind("minute", "identity", 60, 90)
+    dialect = Dialect("other", (Family(minute, "q-limit", "q-left", "q-reset"),))
+    reading = dialect.read({"Q-Left": "4", "X-Rate-Limit-Remaining": "9"})
+    assert reading.windows == (WindowReading(minute, 4, None, None),)
+
+
+# --- any mapping ---------------------------------------------------------------------------
+
+
+class Insensitive(dict):
+    """A mapping of another client's kind, whose look-ups ignore case."""
+
+
+def _message() -> email.message.Message:
+    message = email.message.Message()
+    for name, value in RECORDED.items():
+        message[name.title()] = value
+    return message
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        RECORDED,
+        {name.title(): value for name, value in RECORDED.items()},
+        {name.upper(): value for name, value in RECORDED.items()},
+        Insensitive({name.upper(): value for name, value in RECORDED.items()}),
+        types.MappingProxyType({name.title(): value for name, value in RECORDED.items()}),
+        CIMultiDict(RECORDED),
+        CIMultiDictProxy(CIMultiDict({n.upper(): v for n, v in RECORDED.items()})),
+        _message(),
+        {"1": "a header without letters comes first", **RECORDED},
+    ],
+    ids=lambda headers: type(headers).__name__,
+)
+def test_names_are_found_in_any_case_in_any_mapping(headers):
+    assert X_DIALECT.read(headers) == X_DIALECT.read(RECORDED)
+
+
+def test_the_headers_of_aiohttp_are_not_copied():
+    class Watched(CIMultiDict):
+        def items(self):
+            raise AssertionError("a copy on the hot path")
+
+    assert X_DIALECT.read(Watched(RECORDED)).windows[0].remaining == 175
+
+
+def test_bytes_and_other_things_that_are_no_text_are_ignored():
+    headers = {
+        b"x-rate-limit-remaining": b"3",
+        "x-rate-limit-remaining": b"4",
+        "x-rate-limit-limit": 180,
+        "date": None,
+        "age": 7,
+        "x-cache": [b"HIT"],
+        7: "seven",
+    }
+    assert X_DIALECT.read(headers) == Reading()
+
+
+# --- numbers -------------------------------------------------------------------------------
+
+GARBAGE = [
+    "",
+    " ",
+    "garbage",
+    "nan",
+    "-nan",
+    "inf",
+    "-inf",
+    "infinity",
+    "1e999",
+    "-1e999",
+    "12, 13",
+    "12,13",
+    "1_000",
+    "0x10",
+    "١٤",
+    "１４",
+    "²",
+    "14 apples",
+    "--1",
+    "9" * 400,
+    "9" * 65,
+    "1" + "0" * 70,
+    "18446744073709551615",
+    "\x00",
+    "None",
+]
+
+
+@pytest.mark.parametrize("value", GARBAGE)
+def test_a_window_without_a_usable_remaining_is_no_window(value):
+    assert windows(remaining=value) == ()
+
+
+def test_a_window_without_remaining_is_no_window():
+    assert windows(remaining=None) == ()
+
+
+@pytest.mark.parametrize("value", GARBAGE)
+def test_a_garbled_limit_or_reset_leaves_the_rest_readable(value):
+    assert only(limit=value, reset=value) == WindowReading(FIFTEEN_MINUTES, 175, None, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [("14", 14), ("14.0", 14), ("14.9", 14), (" 14 ", 14), ("+14", 14), ("0", 0), ("1e2", 100)],
+)
+def test_a_count_may_be_written_as_a_float(value, count):
+    assert only(remaining=value, limit=None).remaining == count
+
+
+@pytest.mark.parametrize("value", ["-1", "-1.5", "-0.2", "-100000"])
+def test_case_10_a_negative_remaining_is_none_left(value):
+    assert only(remaining=value).remaining == 0
+
+
+@pytest.mark.parametrize("limit", ["-1", "-5.0"])
+def test_minus_one_of_minus_one_means_unknown(limit):
+    assert windows(remaining="-1", limit=limit) == ()
+
+
+def test_a_negative_limit_alone_only_hides_the_limit():
+    assert only(limit="-1") == WindowReading(FIFTEEN_MINUTES, 175, None, 1358098325.0)
+
+
+def test_a_limit_of_zero_is_no_limit():
+    assert only(remaining="0", limit="0").limit is None
+
+
+def test_case_10_remaining_above_the_limit_is_kept():
+    assert only(remaining="900", limit="300") == WindowReading(
+        FIFTEEN_MINUTES, 900, 300, 1358098325.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "reset"),
+    [
+        ("1358098325", 1358098325.0),
+        ("1358098325.25", 1358098325.25),
+        ("1", 1.0),  # long past: the rule judges
+        ("99999999999", 99999999999.0),  # the year 5138: the rule judges
+        ("0", None),
+        ("-1358098325", None),
+        ("1358098325000", None),  # milliseconds
+        ("100000000000", None),
+        ("1562287945706.5", None),
+    ],
+)
+def test_case_19_a_reset_is_epoch_seconds_or_unusable(value, reset):
+    assert only(reset=value).reset == reset
+
+
+def test_case_47_remaining_0_without_a_usable_reset_is_still_a_reading():
+    assert only(remaining="0", reset=None) == WindowReading(FIFTEEN_MINUTES, 0, 180, None)
+
+
+# --- Date ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (DATE, DATE_SECONDS),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 784111777.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 784111777.0),
+        ("Sun Nov  6 08:49:37 1994", 784111777.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Sat, 31 Dec 2016 23:59:60 GMT", 1483228800.0),
+        ("Thu, 29 Feb 2024 12:00:00 GMT", 1709208000.0),
+        ("Sun, 06 Nov 1994 09:49:37 +0100", 784111777.0),
+    ],
+)
+def test_a_date_is_read_in_each_of_its_forms(value, seconds):
+    assert parse_date(value) == seconds
+
+
+def test_a_date_without_a_zone_does_not_depend_on_where_we_are(monkeypatch):
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    time.tzset()
+    try:
+        assert parse_date("Sun Nov  6 08:49:37 2011") == 1320569377.0
+        assert parse_date("Mon, 07 Nov 2011 08:49:37 GMT") == 1320655777.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"Sun, 13 Jan 2013 17:29:54 GMT",
+        "",
+        " ",
+        ",",
+        "Sun,",
+        "garbage",
+        "1358098194",
+        "2013-01-13T17:29:54Z",
+        "Sun, 13 Jan 2013",
+        "Sun, 31 Feb 2013 17:29:54 GMT",
+        "Sun, 13 Foo 2013 17:29:54 GMT",
+        "Sun, 13 Jan 2013 25:29:54 GMT",
+        "Sun, 13 Jan 2013 17:60:54 GMT",
+        "Sun, 13 Jan 2013 17:29:61 GMT",
+        "Sun, 13 Jan 1913 17:29:54 GMT",
+        "Wed, 31 Dec 1969 23:59:59 GMT",
+        "Sun, ١٣ Jan 2013 17:29:54 GMT",
+        DATE + " " * 64,
+        DATE * 1000,
+    ],
+)
+def test_case_18_a_garbled_date_is_no_date(value):
+    assert parse_date(value) is None
+
+
+@pytest.mark.parametrize("value", ["(" * 500_000, "Sun, " * 100_000, "1" * 1_000_000, "," * 10**6])
+def test_a_huge_value_is_not_looked_into(value):
+    headers = dict.fromkeys([*RECORDED, "retry-after", "age", "x-cache", "x-from-cache"], value)
+    started = time.process_time()
+    reading = X_DIALECT.read(headers)
+    assert time.process_time() - started < 1  # quadratic work would take minutes
+    assert reading.windows == ()
+    assert reading.date is None
+    assert reading.retry_after is None
+
+
+# --- Retry-After ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "delay"),
+    [
+        ("120", 120.0),
+        ("0", 0.0),
+        ("2.0", 2.0),
+        ("0.5", 0.5),
+        (" 65 ", 65.0),
+        ("1e6", 1e6),
+        ("31536000000", 31536000000.0),  # a thousand years: the rule caps
+        ("Sun, 13 Jan 2013 17:31:54 GMT", 120.0),
+        ("Sunday, 13-Jan-13 17:31:54 GMT", 120.0),
+        ("Sun Jan 13 17:31:54 2013", 120.0),
+        (DATE, 0.0),
+        ("Sun, 13 Jan 2013 17:29:53 GMT", None),  # past
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 252044202605.0),
+        ("-1", None),
+        ("-0.5", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e999", None),
+        ("120, 130", None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_case_24_retry_after_is_seconds_or_a_date(value, delay):
+    assert parse_retry_after(value, DATE_SECONDS) == delay
+    assert X_DIALECT.read({"Retry-After": value, "Date": DATE}).retry_after == delay
+
+
+def test_case_24_a_retry_after_date_says_nothing_without_the_date_of_its_answer():
+    assert parse_retry_after("Sun, 13 Jan 2013 17:31:54 GMT", None) is None
+    assert parse_retry_after("120", None) == 120
+
+
+def test_no_retry_after_is_none():
+    assert parse_retry_after(None, DATE_SECONDS) is None
+    assert X_DIALECT.read(RECORDED).retry_after is None
+
+
+# --- caches --------------------------------------------------------------------------------
+
+FROM_A_CACHE = [
+    {"age": "1"},
+    {"age": "86400"},
+    {"age": "0.5"},
+    {"x-from-cache": "1"},
+    {"x-from-cache": "True"},
+    {"x-cache": "HIT"},
+    {"x-cache": "Hit from cloudfront"},
+    {"x-cache": "RefreshHit from cloudfront"},
+    {"x-cache": "TCP_MEM_HIT"},
+    {"x-cache": "MISS, HIT", "age": "0"},
+    {"x-cache": "HIT from proxy.example"},
+]
+
+
+@pytest.mark.parametrize("sign", FROM_A_CACHE, ids=str)
+def test_case_13_an_answer_from_a_cache_is_not_observed(sign):
+    reading = X_DIALECT.read(RECORDED | sign)
+    assert reading == Reading(cached=True)
+
+
+def test_case_13_a_cached_refusal_still_asks_for_a_delay():
+    reading = X_DIALECT.read(RECORDED | {"age": "4", "retry-after": "30"})
+    assert reading == Reading(retry_after=30.0, cached=True)
+
+
+FROM_THE_ORIGIN = [
+    {"age": "0"},
+    {"age": "-3"},
+    {"age": "garbage"},
+    {"age": ""},
+    {"x-from-cache": "0"},
+    {"x-from-cache": "false"},
+    {"x-from-cache": ""},
+    {"x-cache": "MISS"},
+    {"x-cache": "Miss from cloudfront"},
+    {"x-cache": "MISS from hitachi.example"},
+    {"x-cache": "MISS, MISS"},
+    {"x-cache": "Error from cloudfront"},
+    {"x-cache": "HITPASS"},
+    {"x-cache": "hit-for-miss"},
+    {"x-cache": ""},
+    {"x-cache": ", ,"},
+]
+
+
+@pytest.mark.parametrize("sign", FROM_THE_ORIGIN, ids=str)
+def test_case_13_an_answer_that_passed_a_cache_is_observed(sign):
+    assert X_DIALECT.read(RECORDED | sign) == X_DIALECT.read(RECORDED)
+
+
+# --- whatever comes ------------------------------------------------------------------------
+
+NAMES = [
+    *(name for f in X_DIALECT.families for name in (f.limit, f.remaining, f.reset)),
+    "date",
+    "retry-after",
+    "age",
+    "x-cache",
+    "x-from-cache",
+]
+NUMBERS = st.one_of(st.integers(), st.floats()).map(str)
+NEAR_DATES = st.text(alphabet="SunMondayJan 0123456789:,-+GMTEST()", max_size=70)
+VALUES = st.one_of(st.text(max_size=80), NUMBERS, NEAR_DATES, st.sampled_from([*GARBAGE, DATE]))
+CASED = st.sampled_from(NAMES).flatmap(lambda name: st.sampled_from([name, name.title()]))
+HEADERS = st.dictionaries(st.one_of(CASED, st.text(max_size=20)), VALUES)
+
+
+def numbers(reading: Reading) -> list[float]:
+    """Every number of a reading."""
+    found = [reading.retry_after, reading.date]
+    for window in reading.windows:
+        found += [window.remaining, window.limit, window.reset]
+    return [number for number in found if number is not None]
+
+
+@given(HEADERS)
+@example({"date": "Sun, 13 Jan 2013 17:29:54 -99999999"})
+@example({"retry-after": "1e308", "date": DATE})
+def test_whatever_the_headers_the_reading_is_finite(headers):
+    for mapping in (headers, CIMultiDict(headers)):
+        reading = X_DIALECT.read(mapping)
+        assert all(math.isfinite(number) and number >= 0 for number in numbers(reading))
+        assert all(w.limit is None or w.limit > 0 for w in reading.windows)
+        assert not (reading.cached and reading.windows)
+
+
+@given(st.integers(0, 2**40), st.integers(1, 2**40), st.integers(1, 10**11 - 1))
+def test_honest_numbers_are_read_as_they_stand(remaining, limit, reset):
+    window = only(remaining=str(remaining), limit=str(limit), reset=str(reset))
+    assert window == WindowReading(FIFTEEN_MINUTES, remaining, limit, float(reset))
+
+
+@given(st.datetimes(min_value=datetime.datetime(1970, 1, 1)))
+def test_every_second_can_be_said_as_a_date(moment):
+    seconds = calendar.timegm(moment.timetuple())
+    assert parse_date(email.utils.formatdate(seconds, usegmt=True)) == seconds
