@@ -1,1 +1,101 @@
 """Many async callers share one API quota, and none of them gets a 429."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aiotwhelp.apis import Api, Endpoint, PublishedLimit, X
+from aiotwhelp.auth import (
+    Auth,
+    Bearer,
+    ClientCredentials,
+    MemoryStore,
+    OAuth1,
+    OAuth2User,
+    Token,
+    TokenStore,
+)
+from aiotwhelp.errors import (
+    AiotwhelpError,
+    ApiError,
+    AuthError,
+    BodyError,
+    BodyNotReplayableError,
+    EndpointRetiredError,
+    QuotaTimeoutError,
+    RateLimitError,
+    SessionClosedError,
+    TooManyWaitersError,
+    UsageCapError,
+    WrongLoopError,
+)
+from aiotwhelp.headers import Dialect, Family, Reading, WindowKind, WindowReading
+from aiotwhelp.help import EndpointLimit, Help, Language, RateLimitStatus
+from aiotwhelp.limiter import Limiter, Permit
+from aiotwhelp.middleware import RateLimitMiddleware
+from aiotwhelp.queues import Priority
+from aiotwhelp.session import Session
+from aiotwhelp.views import Quota, QuotaKey, Stats, WindowQuota
+from aiotwhelp.windows import Rate
+
+if TYPE_CHECKING:
+    from aiotwhelp.emulator import Emulator
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AiotwhelpError",
+    "Api",
+    "ApiError",
+    "Auth",
+    "AuthError",
+    "Bearer",
+    "BodyError",
+    "BodyNotReplayableError",
+    "ClientCredentials",
+    "Dialect",
+    "Emulator",
+    "Endpoint",
+    "EndpointLimit",
+    "EndpointRetiredError",
+    "Family",
+    "Help",
+    "Language",
+    "Limiter",
+    "MemoryStore",
+    "OAuth1",
+    "OAuth2User",
+    "Permit",
+    "Priority",
+    "PublishedLimit",
+    "Quota",
+    "QuotaKey",
+    "QuotaTimeoutError",
+    "Rate",
+    "RateLimitError",
+    "RateLimitMiddleware",
+    "RateLimitStatus",
+    "Reading",
+    "Session",
+    "SessionClosedError",
+    "Stats",
+    "Token",
+    "TokenStore",
+    "TooManyWaitersError",
+    "UsageCapError",
+    "WindowKind",
+    "WindowQuota",
+    "WindowReading",
+    "WrongLoopError",
+    "X",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the emulator, with aiohttp's server, only for those who use it."""
+    if name == "Emulator":
+        from aiotwhelp.emulator import Emulator
+
+        return Emulator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,165 @@
+"""The bodies of answers: read within bounds, and what the API's errors in them mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from aiotwhelp.errors import ApiError, AuthError, BodyError, UsageCapError
+
+#: An error's body is read up to this; the API's are below 1 KiB, gateways' pages some 10 KiB.
+ERROR_BODY = 64 * 1024
+
+#: So much of a body an exception carries.
+_SNIPPET = 2048
+
+#: Problem types, and titles where the type is blank, that no wait of minutes lifts
+#: (facts of the API: its catalogue of 429s and its neighbours).
+_CAPS = frozenset(
+    {"usage-capped", "usagecapexceeded", "credits", "creditsdepleted", "streaming-connection"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """What an error's body said: v1.1 codes, the v2 problem's type, a text for people."""
+
+    codes: tuple[int, ...] = ()
+    problem: str | None = None
+    message: str = ""
+    snippet: str = ""
+    is_cap: bool = False
+
+
+async def read_within(response: aiohttp.ClientResponse, most: int) -> bytes | None:
+    """Read a whole body of at most so many decompressed bytes; None, and closed, if larger.
+
+    What was read stays readable on the response. Raises what reading raises.
+    """
+    if response.content_length is not None and response.content_length > most:
+        response.close()
+        return None
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > most:
+            response.close()
+            return None
+        chunks.append(chunk)
+    body = b"".join(chunks)
+    # aiohttp has no public way to bound `read()`, nor to give back what was read otherwise.
+    response._body = body  # noqa: SLF001
+    return body
+
+
+async def free(response: aiohttp.ClientResponse) -> None:
+    """Let go of an answer nobody will read: a small body is read, a large one is cut.
+
+    An unread answer would hold its connection for ever.
+    """
+    if response.closed:
+        return
+    length = response.content_length
+    try:
+        if length is not None and length <= ERROR_BODY:
+            await response.read()
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        response.close()
+    finally:
+        response.release()
+
+
+async def read_error(response: aiohttp.ClientResponse) -> ErrorBody:
+    """Read and understand an error's body; whatever it is, there is an answer."""
+    try:
+        body = await read_within(response, ERROR_BODY)
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        response.close()
+        return ErrorBody()
+    return parse_error(body or b"")
+
+
+def parse_error(body: bytes) -> ErrorBody:
+    """Understand an error's body: v1.1 codes, a v2 problem, or neither."""
+    snippet = body[:_SNIPPET].decode("utf-8", "replace")
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return ErrorBody(snippet=snippet)
+    if not isinstance(parsed, dict):
+        return ErrorBody(snippet=snippet)
+    codes, message = _codes(parsed)
+    problem = _last_segment(parsed.get("type"))
+    title = _text(parsed.get("title"))
+    return ErrorBody(
+        codes=codes,
+        problem=problem,
+        message=message or _text(parsed.get("detail")) or title,
+        snippet=snippet,
+        is_cap=(problem or "").lower() in _CAPS
+        or title.lower() in _CAPS
+        or parsed.get("connection_issue") == "TooManyConnections",
+    )
+
+
+def as_error(response: aiohttp.ClientResponse, body: ErrorBody) -> ApiError:
+    """Make the exception for an answer with an error status."""
+    kind: type[ApiError] = AuthError if response.status == 401 else ApiError
+    if body.is_cap or response.status == 402:
+        kind = UsageCapError
+    return kind(describe(response, body), **evidence(response, body))
+
+
+def describe(response: aiohttp.ClientResponse, body: ErrorBody) -> str:
+    """Say what an error answer says, in one line."""
+    text = body.message or response.reason or "error"
+    codes = ", ".join(f"code {code}" for code in body.codes)
+    return f"{text} ({codes})" if codes else text
+
+
+def evidence(response: aiohttp.ClientResponse, body: ErrorBody) -> dict[str, Any]:
+    """Return what an exception keeps of an answer."""
+    return {
+        "request_info": response.request_info,
+        "status": response.status,
+        "headers": response.headers,
+        "body": body.snippet,
+        "codes": body.codes,
+        "problem": body.problem,
+    }
+
+
+def body_error(response: aiohttp.ClientResponse, message: str, body: bytes = b"") -> BodyError:
+    """Make the exception for a body that is too large, or not what was asked for."""
+    return BodyError(
+        message, **evidence(response, ErrorBody(snippet=body[:_SNIPPET].decode("utf-8", "replace")))
+    )
+
+
+def _codes(parsed: Mapping[str, Any]) -> tuple[tuple[int, ...], str]:
+    """Return the codes and the first message of v1.1's list of errors."""
+    errors = parsed.get("errors")
+    listed = [each for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
+    codes = tuple(
+        each["code"]
+        for each in listed[:16]
+        if isinstance(each.get("code"), int) and not isinstance(each["code"], bool)
+    )
+    message = _text(listed[0].get("message")) if listed else _text(parsed.get("error"))
+    return codes, message
+
+
+def _last_segment(kind: object) -> str | None:
+    """Return the last segment of a problem's type: its base has had three spellings."""
+    if not isinstance(kind, str) or not kind or kind == "about:blank":
+        return None
+    return kind.rstrip("/").rpartition("/")[2].rpartition("#")[2][:100]
+
+
+def _text(value: object) -> str:
+    return value[:500] if isinstance(value, str) else ""

@@ -1,0 +1,278 @@
+"""The aiohttp client middleware: one pass per attempt on the wire.
+
+A pass takes a permit, signs, sends, and settles the permit with what came back, before any body
+is read. It is the innermost middleware, since redirect hops and the resends that aiohttp makes by
+itself are calls to the server like any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import hdrs
+from yarl import URL
+
+from aiotwhelp.apis import Api
+from aiotwhelp.auth import Auth, Send, TokenAnswer
+from aiotwhelp.limiter import Limiter, Permit
+from aiotwhelp.queues import Priority
+from aiotwhelp.routes import generic_template
+from aiotwhelp.views import QuotaKey
+
+#: Digests of credentials are keyed, since plain ones of user ids can be found by trying all.
+_DIGEST_KEY = secrets.token_bytes(16)
+
+#: A token endpoint's answer is some 200 bytes; see `aiotwhelp.auth.Send`.
+_TOKEN_ANSWER = 64 * 1024 + 1
+_TOKEN_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
+
+#: Raised before anything of the request was written.
+NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+def digest(material: str) -> str:
+    """Return a keyed digest of what names a credential, valid in this process only."""
+    return hashlib.blake2b(material.encode(), key=_DIGEST_KEY, digest_size=9).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf calls to an API are made."""
+
+    api: Api
+    auth: Auth | None
+    identity: str
+    app: str
+    origin: URL
+
+    @classmethod
+    def of(cls, api: Api, auth: Auth | None, identity: str | None = None) -> Caller:
+        """Make one; without an identity of its own, the credential's digest is it."""
+        if auth is not None and not api.is_own(api.base_url):
+            raise ValueError(f"credentials are not sent in the clear: {api.base_url} must be https")
+        if identity is None:
+            identity = digest(auth.identity) if auth is not None else ""
+        app = digest(auth.app) if auth is not None else ""
+        return cls(api, auth, identity, app, URL(api.base_url).origin())
+
+    @property
+    def host(self) -> str:
+        """The API's host and port: quotas and clocks belong to it."""
+        return self.origin.authority
+
+    def key(self, method: str, url: str | URL) -> QuotaKey:
+        """Return the key of the quota that a call spends; other hosts have quotas of their own."""
+        url = URL(url)
+        if self.is_own(url):
+            return QuotaKey(self.api.quota_name(method, url), self.host, self.identity, self.app)
+        return QuotaKey(f"{method} {generic_template(url.raw_path)}", url.authority)
+
+    def is_own(self, url: URL) -> bool:
+        """Whether a URL is the API's; whether credentials may go there is `Api.is_own`."""
+        return self.api.is_own(url) or url.origin() == self.origin
+
+
+class PermitNeeded(Exception):  # noqa: N818 - a signal that never leaves the session
+    """A hop or a resend inside aiohttp needs a permit that is not there at once."""
+
+    def __init__(self, method: str, url: URL) -> None:
+        super().__init__("a redirect hop or resend waits for quota")
+        self.method = method
+        self.url = url
+
+
+class Pass:
+    """The way of one call through the wire: hold a permit, sign, send, settle.
+
+    It never waits: a hop that finds no token asks the session to wait, outside of aiohttp's
+    timer.
+    """
+
+    __slots__ = ("authorization", "body_is_spent", "caller", "limiter", "permit", "sends")
+
+    def __init__(self, limiter: Limiter, caller: Caller, permit: Permit | None) -> None:
+        self.limiter = limiter
+        self.caller = caller
+        self.permit = permit
+        self.authorization = ""
+        self.body_is_spent = False
+        #: Requests that were written, or may have been.
+        self.sends = 0
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Make one attempt, with the session's permit or one that is there at once."""
+        permit = self.permit
+        if permit is None or permit.is_settled:
+            if not self.caller.is_own(request.url):
+                return await handler(request)  # a redirect led elsewhere
+            key = self.caller.key(request.method, request.url)
+            permit = self.limiter.try_acquire(key, dialect=self.caller.api.dialect)
+            if permit is None:
+                raise PermitNeeded(request.method, request.url)
+            self.permit = permit
+        return await self.send(request, handler, permit)
+
+    async def send(
+        self,
+        request: aiohttp.ClientRequest,
+        handler: aiohttp.ClientHandlerType,
+        permit: Permit,
+    ) -> aiohttp.ClientResponse:
+        """Sign and send; the permit is settled when this returns or raises."""
+        try:
+            await self._sign(request)
+        except BaseException:
+            permit.unsent()
+            raise
+        try:
+            response = await handler(request)
+        except NEVER_LEFT:
+            permit.unsent(failed=True)
+            raise
+        except BaseException:
+            # The server may have counted it, so the token stays spent.
+            self.sends += 1
+            self._look_at_body(request)
+            permit.lost()
+            raise
+        self.sends += 1
+        self._look_at_body(request)
+        permit.observed(response.headers, status=response.status)
+        return response
+
+    async def _sign(self, request: aiohttp.ClientRequest) -> None:
+        """Sign now, after every wait: with a fresh nonce, by the server's clock."""
+        caller = self.caller
+        auth = caller.auth
+        if auth is None or not caller.api.is_own(request.url):
+            return
+        if not auth.ready(self.limiter.server_time(caller.host)):
+            await auth.prepare(TokenSender(request.session, caller.api), self._now())
+        content_type = request.headers.get(hdrs.CONTENT_TYPE)
+        body = b""
+        if request.body and auth.needs_body(request.method, content_type):
+            body = await request.body.as_bytes() if not isinstance(request.body, bytes) else b""
+        self.authorization = auth.authorize(
+            request.method,
+            request.url,
+            now=self._now(),
+            content_type=content_type,
+            body=body,
+            host=request.headers.get(hdrs.HOST),
+        )
+        request.headers[hdrs.AUTHORIZATION] = self.authorization
+
+    def _now(self) -> float:
+        return self.limiter.server_time(self.caller.host)
+
+    def _look_at_body(self, request: aiohttp.ClientRequest) -> None:
+        body = request.body
+        self.body_is_spent = bool(body) and getattr(body, "consumed", False)
+
+
+class RateLimitMiddleware:
+    """Shares quotas among the calls of a user's own ``aiohttp.ClientSession``.
+
+    ``apis`` maps each `Api` to its credential, or to None for no credential; requests to other
+    hosts pass untouched. Put it last, so that it sees what goes over the wire::
+
+        limiter = Limiter()
+        limited = RateLimitMiddleware(limiter, apis={X: auth})
+        async with aiohttp.ClientSession(middlewares=[limited]) as session:
+            ...
+
+    A call waits for its permit inside aiohttp, where the session's total timeout runs: 300 s
+    by default, less than a window of 900 s. It fails at once, with `QuotaTimeoutError`, when the
+    wait will not fit; use `Session` for calls that may wait longer. Nothing is retried here.
+    """
+
+    def __init__(
+        self,
+        limiter: Limiter,
+        apis: Mapping[Api, Auth | None],
+        *,
+        priority: Priority = Priority.NORMAL,
+        max_wait: float | None = None,
+    ) -> None:
+        self._limiter = limiter
+        self._callers = tuple(Caller.of(api, auth) for api, auth in apis.items())
+        self._priority = priority
+        self._max_wait = max_wait
+
+    def __repr__(self) -> str:
+        names = ", ".join(caller.api.name for caller in self._callers)
+        return f"<RateLimitMiddleware for {names}>"
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Wait for a permit, sign and send."""
+        caller = self._caller(request.url)
+        if caller is None:
+            return await handler(request)
+        permit = await self._limiter.acquire(
+            caller.key(request.method, request.url),
+            priority=self._priority,
+            max_wait=self._time_to_wait(request),
+            dialect=caller.api.dialect,
+        )
+        one = Pass(self._limiter, caller, permit)
+        response = await one.send(request, handler, permit)
+        if response.status in (401, 403) and caller.auth is not None and one.authorization:
+            # The next call renews the token; this one keeps its answer.
+            now = self._limiter.server_time(caller.host)
+            caller.auth.rejected(one.authorization, response.status, (), now)
+        return response
+
+    def _caller(self, url: URL) -> Caller | None:
+        for caller in self._callers:
+            if caller.is_own(url):
+                return caller
+        return None
+
+    def _time_to_wait(self, request: aiohttp.ClientRequest) -> float | None:
+        """Return what the timeout leaves: the call's if aiohttp tells it, else the session's."""
+        timeout = getattr(request, "timeout", None) or request.session.timeout
+        limits = [limit for limit in (self._max_wait, timeout.total) if limit is not None]
+        return min(limits, default=None)
+
+
+class TokenSender(Send):
+    """Carries token requests past limiter and middlewares, to the API's own origins only."""
+
+    __slots__ = ("_api", "_session")
+
+    def __init__(self, session: aiohttp.ClientSession, api: Api) -> None:
+        self._session = session
+        self._api = api
+
+    async def __call__(
+        self, method: str, url: str, *, headers: Mapping[str, str], data: bytes
+    ) -> TokenAnswer:
+        """Send one request; see `aiotwhelp.auth.Send`."""
+        whole = self._api.url(url)
+        if not self._api.is_own(whole):
+            raise ValueError("a token request goes to the API's own origins only, over https")
+        async with self._session.request(
+            method,
+            whole,
+            headers=headers,
+            data=data,
+            allow_redirects=False,
+            raise_for_status=False,
+            timeout=_TOKEN_TIMEOUT,
+            middlewares=(),
+        ) as response:
+            body = await response.content.read(_TOKEN_ANSWER)
+            while len(body) < _TOKEN_ANSWER:
+                more = await response.content.read(_TOKEN_ANSWER - len(body))
+                if not more:
+                    break
+                body += more
+            return TokenAnswer(response.status, response.headers, body, whole)

@@ -1,0 +1,326 @@
+"""A session: what a user types to call an API for many callers that share its quota.
+
+The way of a call: the route names the quota; the limiter grants a permit; the permit goes down
+with the request, as its innermost middleware, which signs, sends and settles it; the answer is
+judged, and the caller gets it, an error, or another try. Waits and retries stay outside of
+aiohttp, whose timers would count them.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Coroutine, Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import aiohttp
+from yarl import URL
+
+from aiotwhelp import events
+from aiotwhelp.apis import Api, X
+from aiotwhelp.auth import Auth, Bearer, ClientCredentials, OAuth1
+from aiotwhelp.calls import Call, Settings, decode, seconds
+from aiotwhelp.coalesce import Coalescer
+from aiotwhelp.limiter import Limiter
+from aiotwhelp.middleware import Caller
+from aiotwhelp.pool import Pool
+from aiotwhelp.queues import Priority
+from aiotwhelp.retries import Retries
+from aiotwhelp.views import Quota
+
+#: Calls in flight may finish for so many seconds after `Session.close`.
+GRACE = 5.0
+
+#: `Session.fetch` reads at most so many decompressed bytes, unless told otherwise.
+MAX_BODY = 64 * 1024 * 1024
+
+
+class RequestContext(Coroutine[Any, Any, aiohttp.ClientResponse]):
+    """A call that has not begun: await it for the response, or use ``async with``."""
+
+    __slots__ = ("_coroutine", "_response")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, aiohttp.ClientResponse]) -> None:
+        self._coroutine = coroutine
+        self._response: aiohttp.ClientResponse | None = None
+
+    def send(self, value: Any) -> Any:
+        """Resume; part of being a coroutine."""
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise inside; part of being a coroutine."""
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        """Give up; part of being a coroutine."""
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, None, aiohttp.ClientResponse]:
+        return self._coroutine.__await__()
+
+    async def __aenter__(self) -> aiohttp.ClientResponse:
+        self._response = await self._coroutine
+        return await self._response.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> None:  # noqa: PYI036 - passed on
+        if self._response is not None:
+            await self._response.__aexit__(*error)
+
+
+class Session:
+    """Calls an API for many callers that share its quota.
+
+    ``api`` is an `Api` such as `aiotwhelp.X`, or the URL of a server. Further arguments:
+
+    - ``auth``: `OAuth1`, `Bearer`, `ClientCredentials` or `OAuth2User`; goes to the API's own
+      origins only, and over https unless the host is loopback.
+    - ``limiter``: a `Limiter` to share with other sessions; by default one of its own.
+    - ``retries``: how often a failed call is tried again; refusals for the rate do not count.
+    - ``max_wait``: seconds a call may spend waiting for quota, all attempts together; None waits
+      as long as it takes.
+    - ``total_timeout``: seconds for the whole call. aiohttp's ``timeout`` is for each attempt.
+    - ``priority``: `Priority.INTERACTIVE`, ``NORMAL`` or ``BATCH``.
+    - ``coalesce``: whether equal `fetch` calls in flight are one request.
+    - ``concurrency``: how many calls may be in flight at once; never more than the connector has
+      connections.
+    - ``middlewares``: aiohttp client middlewares, called in this order, before ours.
+    - ``on_event``: is called with each `aiotwhelp.events.Event`.
+
+    Everything else goes to ``aiohttp.ClientSession``; cookies are not kept unless a
+    ``cookie_jar`` is passed. Use it with ``async with``, in one event loop. Safe to cancel
+    at any moment: a call that was cancelled gives its token back, or to the next caller.
+    """
+
+    def __init__(
+        self,
+        api: Api | str | URL,
+        *,
+        auth: Auth | None = None,
+        limiter: Limiter | None = None,
+        retries: int = 4,
+        max_wait: float | None = None,
+        total_timeout: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        coalesce: bool = False,
+        concurrency: int = 100,
+        middlewares: Sequence[aiohttp.ClientMiddlewareType] = (),
+        on_event: events.Handler | None = None,
+        **client_session: Any,
+    ) -> None:
+        self.api = api if isinstance(api, Api) else X.at(api)
+        self._settings = Settings(
+            caller=Caller.of(self.api, auth),
+            pool=Pool(limiter, concurrency, client_session),
+            retries=Retries(retries),
+            max_wait=seconds("max_wait", max_wait),
+            total_timeout=seconds("total_timeout", total_timeout),
+            priority=Priority(priority),
+            coalesce=coalesce,
+            middlewares=tuple(middlewares),
+        )
+        self._coalescer = Coalescer()
+        self._owns_pool = True
+        if on_event is not None:
+            self.limiter.listen(on_event)
+
+    def __repr__(self) -> str:
+        state = " closed" if self.closed else ""
+        return f"<Session {self.api.name} at {self.api.base_url}{state}>"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
+        """Make a session from environment variables; ``options`` are those of the class.
+
+        - ``AIOTWHELP_BASE_URL``: where the API is, if not at its own address.
+        - ``AIOTWHELP_CONSUMER_KEY``, ``AIOTWHELP_CONSUMER_SECRET``,
+          ``AIOTWHELP_ACCESS_TOKEN``, ``AIOTWHELP_ACCESS_TOKEN_SECRET``: OAuth 1.0a, for a user.
+        - ``AIOTWHELP_BEARER_TOKEN``: a ready token of the app.
+        - the consumer key and secret alone: the app fetches its token itself.
+
+        Raises ValueError that names what is missing.
+        """
+        environ = os.environ if environ is None else environ
+        base = environ.get("AIOTWHELP_BASE_URL")
+        api = X.at(base) if base else X
+        return cls(api, auth=_auth_from(environ), **options)
+
+    # Calls -------------------------------------------------------------------------------------
+
+    def request(self, method: str, path: str | URL, **options: Any) -> RequestContext:
+        """Make a call; await it, or use ``async with``, as with aiohttp.
+
+        ``path`` is below the API's base URL, or a whole URL; ``path_params`` fill its ``{id}``
+        templates. ``max_wait``, ``total_timeout``, ``priority``, ``retries``, ``cost`` and
+        ``middlewares`` (in addition to the session's) are for this call; everything else is
+        aiohttp's, and an ``aiohttp.ClientResponse`` comes back.
+
+        Raises `QuotaTimeoutError`, `RateLimitError`, `UsageCapError`, `EndpointRetiredError`,
+        `AuthError` (no token could be had), `BodyNotReplayableError`, `SessionClosedError`,
+        TimeoutError, and aiohttp's own errors. Other statuses are the caller's to look at.
+        """
+        return RequestContext(self._respond(method, path, options))
+
+    def get(self, path: str | URL, **options: Any) -> RequestContext:
+        """Make a GET request; see `request`."""
+        return self.request("GET", path, **options)
+
+    def post(self, path: str | URL, **options: Any) -> RequestContext:
+        """Make a POST request; see `request`."""
+        return self.request("POST", path, **options)
+
+    def put(self, path: str | URL, **options: Any) -> RequestContext:
+        """Make a PUT request; see `request`."""
+        return self.request("PUT", path, **options)
+
+    def patch(self, path: str | URL, **options: Any) -> RequestContext:
+        """Make a PATCH request; see `request`."""
+        return self.request("PATCH", path, **options)
+
+    def delete(self, path: str | URL, **options: Any) -> RequestContext:
+        """Make a DELETE request; see `request`."""
+        return self.request("DELETE", path, **options)
+
+    async def fetch(
+        self,
+        path: str | URL,
+        *,
+        method: str = "GET",
+        coalesce: bool | None = None,
+        max_body: int = MAX_BODY,
+        **options: Any,
+    ) -> Any:
+        """Return the decoded JSON of an answer, None for an empty body; retried as a whole.
+
+        A body that breaks off is fetched again; one of more than ``max_body`` decompressed bytes
+        raises `BodyError`. With ``coalesce`` equal GETs in flight are one request, and each
+        caller gets a copy of its own. Raises what `request` raises, and `ApiError` for every
+        status from 400 on.
+        """
+
+        def begin() -> Coroutine[Any, Any, bytes]:
+            async def finish(call: Call, response: aiohttp.ClientResponse) -> bytes:
+                return await call.read_json(response, max_body)
+
+            return Call(self._settings, method, path, options).run(finish)
+
+        if self._settings.coalesce if coalesce is None else coalesce:
+            key = self._coalescing_key(method, path, options, max_body)
+            if key is not None:
+                return decode(await self._coalescer.join(key, begin))
+        return decode(await begin())
+
+    def quota(self, path: str | URL, *, method: str = "GET") -> Quota:
+        """Return what is left for a path, as far as is known; never None.
+
+        Before the first answer only the published limit is known, for display.
+        """
+        key = self._settings.caller.key(method, self._settings.url(path, None))
+        return replace(self.limiter.quota(key), published=self._published(method, path))
+
+    def as_user(self, identity: str, *, auth: Auth | None = None) -> Self:
+        """Return a session for a user: same pool, same limiter, a quota of its own.
+
+        ``identity`` is the user's name for quotas, such as ``u:42``; it stays when tokens
+        change. Without ``auth`` the credential of this session is used. Closing it leaves the
+        pool open; closing this session closes both.
+        """
+        if not identity:
+            raise ValueError("as_user needs a name for the user, such as 'u:42'")
+        own = self._settings.caller.auth if auth is None else auth
+        user = copy.copy(self)
+        user._settings = replace(self._settings, caller=Caller.of(self.api, own, identity))
+        user._coalescer = Coalescer()
+        user._owns_pool = False
+        return user
+
+    @property
+    def limiter(self) -> Limiter:
+        """The limiter, which other sessions may share."""
+        return self._settings.pool.limiter
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session was closed."""
+        return self._settings.pool.is_closed
+
+    # Life --------------------------------------------------------------------------------------
+
+    async def close(self, *, grace: float = GRACE) -> None:
+        """Wake all waiters with `SessionClosedError`; let calls in flight finish for a while.
+
+        ``grace`` is in seconds. Closing twice does nothing. A session from `as_user` has nothing
+        of its own to close.
+        """
+        if not self._owns_pool:
+            return
+        try:
+            await self._settings.pool.close(grace)
+        finally:
+            if self._settings.caller.auth is not None:
+                await self._settings.caller.auth.close()
+
+    async def __aenter__(self) -> Self:
+        _ = self._settings.pool.client
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    # Below -------------------------------------------------------------------------------------
+
+    async def _respond(
+        self, method: str, path: str | URL, options: Mapping[str, Any]
+    ) -> aiohttp.ClientResponse:
+        async def finish(call: Call, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
+            await call.raise_for_status(response)
+            return response
+
+        return await Call(self._settings, method, path, options).run(finish)
+
+    def _published(self, method: str, path: str | URL) -> int | None:
+        endpoint = self.api.endpoint(method, path)
+        if endpoint is None:
+            return None
+        auth = self._settings.caller.auth
+        return endpoint.app_limit if auth and auth.context == "app" else endpoint.user_limit
+
+    def _coalescing_key(
+        self, method: str, path: str | URL, options: Mapping[str, Any], max_body: int
+    ) -> tuple[Any, ...] | None:
+        """Equal for calls that are one: never across credentials or differing options."""
+        if method.upper() not in ("GET", "HEAD"):
+            return None
+        named = {**options, "max_body": max_body}
+        for name, value in named.items():
+            if isinstance(value, Mapping):
+                named[name] = tuple((str(key), repr(each)) for key, each in value.items())
+        try:
+            key = (method.upper(), str(path), *sorted(named.items()))
+            hash(key)
+        except TypeError:
+            return None
+        return key
+
+
+def _auth_from(environ: Mapping[str, str]) -> Auth:
+    names = ("CONSUMER_KEY", "CONSUMER_SECRET", "ACCESS_TOKEN", "ACCESS_TOKEN_SECRET")
+    key, secret, token, token_secret = (environ.get(f"AIOTWHELP_{name}") for name in names)
+    bearer = environ.get("AIOTWHELP_BEARER_TOKEN")
+    if key and secret and token and token_secret:
+        return OAuth1(key, secret, token, token_secret)
+    if token or token_secret:
+        raise ValueError(
+            "OAuth 1.0a needs all of AIOTWHELP_CONSUMER_KEY, AIOTWHELP_CONSUMER_SECRET, "
+            "AIOTWHELP_ACCESS_TOKEN and AIOTWHELP_ACCESS_TOKEN_SECRET"
+        )
+    if bearer:
+        return Bearer(bearer)
+    if key and secret:
+        return ClientCredentials(key, secret)
+    raise ValueError(
+        "no credentials in the environment: set AIOTWHELP_BEARER_TOKEN, or "
+        "AIOTWHELP_CONSUMER_KEY and AIOTWHELP_CONSUMER_SECRET, with "
+        "AIOTWHELP_ACCESS_TOKEN and AIOTWHELP_ACCESS_TOKEN_SECRET for a user"
+    )
