@@ -146,7 +146,8 @@ class Auth(ABC, _Secretive):
         lost half-way.
 
         Raises AuthError: its ``status`` is the token endpoint's answer (5xx and 429: try later),
-        or 0 where the fault lies on this side. What ``send`` raises passes through.
+        or 0 where the fault lies on this side (no refresh token, a failing store).
+        SessionClosedError: closed meanwhile. What ``send`` raises passes through.
         """
 
     @abstractmethod
