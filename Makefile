@@ -1,18 +1,25 @@
-# One word for each task; the virtual environment is made on first use.
+# One word for each task; virtual environments are made on first use.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check docs clean
+# What `make test-pythons` looks for, besides PYTHON.
+OTHERS ?= python3.12 python3.13 python3.14
+
+.PHONY: help demo test test-lowest test-pythons check format clean
 
 help:
-	@echo "make demo   run the main job on the embedded emulator"
-	@echo "make test   run the test suite"
-	@echo "make check  format, lint and types"
+	@echo "make demo          run the main job on the embedded emulator"
+	@echo "make test          run the test suite"
+	@echo "make check         format, lint and types"
+	@echo "make format        mend what can be mended by itself"
+	@echo "make test-lowest   run the tests on the lowest declared versions"
+	@echo "make test-pythons  run the tests on the other Pythons that are here"
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/$(PIP) --editable '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.ready
@@ -25,7 +32,28 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+build/lowest/.ready: pyproject.toml
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/$(PIP) --editable '.[dev]' aiohttp==3.14.0 oauthlib==3.2.0 tenacity==9.1.2
+	@touch $@
+
+test-lowest: build/lowest/.ready
+	build/lowest/bin/python -X dev -m pytest -p no:cacheprovider $(LOWEST_TESTS)
+
+# A Python that is not installed, or has no working venv, is named and passed over.
+test-pythons:
+	@for python in $(OTHERS); do \
+	  if ! $$python -c 'import venv' 2>/dev/null; then echo "$$python: not here"; continue; fi; \
+	  $$python -m venv build/$$python && \
+	  build/$$python/bin/$(PIP) --editable '.[dev]' && \
+	  build/$$python/bin/python -X dev -m pytest -p no:cacheprovider -q $(PYTHONS_TESTS) || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from aiohttp import hdrs
 
 from aiotwhelp.errors import ApiError, AuthError, BodyError, UsageCapError
 
 #: An error's body is read up to this; the API's are below 1 KiB, gateways' pages some 10 KiB.
 ERROR_BODY = 64 * 1024
+
+#: Seconds that an error's body may take; its headers are there already.
+_ERROR_TIME = 10.0
 
 #: So much of a body an exception carries.
 _SNIPPET = 2048
@@ -35,6 +40,14 @@ class ErrorBody:
     is_cap: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Json:
+    """A body that is JSON, raw too, so that each caller can decode a copy of its own."""
+
+    raw: bytes
+    value: Any
+
+
 async def read_within(response: aiohttp.ClientResponse, most: int) -> bytes | None:
     """Read a whole body of at most so many decompressed bytes; None, and closed, if larger.
 
@@ -43,18 +56,21 @@ async def read_within(response: aiohttp.ClientResponse, most: int) -> bytes | No
     if response.content_length is not None and response.content_length > most:
         response.close()
         return None
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > most:
-            response.close()
-            return None
-        chunks.append(chunk)
-    body = b"".join(chunks)
-    # aiohttp has no public way to bound `read()`, nor to give back what was read otherwise.
-    response._body = body  # noqa: SLF001
-    return body
+    body = await _read(response, most)
+    return body if len(body) <= most else None
+
+
+async def read_error(response: aiohttp.ClientResponse) -> ErrorBody:
+    """Read and understand the start of an error's body; whatever it is, there is an answer.
+
+    A longer body, and one that takes too long, is cut: the response is closed then.
+    """
+    try:
+        async with asyncio.timeout(_ERROR_TIME):
+            body = await _read(response, ERROR_BODY)
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return ErrorBody()
+    return parse_error(body[:ERROR_BODY])
 
 
 async def free(response: aiohttp.ClientResponse) -> None:
@@ -62,26 +78,32 @@ async def free(response: aiohttp.ClientResponse) -> None:
 
     An unread answer would hold its connection for ever.
     """
-    if response.closed:
-        return
     length = response.content_length
-    try:
-        if length is not None and length <= ERROR_BODY:
-            await response.read()
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        response.close()
-    finally:
-        response.release()
+    if length is not None and length <= ERROR_BODY and not response.closed:
+        await read_error(response)
+    response.release()
 
 
-async def read_error(response: aiohttp.ClientResponse) -> ErrorBody:
-    """Read and understand an error's body; whatever it is, there is an answer."""
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """Read a body; one that is longer is cut soon after so many bytes, and closed."""
+    if response.content.at_eof():
+        return await response.read()  # a middleware may have read it before
+    chunks: list[bytes] = []
+    size = 0
     try:
-        body = await read_within(response, ERROR_BODY)
-    except (aiohttp.ClientError, TimeoutError, OSError):
+        async for chunk in response.content.iter_any():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > most:
+                response.close()
+                return b"".join(chunks)
+    except BaseException:
         response.close()
-        return ErrorBody()
-    return parse_error(body or b"")
+        raise
+    body = b"".join(chunks)
+    # aiohttp has no public way to bound `read()`, nor to give back what was read otherwise.
+    response._body = body  # noqa: SLF001
+    return body
 
 
 def parse_error(body: bytes) -> ErrorBody:
@@ -115,6 +137,16 @@ def as_error(response: aiohttp.ClientResponse, body: ErrorBody) -> ApiError:
     return kind(describe(response, body), **evidence(response, body))
 
 
+def already_done(response: aiohttp.ClientResponse, body: ErrorBody) -> ApiError:
+    """Make the exception for a write that is refused since its earlier attempt had worked."""
+    said = describe(response, body)
+    return ApiError(
+        f"{said}: an earlier attempt of this call got no answer, and it had worked; "
+        "what was asked for is done",
+        **evidence(response, body),
+    )
+
+
 def describe(response: aiohttp.ClientResponse, body: ErrorBody) -> str:
     """Say what an error answer says, in one line."""
     text = body.message or response.reason or "error"
@@ -139,6 +171,17 @@ def body_error(response: aiohttp.ClientResponse, message: str, body: bytes = b""
     return BodyError(
         message, **evidence(response, ErrorBody(snippet=body[:_SNIPPET].decode("utf-8", "replace")))
     )
+
+
+def decode(body: bytes) -> Any:
+    """Decode a JSON body; an empty one is None."""
+    return json.loads(body) if body.strip() else None
+
+
+def is_delimited(response: aiohttp.ClientResponse) -> bool:
+    """Whether the body has an end of its own; otherwise a broken connection looks like its end."""
+    coding = response.headers.get(hdrs.TRANSFER_ENCODING, "")
+    return hdrs.CONTENT_LENGTH in response.headers or "chunked" in coding.lower()
 
 
 def _codes(parsed: Mapping[str, Any]) -> tuple[tuple[int, ...], str]:

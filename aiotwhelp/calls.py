@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import aiohttp
@@ -15,7 +16,9 @@ from aiohttp import hdrs
 from yarl import URL
 
 from aiotwhelp import answers, events
+from aiotwhelp.bodies import Body
 from aiotwhelp.errors import (
+    AiotwhelpError,
     AuthError,
     BodyNotReplayableError,
     EndpointRetiredError,
@@ -29,6 +32,7 @@ from aiotwhelp.queues import Priority
 from aiotwhelp.retries import (
     CLOCK_IS_OFF,
     DONE_BEFORE,
+    PASSING,
     REFUSALS,
     Failure,
     Retries,
@@ -41,7 +45,23 @@ logger = logging.getLogger("aiotwhelp")
 
 T = TypeVar("T")
 
+#: What makes of an answer what the caller wants; it raises for an answer that is an error.
+Finish = Callable[["Call", aiohttp.ClientResponse], Awaitable[T]]
+
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+#: Failures of a connection that another attempt may not meet.
+_TRANSPORT = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
+
+#: What aiohttp may raise in a call when its session is closed.
+_CUT_OFF = (*_TRANSPORT, OSError, AssertionError, RuntimeError)
+
+#: aiohttp's own default.
+_MAX_REDIRECTS = 10
+
+#: 404 with one of these is about an endpoint that is gone: 34 is "that page does not exist".
+#: Others (50, no such user; 144, no such status) are about what was asked for.
+_GONE = frozenset({34, 251})
 
 
 class _Unset:
@@ -75,14 +95,15 @@ class Call:
     """One call, with everything that is kept from attempt to attempt."""
 
     __slots__ = (
+        "_body",
         "_caller",
         "_client_options",
         "_corrected_clock",
         "_cost",
-        "_data_start",
         "_deadline",
         "_key",
         "_max_wait",
+        "_may_be_done",
         "_method",
         "_middlewares",
         "_pass",
@@ -114,6 +135,12 @@ class Call:
         self._cost = own.pop("cost", 1)
         self._middlewares = (*settings.middlewares, *(own.pop("middlewares", None) or ()))
         self._raise_for_status = own.pop("raise_for_status", None)
+        if self._caller.auth is not None and has_credential(own):
+            raise ValueError(
+                "the session has a credential: no Authorization header and no auth= for one call "
+                "(for another user's call there is as_user)"
+            )
+        self._body = Body(own.pop("data", None))
         self._key = self._caller.key(self._method, self._url)
         self._client_options = own
         self._ticket: int | None = None
@@ -122,50 +149,45 @@ class Call:
         self._refusals = 0
         self._rejected = False
         self._corrected_clock = False
+        #: Whether an attempt got no answer that says that it was not carried out.
+        self._may_be_done = False
         self._pass: Pass | None = None
-        self._data_start = _position(own.get("data"))
-        if self._caller.auth is not None and _has_authorization(own.get("headers")):
-            raise ValueError("pass auth= to the session or an Authorization header, not both")
 
-    async def run(self, finish: Callable[[Call, aiohttp.ClientResponse], Awaitable[T]]) -> T:
+    async def run(self, finish: Finish[T]) -> T:
         """Make attempts until one is done, within the total timeout."""
-
-        async def attempt() -> T:
-            return await self._attempt(finish)
-
-        async def everything() -> T:
-            return await self._retries.run(attempt, pause=self._pause, time_left=self._time_left)
-
-        pool = self._pool
-        pool.begin()
-        try:
-            if self._total is None:
-                return await everything()
+        attempt = partial(self._attempt, finish)
+        if self._total is not None:
             self._deadline = asyncio.get_running_loop().time() + self._total
+        self._pool.begin()
+        try:
             async with asyncio.timeout_at(self._deadline):
-                return await everything()
+                return await self._retries.run(
+                    attempt, pause=self._pause, time_left=self._time_left
+                )
         finally:
-            pool.end()
+            self._pool.end()
+            self._body.close()
 
     # One attempt -------------------------------------------------------------------------------
 
-    async def _attempt(self, finish: Callable[[Call, aiohttp.ClientResponse], Awaitable[T]]) -> T:
+    async def _attempt(self, finish: Finish[T]) -> T:
         """Go to the gate, and through it, as often as the server sends the call back there."""
         while True:
             response = await self._send()
             if response is None:
                 continue
-            if response.status >= 400 and await self._is_sent_back(response):
-                continue
             try:
+                if response.status >= 400 and await self._is_sent_back(response, finish):
+                    continue
                 return await finish(self, response)
-            except (
-                aiohttp.ClientPayloadError,
-                aiohttp.ClientConnectionError,
-                TimeoutError,
-            ) as error:
+            except Failure:
+                raise  # it frees the response itself
+            except Exception as error:
                 response.close()
-                raise self._failed(error, never_left=False) from error
+                failure = self._instead_of(error)
+                if failure is None:
+                    raise
+                raise failure from error
             except BaseException:
                 response.close()
                 raise
@@ -173,27 +195,31 @@ class Call:
     async def _send(self) -> aiohttp.ClientResponse | None:
         """Wait for a permit and send once; None if a hop inside must wait for its own."""
         permit = await self._permit()
-        self._pass = one = Pass(self._pool.limiter, self._caller, permit)
+        self._pass = one = Pass(
+            self._pool.limiter, self._caller, permit, cost=self._cost, priority=self._priority
+        )
         try:
             return await self._pool.client.request(
                 self._method,
                 self._url,
+                data=self._body.data(),
                 raise_for_status=False,
                 middlewares=(*self._middlewares, one),
                 **self._client_options,
             )
         except PermitNeeded as hop:
-            self._follow(hop)
+            if one.broken is not None:
+                # A resend of aiohttp's own: it becomes one of ours, which are counted.
+                raise (self._instead_of(one.broken) or one.broken) from one.broken.__cause__
+            self._follow(hop, one.sends)
             return None
-        except AuthError as error:
-            if error.status >= 500:
-                raise Failure("the token endpoint failed", error=error) from error
-            raise
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if self._pool.is_closed:
-                raise SessionClosedError("the session was closed during a call") from error
-            raise self._failed(error, never_left=one.sends == 0) from error
+        except Exception as error:
+            failure = self._instead_of(error, never_left=one.sends == 0)
+            if failure is None:
+                raise
+            raise failure from error
         finally:
+            self._may_be_done |= one.unanswered > 0
             if not permit.is_settled:
                 # It never reached the wire: a bad URL, or a middleware that answered itself.
                 permit.unsent()
@@ -201,26 +227,16 @@ class Call:
     async def _permit(self) -> Permit:
         """Wait for a permit, within what is left of ``max_wait`` and the total timeout."""
         limiter = self._pool.limiter
-        _ = self._pool.client
-        dialect = self._caller.api.dialect
-        permit = None
+        _ = self._pool.client  # raises if it is closed, and bounds the room
         if self._ticket is None:
-            permit = limiter.try_acquire(
-                self._key,
-                cost=self._cost,
-                priority=self._priority,
-                dialect=dialect,
-                room=self._pool.room,
-            )
-            if permit is not None:
-                return permit
+            # From the start, so that a call that is sent back goes before all who came later.
             self._ticket = limiter.ticket()
         permit = await limiter.acquire(
             self._key,
             cost=self._cost,
             priority=self._priority,
             max_wait=self._patience(),
-            dialect=dialect,
+            dialect=self._caller.api.dialect,
             ticket=self._ticket,
             room=self._pool.room,
             owner=self._pool,
@@ -243,7 +259,7 @@ class Call:
         """Sleep between two attempts, holding nothing."""
         if failure.free is not None:
             await failure.free()
-        self._rewind()
+        self._rewind(failure.error)
         limiter = self._pool.limiter
         logger.debug("%s again in %.1f s: %s", self._key, delay, failure.reason)
         if limiter.is_heard:
@@ -251,61 +267,68 @@ class Call:
                 events.Retrying(str(self._key), self._key.identity, attempt, failure.reason, delay)
             )
         await self._pool.pause(delay)
-        if self._ticket is None:
-            self._ticket = limiter.ticket()
 
-    def _follow(self, hop: PermitNeeded) -> None:
-        """Go on at a redirect hop, or at a resend of aiohttp's own."""
+    def _follow(self, hop: PermitNeeded, sends: int) -> None:
+        """Go on at a redirect hop."""
         options = self._client_options
-        if hop.method != self._method:
-            # 303, or a redirected POST: the body stays behind (RFC 9110, 15.4).
-            for name in ("data", "json"):
-                options.pop(name, None)
         if hop.url != self._url:
+            self._count_redirects(hop, sends)
             options.pop("params", None)
             if hop.url.origin() != self._url.origin():
-                options["headers"] = _without_credentials(options.get("headers"))
+                # What aiohttp leaves behind on the way to another origin.
+                _drop(options, "auth", "cookies")
+                _drop_headers(options, "Authorization", "Cookie", "Proxy-Authorization")
+        if hop.method != self._method:
+            # 303, or a redirected POST: the body stays behind (RFC 9110, 15.4).
+            self._body.close()
+            self._body = Body(None)
+            _drop(options, "json")
+            _drop_headers(options, "Content-Type", "Content-Length")
         self._method, self._url = hop.method, hop.url
         self._key = self._caller.key(hop.method, hop.url)
-        self._rewind()
+        self._rewind(hop)
 
-    def _rewind(self) -> None:
+    def _count_redirects(self, hop: PermitNeeded, redirects: int) -> None:
+        """Leave as many redirects as aiohttp would; its 0 is no bound."""
+        allowed = self._client_options.get("max_redirects", _MAX_REDIRECTS)
+        if allowed:
+            if redirects >= allowed:
+                raise aiohttp.TooManyRedirects(hop.request_info, ())
+            self._client_options["max_redirects"] = allowed - redirects
+
+    def _rewind(self, cause: Exception) -> None:
         """See to it that the body can be sent once more."""
-        data = self._client_options.get("data")
-        if data is None or isinstance(data, (bytes, bytearray, memoryview, str, aiohttp.FormData)):
-            return
-        if self._data_start is not None:
-            if not getattr(data, "closed", False):
-                data.seek(self._data_start)
-                return
-        elif self._pass is None or not self._pass.body_is_spent:
-            return
-        raise BodyNotReplayableError(
-            f"{self._method} {self._url} should go again, but its body is used up: "
-            "pass bytes, JSON, or a file that can seek and stays open"
-        )
+        was_sent = self._pass is not None and self._pass.sends > 0
+        if was_sent and not self._body.can_be_sent_again:
+            raise BodyNotReplayableError(
+                f"{self._method} {self._url} should go again, but its body is used up: "
+                "pass bytes, JSON, or a file that can seek"
+            ) from cause
 
     # Judging -----------------------------------------------------------------------------------
 
-    def _failed(self, error: BaseException, *, never_left: bool) -> BaseException:
-        """Return what to raise for a failed connection: the error, or that it may be mended."""
+    def _instead_of(self, error: Exception, *, never_left: bool = False) -> Exception | None:
+        """Return what to raise for an error: that it may be mended, or nothing better."""
+        if isinstance(error, AuthError) and (error.status >= 500 or error.status == 429):
+            return Failure(
+                "the token endpoint failed", error=error, after=self._retry_after(error.headers)
+            )
+        if isinstance(error, AiotwhelpError):
+            return None
+        if self._pool.is_closed and isinstance(error, _CUT_OFF):
+            return SessionClosedError("the session was closed during a call")
+        if not isinstance(error, _TRANSPORT):
+            return None
         never_left = never_left or isinstance(error, NEVER_LEFT)
-        if not isinstance(
-            error, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
-        ):
-            return error
         if not may_be_repeated(self._method, self._caller.api.idempotent, never_left=never_left):
-            return error
-        return Failure(
-            f"{type(error).__name__}: {error}",
-            error=error,
-            timed_out=isinstance(error, TimeoutError),
-        )
+            return None
+        return Failure(f"{type(error).__name__}: {error}", error=error)
 
-    async def _is_sent_back(self, response: aiohttp.ClientResponse) -> bool:
+    async def _is_sent_back(self, response: aiohttp.ClientResponse, finish: Finish[T]) -> bool:
         """Judge an error: True sends the call back to the gate; otherwise it is the answer."""
         status = response.status
-        if status in REFUSALS:
+        is_gated = self._pass is not None and self._pass.is_gated
+        if status in REFUSALS and is_gated:
             await self._refused(response)
             return True
         if status in (401, 403):
@@ -314,15 +337,8 @@ class Call:
             raise answers.as_error(response, await answers.read_error(response))
         if status in (404, 410):
             await self._raise_if_retired(response)
-        elif may_be_mended(
-            self._method, self._caller.api.idempotent, status, self._retry_after(response)
-        ):
-            raise Failure(
-                f"status {status}",
-                result=response,
-                after=self._retry_after(response),
-                free=lambda: answers.free(response),
-            )
+        elif status in PASSING or status in REFUSALS:
+            self._raise_if_passing(response, finish)
         return False
 
     async def _refused(self, response: aiohttp.ClientResponse) -> None:
@@ -332,100 +348,116 @@ class Call:
         if body.is_cap:
             raise answers.as_error(response, body)
         self._refusals += 1
+        error = self._rate_limit_error(response, body)
         if self._refusals > self._retries.refusals:
-            quota = self._pool.limiter.quota(self._key)
-            raise RateLimitError(
-                answers.describe(response, body),
-                limit=quota.limit,
-                remaining=quota.remaining,
-                resets_at=quota.resets_at,
-                retry_after=quota.resets_in,
-                **answers.evidence(response, body),
+            raise error
+        self._rewind(error)
+
+    def _rate_limit_error(
+        self, response: aiohttp.ClientResponse, body: answers.ErrorBody
+    ) -> RateLimitError:
+        said = self._caller.api.dialect.read(response.headers)
+        window = min(said.windows, key=attrgetter("remaining"), default=None)
+        limit, remaining, reset = (
+            (window.limit, window.remaining, window.reset) if window else (None, None, None)
+        )
+        waits = [] if said.retry_after is None else [said.retry_after]
+        if window and reset is not None and not remaining:
+            # With tokens left it is another limit, whose reset nobody told.
+            left = reset - self._pool.limiter.server_time(self._key.api)
+            waits.append(min(max(0.0, left), window.kind.ceiling))
+        return RateLimitError(
+            answers.describe(response, body),
+            limit=limit,
+            remaining=remaining,
+            resets_at=reset,
+            retry_after=max(waits, default=None),
+            **answers.evidence(response, body),
+        )
+
+    def _raise_if_passing(self, response: aiohttp.ClientResponse, finish: Finish[T]) -> None:
+        """Raise `Failure` for an answer that another attempt may mend."""
+        after = self._retry_after(response.headers)
+        if response.status != 503 or after is None:
+            self._may_be_done = True
+        if may_be_mended(self._method, self._caller.api.idempotent, response.status, after):
+            raise Failure(
+                f"status {response.status}",
+                error=answers.as_error(response, answers.ErrorBody()),
+                otherwise=partial(_finished, self, response, finish),
+                after=after,
+                free=partial(answers.free, response),
             )
-        if self._ticket is None:
-            self._ticket = self._pool.limiter.ticket()
-        self._rewind()
 
     async def _is_authorized_anew(self, response: aiohttp.ClientResponse) -> bool:
         """Correct the clock or renew the token, once each; or find that a write had worked."""
         body = await answers.read_error(response)
-        auth = self._caller.auth
-        one = self._pass
-        if DONE_BEFORE.intersection(body.codes) and self._was_tried_before():
-            error = answers.as_error(response, body)
-            error.add_note(
-                "An earlier attempt of this call got no answer, and it had worked: "
-                "what was asked for is done."
-            )
-            raise error
-        if auth is None or one is None or not one.authorization:
+        if self._may_be_done and self._method in _WRITES and DONE_BEFORE.intersection(body.codes):
+            raise answers.already_done(response, body)
+        auth, signed = self._caller.auth, self._pass.authorization if self._pass else ""
+        if auth is None or not signed:
             return False
         if CLOCK_IS_OFF in body.codes:
             # The answer's Date has corrected the clock by now.
             sent_back, self._corrected_clock = not self._corrected_clock, True
         else:
             now = self._pool.limiter.server_time(self._caller.host)
-            renewable = auth.rejected(one.authorization, response.status, body.codes, now)
+            renewable = auth.rejected(signed, response.status, body.codes, now)
             sent_back = renewable and not self._rejected
             self._rejected = self._rejected or renewable
         if sent_back:
             response.release()
-            self._rewind()
+            self._rewind(answers.as_error(response, body))
         return sent_back
-
-    def _was_tried_before(self) -> bool:
-        return self._method in _WRITES and self._ticket is not None
 
     async def _raise_if_retired(self, response: aiohttp.ClientResponse) -> None:
         endpoint = self._caller.api.endpoint(self._method, self._url)
-        if endpoint is None or endpoint.farewell is None:
+        if endpoint is None or endpoint.farewell is None or not self._caller.is_own(response.url):
             return
         body = await answers.read_error(response)
-        raise EndpointRetiredError(endpoint.farewell, **answers.evidence(response, body))
+        if endpoint.retired or response.status == 410 or _GONE.issuperset(body.codes):
+            raise EndpointRetiredError(endpoint.farewell, **answers.evidence(response, body))
 
     # Finishing ---------------------------------------------------------------------------------
 
     async def raise_for_status(self, response: aiohttp.ClientResponse) -> None:
         """Do what aiohttp does for ``raise_for_status``, without a credential in the error."""
-        wanted = self._raise_for_status
+        wanted: Any = self._raise_for_status
         if wanted is None:
             wanted = self._pool.raise_for_status
-        if callable(wanted):
+        if wanted is not True and wanted:
             await wanted(response)
         elif wanted and response.status >= 400:
             raise answers.as_error(response, await answers.read_error(response))
 
-    async def read_json(self, response: aiohttp.ClientResponse, most: int) -> bytes:
-        """Return a body that is JSON, undecoded, so that each caller decodes a copy of its own."""
+    async def read_json(self, response: aiohttp.ClientResponse, most: int) -> answers.Json:
+        """Return a body of at most so many bytes that is JSON; raises for an error's answer."""
         if response.status >= 400:
             raise answers.as_error(response, await answers.read_error(response))
         body = await answers.read_within(response, most)
         if body is None:
             raise answers.body_error(response, f"the body is larger than {most} bytes")
         try:
-            decode(body)
-        except (ValueError, RecursionError) as error:
-            raise self._undecodable(response, body) from error
-        return body
+            return answers.Json(body, answers.decode(body))
+        except (ValueError, RecursionError) as problem:
+            error = answers.body_error(response, "the body is not JSON", body)
+            if answers.is_delimited(response) or self._method not in self._caller.api.idempotent:
+                raise error from problem
+            raise Failure("a body that broke off", error=error) from problem
 
-    def _undecodable(self, response: aiohttp.ClientResponse, body: bytes) -> BaseException:
-        error = answers.body_error(response, "the body is not JSON", body)
-        is_delimited = hdrs.CONTENT_LENGTH in response.headers or (
-            "chunked" in response.headers.get(hdrs.TRANSFER_ENCODING, "").lower()
-        )
-        if is_delimited or self._method not in self._caller.api.idempotent:
-            return error
-        return Failure("a body that broke off", error=error)
-
-    def _retry_after(self, response: aiohttp.ClientResponse) -> float | None:
-        if hdrs.RETRY_AFTER not in response.headers:
+    def _retry_after(self, headers: Mapping[str, str] | None) -> float | None:
+        if not headers or hdrs.RETRY_AFTER not in headers:
             return None
-        return self._caller.api.dialect.read(response.headers).retry_after
+        return self._caller.api.dialect.read(headers).retry_after
 
 
-def decode(body: bytes) -> Any:
-    """Decode a JSON body; an empty one is None."""
-    return json.loads(body) if body.strip() else None
+async def _finished(call: Call, response: aiohttp.ClientResponse, finish: Finish[T]) -> T:
+    """Finish with an answer that no attempt has mended."""
+    try:
+        return await finish(call, response)
+    except BaseException:
+        response.close()
+        raise
 
 
 def seconds(name: str, value: float | None) -> float | None:
@@ -442,23 +474,23 @@ def _given(name: str, options: dict[str, Any], default: float | None) -> float |
     return default if value is _UNSET else seconds(name, value)
 
 
-def _position(data: object) -> int | None:
-    """Return where a file stands, so that it can be sent again from there."""
-    tell = getattr(data, "tell", None)
-    if tell is None or not getattr(data, "seekable", lambda: False)():
-        return None
-    position = tell()
-    return position if isinstance(position, int) else None
+def has_credential(options: Mapping[str, Any]) -> bool:
+    """Tell whether aiohttp's options bring a credential of their own."""
+    return options.get("auth") is not None or any(
+        str(name).lower() == "authorization" for name, _ in _pairs(options.get("headers"))
+    )
 
 
-def _has_authorization(headers: Any) -> bool:
-    return any(str(name).lower() == "authorization" for name in headers or ())
+def _drop(options: dict[str, Any], *names: str) -> None:
+    for name in names:
+        options.pop(name, None)
 
 
-def _without_credentials(headers: Any) -> Any:
-    """Leave out what aiohttp leaves out on the way to another origin."""
-    if not headers:
-        return headers
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    secret = {"authorization", "cookie", "proxy-authorization"}
-    return [(name, value) for name, value in pairs if str(name).lower() not in secret]
+def _drop_headers(options: dict[str, Any], *names: str) -> None:
+    unwanted = {name.lower() for name in names}
+    pairs = _pairs(options.get("headers"))
+    options["headers"] = [(name, each) for name, each in pairs if str(name).lower() not in unwanted]
+
+
+def _pairs(headers: Any) -> list[tuple[Any, Any]]:
+    return list(headers.items() if isinstance(headers, Mapping) else headers or ())

@@ -98,6 +98,12 @@ class ServerClock:
             for bound in self._bounds
         )
 
+    def soonest(self, epoch: float) -> float:
+        """Return the earliest instant at which the server's clock may come to show ``epoch``."""
+        if not self._bounds:
+            return epoch - (self._assumed or 0.0)
+        return min(epoch - bound.high for bound in self._bounds)
+
     def epoch(self, now: float) -> float:
         """Return the best guess of what the server's clock shows at the instant ``now``."""
         if not self._bounds:

@@ -3,46 +3,92 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from aiotwhelp.errors import SessionClosedError
+
+T = TypeVar("T")
 
 
-class Coalescer:
+class Coalescer(Generic[T]):
     """Shares the result of one coroutine among all who ask for the same while it runs."""
 
     __slots__ = ("_flights",)
 
     def __init__(self) -> None:
-        self._flights: dict[Hashable, _Flight] = {}
+        self._flights: dict[Hashable, _Flight[T]] = {}
 
-    async def join(self, key: Hashable, begin: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
+    def __repr__(self) -> str:
+        return f"<Coalescer {len(self._flights)} in flight>"
+
+    async def join(self, key: Hashable, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return the result of the one flight with this key, which the first caller begins.
 
-        Cancelling a caller cancels the flight only if nobody else is aboard.
+        Cancelling a caller cancels the flight only if nobody else is aboard. If it fails, each
+        caller gets a copy of the error.
         """
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _Flight(asyncio.ensure_future(begin()))
+            flight = self._flights[key] = _Flight(begin())
             flight.task.add_done_callback(lambda _: self._landed(key, flight))
-        flight.aboard += 1
         try:
-            return await asyncio.shield(flight.task)
+            return await flight.aboard()
         finally:
-            flight.aboard -= 1
-            if flight.aboard == 0 and not flight.task.done():
-                self._landed(key, flight)
+            if flight.is_deserted:
+                self._forget(key, flight)
                 flight.task.cancel()
 
-    def _landed(self, key: Hashable, flight: _Flight) -> None:
+    def _landed(self, key: Hashable, flight: _Flight[T]) -> None:
+        self._forget(key, flight)
+        flight.land()
+
+    def _forget(self, key: Hashable, flight: _Flight[T]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
 
 
-class _Flight:
-    """A task and how many wait for it."""
+class _Flight(Generic[T]):
+    """A task, and those who wait for it."""
 
-    __slots__ = ("aboard", "task")
+    __slots__ = ("_waiters", "task")
 
-    def __init__(self, task: asyncio.Future[bytes]) -> None:
-        self.task = task
-        self.aboard = 0
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self.task = asyncio.ensure_future(work)
+        # A future for each: leaving is O(1), which it is not among a task's callbacks.
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def is_deserted(self) -> bool:
+        return not self._waiters and not self.task.done()
+
+    async def aboard(self) -> T:
+        waiter: asyncio.Future[None] = self.task.get_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+        if self.task.cancelled():
+            raise SessionClosedError("closed while a call shared with others was in flight")
+        error = self.task.exception()
+        if error is not None:
+            raise _copied(error) from error.__cause__
+        return self.task.result()
+
+    def land(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if not self.task.cancelled():
+            self.task.exception()  # looked at, though everyone may have left
+
+
+def _copied(error: BaseException) -> BaseException:
+    """Return an error of one caller's own: tracebacks and notes are added to it as it rises."""
+    try:
+        twin = copy.copy(error)
+    except Exception:  # noqa: BLE001 - others' exceptions copy as they please
+        return error
+    return twin if type(twin) is type(error) else error

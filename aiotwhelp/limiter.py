@@ -11,9 +11,11 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import islice
 from typing import Literal
 
 from aiotwhelp import events
@@ -25,7 +27,7 @@ from aiotwhelp.errors import (
     WrongLoopError,
 )
 from aiotwhelp.headers import X_DIALECT, Dialect, Reading, WindowKind, WindowReading
-from aiotwhelp.queues import Line, Parked, Priority, Waiter
+from aiotwhelp.queues import Line, Parked, Priority, Waiter, first_at
 from aiotwhelp.quota import Bucket, Granted, NotUntil
 from aiotwhelp.views import Quota, QuotaKey, Stats, WindowQuota, as_key, left_text, tightness
 from aiotwhelp.windows import INF, Numbering, Rate, RateWindow, Room, Window
@@ -40,6 +42,11 @@ _SHORTEST_TIMER = 0.001
 
 #: Grants, or failed waiters, between two breaths of the loop: about 2 ms.
 _SLICE = 256
+
+#: So many quotas are kept without a look at whether anyone still needs them; from there on
+#: each new one has so many old ones looked at.
+_FEW_QUOTAS = 1024
+_LOOKS = 4
 
 _UNKNOWN = WindowQuota("", None, None, None, None)
 
@@ -134,18 +141,21 @@ class Limiter:
         self._max_quotas = max_quotas
         self._handlers: list[events.Handler] = [on_event] if on_event is not None else []
         self._numbering = Numbering()
-        self._lines: dict[QuotaKey, Line] = {}
+        #: Those that were looked at longest ago come first.
+        self._lines: OrderedDict[QuotaKey, Line] = OrderedDict()
         self._windows: dict[tuple[str, str, str, str], Window] = {}
+        #: Windows of a whole app, by API, app and route.
+        self._app_windows: dict[tuple[str, str, str], list[Window]] = {}
         self._clocks: dict[str, ServerClock] = {}
         self._assumed: set[str] = set()
-        self._sweep_at = 1024
         self._tickets = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._time: Callable[[], float] = time.monotonic
         self._wall: Callable[[], float] = time.time
         self._suspended = 0.0
         self._asleep = 0.0
-        self._timers: list[tuple[float, int, Line]] = []
+        self._timers: list[tuple[float, int, int, Line]] = []
+        self._timers_made = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = INF
         self._is_closed = False
@@ -230,7 +240,7 @@ class Limiter:
         """Return a permit if one is there now and nobody waits for it, else None."""
         self._bind()
         line = self._line(as_key(key))
-        if line.head() is not None or line.pumping:
+        if line.head() is not None or line.pumping or self._others_wait(line, priority):
             return None
         now = self._now()
         line.used = now
@@ -318,16 +328,16 @@ class Limiter:
         """
         if owner is None:
             self._is_closed = True
-        failed = 0
+        steps = 0
         for line in list(self._lines.values()):
-            for waiter in [each for queue in line.queues for each in queue.living()]:
-                if owner is not None and waiter.owner is not owner:
-                    continue
-                self._fail(line, waiter, SessionClosedError("closed while waiting for quota"))
-                failed += 1
-                if failed % _SLICE == 0:
+            for waiter in (*line.everyone(), None):
+                steps += 1
+                if steps % _SLICE == 0:
                     await asyncio.sleep(0)
-            self._pump(line)
+                if waiter is None:
+                    self._pump(line)
+                elif owner is None or waiter.owner is owner:
+                    self._fail(line, waiter, SessionClosedError("closed while waiting for quota"))
         if owner is None:
             self._disarm()
 
@@ -346,6 +356,7 @@ class Limiter:
     ) -> Permit:
         loop = self._loop
         assert loop is not None  # noqa: S101 - bound by try_acquire, for the type checker
+        self._count_suspend()
         now = self._now()
         if self._max_waiters is not None and len(line) >= self._max_waiters:
             raise TooManyWaitersError(
@@ -358,9 +369,11 @@ class Limiter:
         queue.add(waiter)
         timer = None
         if max_wait is not None:
+            line.deadlines += 1
             self._give_up_early(line, waiter, now)
             timer = loop.call_later(max_wait, self._expire, line, waiter)
-        self._pump(line)
+        if line.head() is waiter:
+            self._pump(line)
         self._announce_soon(line)
         try:
             return await future
@@ -369,14 +382,15 @@ class Limiter:
             raise
         finally:
             if timer is not None:
+                line.deadlines -= 1
                 timer.cancel()
 
     def _cancelled(self, line: Line, waiter: Waiter) -> None:
         """Undo what happened to a caller that was cancelled, even in the tick of its grant."""
         future = waiter.future
         if future.cancelled():
-            line.queues[waiter.priority].bury()
-            self._pump(line)
+            self._bury(line, waiter)
+            self._pump_next(line)
         elif future.exception() is None:
             future.result().unsent()
 
@@ -384,37 +398,76 @@ class Limiter:
         """Fail a caller whose deadline has come."""
         if not waiter.future.done():
             now = self._now()
-            self._fail(line, waiter, self._too_long(line, waiter, max(now, line.timer) - now))
-            self._pump(line)
+            needed = line.timer - now if now < line.timer < INF else 0.0
+            self._fail(line, waiter, self._too_long(line, waiter, needed))
+            self._pump_next(line)
 
     def _fail(self, line: Line, waiter: Waiter, error: Exception) -> None:
         if not waiter.future.done():
             waiter.future.set_exception(error)
-            line.queues[waiter.priority].bury()
+            self._bury(line, waiter)
+
+    def _bury(self, line: Line, waiter: Waiter) -> None:
+        line.queues[waiter.priority].bury()
+        line.removed += waiter.cost
+
+    def _pump_next(self, line: Line) -> None:
+        """Ask for the next caller if the one that the rule was asked for is gone."""
+        if line.asked is not None and line.asked.future.done():
+            self._pump(line)
 
     def _give_up_early(self, line: Line, waiter: Waiter, now: float) -> None:
         """Fail a caller at once whose wait is known to be too long."""
         if waiter.deadline is None:
             return
-        ahead = sum(map(len, line.queues[: waiter.priority + 1])) - 1
+        ahead = sum(map(len, line.queues[: waiter.priority]))
+        queue = line.queues[waiter.priority]
+        if queue.is_at_back(waiter):  # else it came back with an old ticket, near the front
+            ahead += len(queue) - 1
         at = line.bucket.expect(now, ahead)
         if at > waiter.deadline:
             self._fail(line, waiter, self._too_long(line, waiter, at - now))
 
-    def _check_deadlines(self, line: Line, now: float, at: float) -> None:
+    def _check_deadlines(self, line: Line, answer: NotUntil) -> None:
         """After news: fail those whose wait has turned out to be too long."""
-        if at <= line.checked + 0.5:
-            return
-        line.checked = at
-        ahead = 0
-        for queue in line.queues:
-            for waiter in queue.living():
-                if waiter.deadline is not None:
-                    expected = line.bucket.expect(now, ahead)
-                    if expected > waiter.deadline:
-                        self._fail(line, waiter, self._too_long(line, waiter, expected - now))
-                        continue
+        busy = answer.by.in_flight > 0
+        is_news = answer.at > line.checked + 0.5 or (line.was_busy and not busy)
+        line.was_busy = busy
+        if is_news:
+            line.checked = answer.at
+            if line.deadlines:
+                self._review(line, partial(self._judge_deadline, line))
+
+    def _judge_deadline(self, line: Line, waiter: Waiter, ahead: int) -> Exception | None:
+        if waiter.deadline is None:
+            return None
+        now = self._now()
+        expected = line.bucket.expect(now, max(0, ahead))
+        if expected <= waiter.deadline:
+            return None
+        return self._too_long(line, waiter, expected - now)
+
+    def _review(self, line: Line, judge: _Judge) -> None:
+        """Fail the callers of a line that are judged so, in slices."""
+        self._soon(self._review_slice, line, judge, iter(line.everyone()), -line.removed)
+
+    def _review_slice(
+        self, line: Line, judge: _Judge, waiters: Iterator[Waiter], ahead: int
+    ) -> None:
+        """``ahead`` and what has been removed make the tokens that callers ahead will take."""
+        waiter = None
+        for waiter in islice(waiters, _SLICE):
+            if waiter.future.done():
+                continue
+            error = judge(waiter, ahead + line.removed)
+            if error is None:
                 ahead += waiter.cost
+            else:
+                self._fail(line, waiter, error)
+                ahead -= waiter.cost
+        self._pump_next(line)
+        if waiter is not None:
+            self._soon(self._review_slice, line, judge, waiters, ahead)
 
     def _too_long(self, line: Line, waiter: Waiter, needed: float) -> QuotaTimeoutError:
         quota = self._describe(line)
@@ -434,40 +487,36 @@ class Limiter:
     def _pump(self, line: Line) -> None:
         """Grant to the callers of one line, in order, until something blocks."""
         line.pumping = False
-        gate = line.parked.gate if line.parked is not None else None
+        parked = line.parked
+        gate = parked.gate if parked is not None and first_at(parked.gate) is parked else None
         for _ in range(_SLICE):
             if not self._grant_head(line):
                 break
         else:
             line.pumping = True
             self._soon(self._pump, line)
-        if gate is not None and (line.parked is None or line.parked.gate is not gate):
+        if gate is not None and (line.parked is None or first_at(gate) is not line.parked):
             # It was this line's timer that the others behind the gate relied on.
             self._wake(gate)
 
     def _grant_head(self, line: Line) -> bool:
         """Grant to the first of a line, or park the line where it is blocked."""
-        waiter = line.head()
+        line.asked = waiter = None if self._is_closed else line.head()
         if waiter is None:
-            line.parked, line.timer = None, INF
+            self._unpark(line)
             return False
         now = self._now()
         try:
-            answer = line.bucket.ask(
-                now,
-                waiter.cost,
-                since=waiter.since,
-                reserve=self._kept(waiter.priority),
-                even=self._even,
-                room=waiter.room,
-            )
+            answer = self._ask(line, waiter, now)
         except ValueError as error:  # its cost turned out never to fit
             self._fail(line, waiter, error)
             return True
         if isinstance(answer, NotUntil):
             self._park(line, waiter, answer, now)
             return False
+        line.asked = None
         line.queues[waiter.priority].pop()
+        line.removed += waiter.cost
         line.used = now
         waited = now - waiter.since
         self._granted += 1
@@ -476,6 +525,41 @@ class Limiter:
         if self._handlers:
             self.tell(events.Waited(str(line.key), line.key.identity, waited))
         return True
+
+    def _ask(self, line: Line, waiter: Waiter, now: float) -> Granted | NotUntil:
+        """Ask the rule, unless another line's caller waits in front of one of the gates."""
+        for gate in line.bucket.gates:
+            first = first_at(gate)
+            if (
+                first is not None
+                and first.line is not line
+                and (first.priority, first.ticket) < (waiter.priority, waiter.ticket)
+            ):
+                at = line.bucket.expect(now, 0)
+                return NotUntil(at if at > now else INF, gate)
+        return line.bucket.ask(
+            now,
+            waiter.cost,
+            since=waiter.since,
+            reserve=self._kept(waiter.priority),
+            even=self._even,
+            room=waiter.room,
+        )
+
+    def _others_wait(self, line: Line, priority: Priority) -> bool:
+        """Whether other lines' callers, no less urgent, wait for a window that this one shares."""
+        for gate in line.bucket.gates:
+            first = first_at(gate) if gate.blocked else None
+            if first is not None and first.priority <= priority:
+                return True
+        return False
+
+    def _unpark(self, line: Line) -> None:
+        """Nobody waits in this line any more."""
+        line.parked = None
+        if line.timer < INF:
+            line.timer = INF
+            self._arm(self._now())
 
     def _park(self, line: Line, waiter: Waiter, answer: NotUntil, now: float) -> None:
         """Remember what a line waits for: a window's next settled call, an instant, or both."""
@@ -486,19 +570,28 @@ class Limiter:
         if answer.at != line.timer:
             line.timer = answer.at
             if answer.at < INF:
-                heapq.heappush(self._timers, (answer.at, waiter.ticket, line))
+                self._timers_made += 1
+                entry = (answer.at, waiter.ticket, self._timers_made, line)
+                heapq.heappush(self._timers, entry)
                 self._arm(now)
         if answer.at < INF:
-            self._check_deadlines(line, now, answer.at)
+            self._check_deadlines(line, answer)
 
     def _queue_at(self, gate: Window | RateWindow | Room, line: Line, waiter: Waiter) -> None:
+        if line.parked is not None and line.parked.is_for(gate, waiter):
+            return
         line.parked = Parked(waiter.priority, waiter.ticket, line, gate)
         heapq.heappush(gate.blocked, line.parked)
 
     def _settled(self, line: Line, room: Room | None) -> None:
         """Grant whatever a settled call has set free."""
         line.used = self._now()
-        for gate in line.bucket.gates:
+        gates = line.bucket.gates
+        waiter = line.head()
+        if waiter is not None and line.parked is None and gates:
+            # It waited for its own calls; now it stands in the order of tickets with the others.
+            self._queue_at(gates[0], line, waiter)
+        for gate in gates:
             self._wake(gate)
         if room is not None:
             self._wake(room)
@@ -509,11 +602,11 @@ class Limiter:
     def _wake(self, gate: Window | RateWindow | Room) -> None:
         """Grant to the lines that wait for a gate, in ticket order, until it blocks again."""
         for _ in range(_SLICE):
-            while gate.blocked and gate.blocked[0].line.parked is not gate.blocked[0]:
-                heapq.heappop(gate.blocked)
-            if not gate.blocked:
+            first = first_at(gate)
+            if first is None:
                 return
-            line = heapq.heappop(gate.blocked).line
+            heapq.heappop(gate.blocked)
+            line = first.line
             line.parked = None
             if not self._grant_head(line):
                 if line.parked is not None and line.parked.gate is gate:
@@ -529,6 +622,7 @@ class Limiter:
     # Settling ----------------------------------------------------------------------------------
 
     def _observed(self, line: Line, granted: Granted, reading: Reading, status: int) -> None:
+        self._count_suspend()
         now = self._now()
         self._learn_time(line.key, granted.sent, now, reading)
         line.bucket.observed(granted, now, reading, status=status)
@@ -558,10 +652,12 @@ class Limiter:
         if patience == INF:
             return
         now = self._now()
-        for queue in line.queues:
-            for waiter in queue.living():
-                if now - waiter.since > patience:
-                    self._fail(line, waiter, self._nobody_answers(line, now - waiter.since))
+
+        def judge(waiter: Waiter, ahead: int) -> Exception | None:
+            waited = now - waiter.since
+            return self._nobody_answers(line, waited) if waited > patience else None
+
+        self._review(line, judge)
 
     def _nobody_answers(self, line: Line, waited: float) -> QuotaTimeoutError:
         return QuotaTimeoutError(
@@ -607,9 +703,9 @@ class Limiter:
         """Have the one timer ring for the earliest instant."""
         assert self._loop is not None  # noqa: S101 - for the type checker
         if len(self._timers) > 64 + 2 * len(self._lines):
-            self._timers = [entry for entry in self._timers if entry[2].timer == entry[0]]
+            self._timers = [entry for entry in self._timers if entry[-1].timer == entry[0]]
             heapq.heapify(self._timers)
-        while self._timers and self._timers[0][2].timer != self._timers[0][0]:
+        while self._timers and self._timers[0][-1].timer != self._timers[0][0]:
             heapq.heappop(self._timers)
         if not self._timers:
             self._disarm()
@@ -629,20 +725,19 @@ class Limiter:
         self._timer, self._timer_at = None, INF
 
     def _ring(self) -> None:
-        """Ask again for every line whose instant has come, in ticket order."""
-        self._timer, self._timer_at = None, INF
+        """Ask again for the lines whose instant has come, in ticket order, a slice at a time."""
+        self._disarm()
         self._count_suspend()
         now = self._now()
-        due = []
-        while self._timers and self._timers[0][0] <= now:
-            at, ticket, line = heapq.heappop(self._timers)
+        for _ in range(_SLICE):
+            if not self._timers or self._timers[0][0] > now:
+                break
+            at, _, _, line = heapq.heappop(self._timers)
             if line.timer == at:
                 line.timer = INF
-                due.append((ticket, line))
-        for _, line in sorted(due, key=lambda entry: entry[0]):
-            if not line.pumping:
-                self._pump(line)
-            self._announce_soon(line)
+                if not line.pumping:
+                    self._pump(line)
+                self._announce_soon(line)
         if self._timers:
             self._arm(now)
 
@@ -743,8 +838,8 @@ class Limiter:
     def _line(self, key: QuotaKey) -> Line:
         line = self._lines.get(key)
         if line is None:
-            if len(self._lines) >= min(self._sweep_at, self._max_quotas):
-                self._sweep()
+            if len(self._lines) >= min(_FEW_QUOTAS, self._max_quotas):
+                self._forget_some()
             line = self._lines[key] = Line(key, self._new_bucket(key))
             line.used = self._now()
         return line
@@ -757,6 +852,7 @@ class Limiter:
             self._numbering,
             key=str(key),
             rates=[RateWindow(rate, str(key)) for rate in rates],
+            find_shared=lambda: self._app_windows.get((key.api, key.app, key.route), ()),
         )
 
     def _window(self, key: QuotaKey, kind: WindowKind) -> Window:
@@ -764,8 +860,10 @@ class Limiter:
         place = (key.api, owner, key.route, kind.name)
         window = self._windows.get(place)
         if window is None:
-            window = Window(kind, self._clock(key.api), self._numbering, str(key))
+            window = Window(kind, self._clock(key.api), self._numbering, place)
             self._windows[place] = window
+            if kind.scope == "app":
+                self._app_windows.setdefault((key.api, key.app, key.route), []).append(window)
         return window
 
     def _clock(self, api: str) -> ServerClock:
@@ -774,22 +872,31 @@ class Limiter:
             clock = self._clocks[api] = ServerClock()
         return clock
 
-    def _sweep(self) -> None:
-        """Forget idle quotas: those that have reset first, then the longest unused, spent last."""
+    def _forget_some(self) -> None:
+        """Look at a few quotas, longest ago first, and forget idle ones that are not needed.
+
+        Those that have reset are not needed; beyond ``max_quotas`` no idle one is, and a quarter
+        beyond it not even those that are spent or shut.
+        """
         now = self._now()
-        idle = [
-            (self._worth(line, now), line.used, key)
-            for key, line in self._lines.items()
-            if line.is_idle()
-        ]
-        idle.sort(key=lambda entry: entry[:2])
-        excess = len(self._lines) - self._max_quotas * 9 // 10
-        for index, (worth, _, key) in enumerate(idle):
-            if worth and index >= excess:
-                break
-            self._lines.pop(key).bucket.leave()
-        self._windows = {place: window for place, window in self._windows.items() if window.buckets}
-        self._sweep_at = max(1024, 2 * len(self._lines))
+        excess = len(self._lines) / self._max_quotas if self._max_quotas else INF
+        needless = 0 if excess < 1.0 else 1 if excess < 1.25 else 2
+        for key, line in list(islice(self._lines.items(), _LOOKS)):
+            if line.is_idle() and self._worth(line, now) <= needless:
+                del self._lines[key]
+                self._forget_windows(key, line.bucket.leave())
+            else:
+                self._lines.move_to_end(key)
+
+    def _forget_windows(self, key: QuotaKey, windows: Iterable[Window]) -> None:
+        for window in windows:
+            owner = f"app {key.app}" if window.kind.scope == "app" else key.identity
+            self._windows.pop((key.api, owner, key.route, window.kind.name), None)
+            shared = self._app_windows.get((key.api, key.app, key.route), [])
+            if window in shared:
+                shared.remove(window)
+                if not shared:
+                    del self._app_windows[key.api, key.app, key.route]
 
     def _worth(self, line: Line, now: float) -> int:
         """0: nothing is known that still holds; 1: something is; 2: it is spent or shut."""
@@ -797,11 +904,16 @@ class Limiter:
         shut = any(w.shut > now for w in line.bucket.windows) or line.bucket.next > now
         if shut or any(window.available == 0 for window in holding):
             return 2
-        return 1 if holding or line.bucket.pace.gap else 0
+        backs_off = line.bucket.pace.gap or line.bucket.probing.misses
+        return 1 if holding or backs_off else 0
+
+
+#: Says why a caller must fail, given the tokens that those ahead of it will take.
+_Judge = Callable[[Waiter, int], Exception | None]
 
 
 def _as_rates(name: str, rate: Rate | Sequence[Rate]) -> tuple[Rate, ...]:
-    rates = (rate,) if isinstance(rate, Rate) else tuple(rate)
+    rates = tuple(rate) if isinstance(rate, Sequence) else (rate,)
     if not all(isinstance(each, Rate) for each in rates):
         raise TypeError(f"rates[{name!r}] is a Rate or several of them, not {rate!r}")
     return rates

@@ -18,6 +18,7 @@ from yarl import URL
 
 from aiotwhelp.apis import Api
 from aiotwhelp.auth import Auth, Send, TokenAnswer
+from aiotwhelp.errors import redacted
 from aiotwhelp.limiter import Limiter, Permit
 from aiotwhelp.queues import Priority
 from aiotwhelp.routes import generic_template
@@ -79,10 +80,11 @@ class Caller:
 class PermitNeeded(Exception):  # noqa: N818 - a signal that never leaves the session
     """A hop or a resend inside aiohttp needs a permit that is not there at once."""
 
-    def __init__(self, method: str, url: URL) -> None:
+    def __init__(self, request: aiohttp.ClientRequest) -> None:
         super().__init__("a redirect hop or resend waits for quota")
-        self.method = method
-        self.url = url
+        self.method = request.method
+        self.url = request.url
+        self.request_info = redacted(request.request_info)
 
 
 class Pass:
@@ -92,39 +94,69 @@ class Pass:
     timer.
     """
 
-    __slots__ = ("authorization", "body_is_spent", "caller", "limiter", "permit", "sends")
+    __slots__ = (
+        "authorization",
+        "broken",
+        "caller",
+        "cost",
+        "is_gated",
+        "limiter",
+        "permit",
+        "priority",
+        "sends",
+        "unanswered",
+    )
 
-    def __init__(self, limiter: Limiter, caller: Caller, permit: Permit | None) -> None:
+    def __init__(
+        self,
+        limiter: Limiter,
+        caller: Caller,
+        permit: Permit,
+        *,
+        cost: int = 1,
+        priority: Priority = Priority.NORMAL,
+    ) -> None:
         self.limiter = limiter
         self.caller = caller
         self.permit = permit
+        self.cost = cost
+        self.priority = priority
+        #: What the last request was signed with; empty if it went unsigned.
         self.authorization = ""
-        self.body_is_spent = False
-        #: Requests that were written, or may have been.
+        #: Whether the limiter saw the last request: not where a redirect led elsewhere.
+        self.is_gated = True
+        #: Requests that were written, or may have been; those of them that got no answer.
         self.sends = 0
+        self.unanswered = 0
+        #: What became of the last request, if it got no answer: aiohttp may send it once more.
+        self.broken: Exception | None = None
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Make one attempt, with the session's permit or one that is there at once."""
-        permit = self.permit
-        if permit is None or permit.is_settled:
-            if not self.caller.is_own(request.url):
-                return await handler(request)  # a redirect led elsewhere
-            key = self.caller.key(request.method, request.url)
-            permit = self.limiter.try_acquire(key, dialect=self.caller.api.dialect)
-            if permit is None:
-                raise PermitNeeded(request.method, request.url)
-            self.permit = permit
-        return await self.send(request, handler, permit)
+        if not self.permit.is_settled:
+            return await self.send(request, handler)
+        self.is_gated = self.caller.is_own(request.url)
+        if not self.is_gated:
+            self.authorization = ""
+            return await handler(request)
+        permit = self.limiter.try_acquire(
+            self.caller.key(request.method, request.url),
+            cost=self.cost,
+            priority=self.priority,
+            dialect=self.caller.api.dialect,
+        )
+        if permit is None:
+            raise PermitNeeded(request)
+        self.permit = permit
+        return await self.send(request, handler)
 
     async def send(
-        self,
-        request: aiohttp.ClientRequest,
-        handler: aiohttp.ClientHandlerType,
-        permit: Permit,
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Sign and send; the permit is settled when this returns or raises."""
+        permit = self.permit
         try:
             await self._sign(request)
         except BaseException:
@@ -135,14 +167,17 @@ class Pass:
         except NEVER_LEFT:
             permit.unsent(failed=True)
             raise
-        except BaseException:
+        except BaseException as error:
             # The server may have counted it, so the token stays spent.
             self.sends += 1
-            self._look_at_body(request)
+            self.unanswered += 1
+            self.broken = error if isinstance(error, Exception) else None
             permit.lost()
             raise
+        finally:
+            self._redact(request)
         self.sends += 1
-        self._look_at_body(request)
+        self.broken = None
         permit.observed(response.headers, status=response.status)
         return response
 
@@ -150,14 +185,15 @@ class Pass:
         """Sign now, after every wait: with a fresh nonce, by the server's clock."""
         caller = self.caller
         auth = caller.auth
+        self.authorization = ""
         if auth is None or not caller.api.is_own(request.url):
             return
-        if not auth.ready(self.limiter.server_time(caller.host)):
+        if not auth.ready(self._now()):
             await auth.prepare(TokenSender(request.session, caller.api), self._now())
         content_type = request.headers.get(hdrs.CONTENT_TYPE)
         body = b""
-        if request.body and auth.needs_body(request.method, content_type):
-            body = await request.body.as_bytes() if not isinstance(request.body, bytes) else b""
+        if auth.needs_body(request.method, content_type) and not isinstance(request.body, bytes):
+            body = await request.body.as_bytes()
         self.authorization = auth.authorize(
             request.method,
             request.url,
@@ -168,12 +204,13 @@ class Pass:
         )
         request.headers[hdrs.AUTHORIZATION] = self.authorization
 
+    def _redact(self, request: aiohttp.ClientRequest) -> None:
+        """Take the credential off a request that was sent: responses show its headers."""
+        if self.authorization and request.headers.get(hdrs.AUTHORIZATION) == self.authorization:
+            request.headers[hdrs.AUTHORIZATION] = "***"
+
     def _now(self) -> float:
         return self.limiter.server_time(self.caller.host)
-
-    def _look_at_body(self, request: aiohttp.ClientRequest) -> None:
-        body = request.body
-        self.body_is_spent = bool(body) and getattr(body, "consumed", False)
 
 
 class RateLimitMiddleware:
@@ -223,7 +260,7 @@ class RateLimitMiddleware:
             dialect=caller.api.dialect,
         )
         one = Pass(self._limiter, caller, permit)
-        response = await one.send(request, handler, permit)
+        response = await one.send(request, handler)
         if response.status in (401, 403) and caller.auth is not None and one.authorization:
             # The next call renews the token; this one keeps its answer.
             now = self._limiter.server_time(caller.host)

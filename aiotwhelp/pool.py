@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 import aiohttp
 
+from aiotwhelp.auth import Auth
 from aiotwhelp.errors import SessionClosedError
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.windows import Room
@@ -21,15 +25,21 @@ class Pool:
     def __init__(self, limiter: Limiter | None, concurrency: int, options: dict[str, Any]) -> None:
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise ValueError(f"concurrency is a number of calls from 1 on, not {concurrency!r}")
-        self.owns_limiter = limiter is None
+        self._owns_limiter = limiter is None
         self.limiter = limiter if limiter is not None else Limiter()
         self.room = Room(concurrency)
         self.raise_for_status = options.pop("raise_for_status", False)
+        #: Credentials in use: their token requests go over these connections.
+        self.auths: WeakSet[Auth] = WeakSet()
         self._options = options
         self._client: aiohttp.ClientSession | None = None
+        self._active = 0
+        self._sleepers: set[asyncio.Future[None]] = set()
+        self._rested: asyncio.Event | None = None
         self.is_closed = False
-        self.active = 0
-        self._changed: asyncio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<Pool {self._active} calls{', closed' if self.is_closed else ''}>"
 
     @property
     def client(self) -> aiohttp.ClientSession:
@@ -40,53 +50,67 @@ class Pool:
             # Cookies of one user must not ride on the calls of another.
             self._options.setdefault("cookie_jar", aiohttp.DummyCookieJar())
             self._client = aiohttp.ClientSession(**self._options)
-            limit = getattr(self._client.connector, "limit", 0)
-            if limit:
-                self.room.limit = min(self.room.limit, limit)
+            self.room.limit = min(self.room.limit, *_connections(self._client.connector))
         return self._client
 
     def begin(self) -> None:
-        """Note that a call has begun."""
-        self.active += 1
+        """Note that a call has begun, or that an answer is being read."""
+        self._active += 1
 
     def end(self) -> None:
-        """Note that a call has ended."""
-        self.active -= 1
-        if self._changed is not None:
-            self._changed.set()
+        """Note its end."""
+        self._active -= 1
+        if self._active == 0 and self._rested is not None:
+            self._rested.set()
 
     async def pause(self, delay: float) -> None:
-        """Sleep, unless the pool is closed meanwhile."""
-        if not self.is_closed:
-            self._changed = self._changed or asyncio.Event()
-            deadline = asyncio.get_running_loop().time() + delay
-            try:
-                async with asyncio.timeout_at(deadline):
-                    while not self.is_closed:
-                        self._changed.clear()
-                        await self._changed.wait()
-            except TimeoutError:
-                return
-        raise SessionClosedError("the session was closed between two attempts of a call")
+        """Sleep; raises `SessionClosedError` as soon as the pool is closed."""
+        loop = asyncio.get_running_loop()
+        sleeper = loop.create_future()
+        timer = loop.call_later(delay, _wake, sleeper)
+        self._sleepers.add(sleeper)
+        try:
+            if not self.is_closed:
+                await sleeper
+        finally:
+            timer.cancel()
+            self._sleepers.discard(sleeper)
+        if self.is_closed:
+            raise SessionClosedError("the session was closed between two attempts of a call")
 
     async def close(self, grace: float) -> None:
         """Wake all waiters; after so many seconds cut what is still in flight."""
         if self.is_closed:
             return
         self.is_closed = True
-        self._changed = self._changed or asyncio.Event()
-        self._changed.set()
-        if self.owns_limiter:
-            await self.limiter.close()
-        else:
-            await self.limiter.close(self)
+        for sleeper in self._sleepers:
+            _wake(sleeper)
         try:
+            await self.limiter.close(None if self._owns_limiter else self)
             async with asyncio.timeout(grace):
-                while self.active:
-                    self._changed.clear()
-                    await self._changed.wait()
+                await self._rest()
         except TimeoutError:
-            logger.warning("%d calls in flight were cut when the session closed", self.active)
+            logger.warning("%d calls in flight were cut when the session closed", self._active)
         finally:
             if self._client is not None:
                 await self._client.close()
+
+    async def _rest(self) -> None:
+        """Wait for calls in flight, and then for token requests that outlive their calls."""
+        self._rested = asyncio.Event()
+        while self._active:
+            self._rested.clear()
+            await self._rested.wait()
+        for auth in list(self.auths):
+            await auth.close()
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    with suppress(asyncio.InvalidStateError):
+        sleeper.set_result(None)
+
+
+def _connections(connector: aiohttp.BaseConnector | None) -> list[int]:
+    """Return what bounds the connections to one host; aiohttp's 0 is no bound."""
+    limits = (getattr(connector, name, 0) for name in ("limit", "limit_per_host"))
+    return [limit or sys.maxsize for limit in limits]

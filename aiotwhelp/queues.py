@@ -6,7 +6,6 @@ import asyncio
 import enum
 import heapq
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -112,30 +111,39 @@ class Queue:
         """Note that a waiter's future is done; compact when more than half are dead."""
         self.dead += 1
         if self.dead > 32 and self.dead > len(self):
+            before = len(self._front) + len(self._back)
             self._front = [waiter for waiter in self._front if not waiter.future.done()]
             heapq.heapify(self._front)
             self._back = deque(waiter for waiter in self._back if not waiter.future.done())
-            self.dead = 0
+            # A cancelled waiter is done before it is buried: some of these are yet to come here.
+            self.dead -= before - len(self._front) - len(self._back)
 
-    def living(self) -> Iterable[Waiter]:
-        """Return the waiters in order."""
-        waiters = (*sorted(self._front), *self._back)
-        return [waiter for waiter in waiters if not waiter.future.done()]
+    def is_at_back(self, waiter: Waiter) -> bool:
+        """Whether everyone else is before this waiter."""
+        return bool(self._back) and self._back[-1] is waiter
+
+    def everyone(self) -> list[Waiter]:
+        """Return the waiters in order, the dead among them."""
+        return [*sorted(self._front), *self._back]
 
 
 class Line:
     """The callers in front of one bucket."""
 
     __slots__ = (
+        "asked",
         "bucket",
         "checked",
+        "deadlines",
         "key",
         "parked",
         "pumping",
         "queues",
+        "removed",
         "timer",
         "used",
         "warned",
+        "was_busy",
     )
 
     def __init__(self, key: QuotaKey, bucket: Bucket) -> None:
@@ -144,9 +152,16 @@ class Line:
         self.queues = tuple(Queue() for _ in Priority)
         #: Its entry among the lines that wait for a window; None if it is not parked.
         self.parked: Parked | None = None
+        #: Who was first when the rule was asked last: only a change of it makes news.
+        self.asked: Waiter | None = None
         self.timer = INF
         self.pumping = False
+        #: How many wait with a deadline; what they were last checked against.
+        self.deadlines = 0
         self.checked = -INF
+        self.was_busy = False
+        #: The cost of all callers that have left the queue so far.
+        self.removed = 0
         self.warned: float | None = None
         self.used = -INF
 
@@ -160,6 +175,10 @@ class Line:
             if waiter is not None:
                 return waiter
         return None
+
+    def everyone(self) -> list[Waiter]:
+        """Return the waiters in order, the dead among them."""
+        return [waiter for queue in self.queues for waiter in queue.everyone()]
 
     def is_idle(self) -> bool:
         """Whether nobody waits and nothing is in flight."""
@@ -177,3 +196,18 @@ class Parked:
 
     def __lt__(self, other: Parked) -> bool:
         return (self.priority, self.ticket) < (other.priority, other.ticket)
+
+    def is_for(self, gate: Window | RateWindow | Room, waiter: Waiter) -> bool:
+        """Whether this is the place of that waiter at that gate."""
+        return (
+            self.gate is gate and self.ticket == waiter.ticket and self.priority == waiter.priority
+        )
+
+
+def first_at(gate: Window | RateWindow | Room) -> Parked | None:
+    """Return who waits first for a gate, dropping places that were left."""
+    blocked = gate.blocked
+    while blocked and blocked[0].line.parked is not blocked[0]:
+        heapq.heappop(blocked)
+    first: Parked | None = blocked[0] if blocked else None
+    return first

@@ -93,6 +93,11 @@ class Pace:
         self.growths = 0
         self._refused: deque[tuple[float, float]] = deque()
 
+    @property
+    def least(self) -> float:
+        """What the gap does not shrink below: more than what was refused."""
+        return 1.1 * self._refused[0][1] if self._refused else 0.0
+
     def refused(self, granted: Granted, now: float) -> bool:
         """Grow, unless the call was granted before the last growth; say whether it grew."""
         if granted.growths != self.growths:
@@ -108,8 +113,7 @@ class Pace:
         """Shrink by 5 %, but stay above what was refused in the last ten minutes."""
         while self._refused and self._refused[0][0] < now - _GAP_MEMORY:
             self._refused.popleft()
-        least = 1.1 * self._refused[0][1] if self._refused else 0.0
-        self.gap = max(0.95 * self.gap, least)
+        self.gap = max(0.95 * self.gap, self.least)
         if self.gap < _SMALLEST_GAP:
             self.gap = 0.0
 
@@ -123,6 +127,7 @@ class Bucket:
         "blank",
         "calls",
         "debts",
+        "find_shared",
         "find_window",
         "in_flight",
         "key",
@@ -133,6 +138,7 @@ class Bucket:
         "probing",
         "random",
         "round_trip",
+        "shown",
         "windows",
     )
 
@@ -143,17 +149,23 @@ class Bucket:
         *,
         key: str = "",
         rates: Iterable[RateWindow] = (),
+        find_shared: Callable[[], Iterable[Window]] = tuple,
         random: Callable[[], float] = random.random,
     ) -> None:
         self.key = key
         self.find_window = find_window
         self.numbering = numbering
         self.random = random
-        #: Windows that one of this bucket's own answers has shown, and local rates.
+        #: Known windows that others have shown on the same route, and this bucket may share.
+        self.find_shared = find_shared
+        #: Windows that one of this bucket's own answers has shown. Until there is one, those
+        #: that it probably shares: 2000 users of an app do not each find out that it is spent.
         self.windows: list[Window] = []
+        #: Whether an own answer has shown windows.
+        self.shown = False
         self.local = tuple(rates)
         for rate in self.local:
-            rate.buckets.append(self)
+            rate.buckets[self] = None
         self.calls = 0
         self.in_flight = 0
         self.answered = 0
@@ -195,8 +207,8 @@ class Bucket:
 
     def expect(self, now: float, ahead: int) -> float:
         """Return the earliest instant for a caller behind so many tokens; a lower bound."""
-        at = self.next + ahead * self.pace.gap
-        if not self.windows and self.probing.out == 0:
+        at = self.next + ahead * self.pace.least
+        if not self.shown and not self.calls:
             at = max(at, self.probing.hold)
         return max(now, at, *(window.expect(now, ahead) for window in self.gates), -INF)
 
@@ -205,17 +217,17 @@ class Bucket:
             return INF, self  # single file
         at: float = self.next
         by: Gate = self
-        if self.windows:
-            if self.calls > self.answered:
-                return INF, self  # as TCP opens: one more in flight than has been answered
-            for window in self.windows:
-                if window.limit is not None and cost > window.limit:
-                    raise ValueError(f"a call of cost {cost} never fits into {window!r}")
-                opens = window.opens(now, cost, reserve, even)
-                if opens > at:
-                    at, by = opens, window
-        else:
+        if not self.shown:
+            self._join_shared()
             at = max(at, self._opens_cold(now))
+        elif self.calls > self.answered:
+            return INF, self  # as TCP opens: one more in flight than has been answered
+        for window in self.windows:
+            if window.limit is not None and cost > window.limit:
+                raise ValueError(f"a call of cost {cost} never fits into {window!r}")
+            opens = window.opens(now, cost, reserve, even)
+            if opens > at:
+                at, by = opens, window
         for rate in self.local:
             opens = rate.opens(now, cost, reserve, even)
             if opens > at:
@@ -240,8 +252,8 @@ class Bucket:
                 granted.probes = [*(granted.probes or ()), probe]
         for rate in self.local:
             rate.take(now, cost, since, even)
-        if not self.windows and not self.blank:
-            granted.probes = [self.probing.start(now)]
+        if not self.shown and not self.blank:
+            granted.probes = [*(granted.probes or ()), self.probing.start(now)]
         if self.pace.gap:
             self.next = now + self.pace.gap
         return granted
@@ -255,16 +267,17 @@ class Bucket:
         self._settle(granted)
         self._time(now - granted.sent)
         refused = status in (429, 420)
-        shown = () if reading.cached else reading.windows
-        for window_reading in shown:
-            self._join(window_reading.kind)
+        if reading.cached:
+            self._answered_by_cache(granted, now)
+            return
+        shown = reading.windows
+        if shown:
+            self._join_shown(shown)
+            self.answered += 1
         # A refusal without headers right after a reset speaks of the reset.
         is_late = not shown and any(granted.is_probe_of(each.probing) for each in self.windows)
-        if shown:
-            self.answered += 1
-        if self.windows:
-            self._tell_windows(granted, now, shown, refused=refused, failed=status >= 500)
-        else:
+        self._tell_windows(granted, now, shown, refused=refused, failed=status >= 500)
+        if not self.shown:
             self._answered_cold(granted, now, refused=refused, failed=status >= 500)
         self._obey(granted, now, reading, status, hidden=refused and not is_late)
 
@@ -275,7 +288,7 @@ class Bucket:
         """
         self._settle(granted)
         for rate in self.local:
-            rate.returned(granted.cost)
+            rate.returned(granted.cost, granted.sent, now)
         if failed:
             for probing in self._probed(granted):
                 probing.missed(now)
@@ -283,7 +296,7 @@ class Bucket:
     def lost(self, granted: Granted, now: float) -> None:
         """Settle a call that may have been counted and whose answer will not come."""
         self._settle(granted)
-        if not self.windows:
+        if not self.shown:
             self.blank //= 2
             self.debts.add_ghost(now + max(1.0, 2.0 * self.round_trip), granted.cost)
             if granted.is_probe_of(self.probing):
@@ -295,7 +308,7 @@ class Bucket:
     def patience(self) -> float:
         """Seconds that a caller may have waited without being failed, now that a call was lost."""
         return min(
-            self.probing.patience if not self.windows else INF,
+            INF if self.shown else self.probing.patience,
             *(window.probing.patience for window in self.windows),
             INF,
         )
@@ -314,11 +327,15 @@ class Bucket:
 
     def restore(self, now: float, readings: Iterable[WindowReading]) -> None:
         """Start from the state of an earlier run, as far as it still holds."""
-        for reading in readings:
-            window = self._join(reading.kind)
-            window.restore(now, reading)
-            if window.is_confirmed:
-                self.answered = max(self.answered, 1)
+        known = tuple(readings)
+        if known:
+            self._join_shown(known)
+        for reading in known:
+            for window in self.windows:
+                if window.kind == reading.kind:
+                    window.restore(now, reading)
+        if any(window.is_confirmed for window in self.windows):
+            self.answered = max(self.answered, 1)
 
     def replace(self, old: Window, new: Window) -> None:
         """Use ``new`` from now on where ``old`` was: they turned out to be one."""
@@ -326,30 +343,44 @@ class Bucket:
         if new not in self.windows:
             self._add(new)
 
-    def _join(self, kind: WindowKind) -> Window:
-        """Count this bucket's calls in a window that its own answer has shown."""
-        for window in self.windows:
-            if window.kind is kind or window.kind == kind:
-                return window
-        window = self.find_window(kind)
-        if not self.windows:
-            window.debts.absorb(self.debts)
-            window.round_trip = max(window.round_trip, self.round_trip)
+    def _join_shown(self, shown: Iterable[WindowReading]) -> None:
+        """Count this bucket's calls in the windows that its own answer has shown."""
+        kinds = [reading.kind for reading in shown]
+        for kind in kinds:
+            if not any(window.kind is kind or window.kind == kind for window in self.windows):
+                window = self.find_window(kind)
+                if window not in self.windows:
+                    self._add(window)
+                    window.debts.absorb(self.debts)
+                    window.round_trip = max(window.round_trip, self.round_trip)
+        if not self.shown:
+            self.shown = True
             self.debts = Debts()
-        if window not in self.windows:
-            self._add(window)
-        return window
+            for window in [each for each in self.windows if each.kind not in kinds]:
+                self._drop(window)
+
+    def _join_shared(self) -> None:
+        for window in self.find_shared():
+            if window not in self.windows:
+                self._add(window)
 
     def _add(self, window: Window) -> None:
         """Calls in flight may be counted there, too: settling takes them from every window."""
         self.windows.append(window)
-        window.buckets.append(self)
+        window.buckets[self] = None
         window.in_flight += self.in_flight
 
-    def leave(self) -> None:
-        """Take this bucket out of its windows, for good."""
+    def _drop(self, window: Window) -> None:
+        """Leave a window that was presumed in vain."""
+        self.windows.remove(window)
+        del window.buckets[self]
+        window.in_flight -= self.in_flight
+
+    def leave(self) -> list[Window]:
+        """Take this bucket out of its windows, for good; return those that nobody uses now."""
         for window in self.gates:
-            window.buckets.remove(self)
+            del window.buckets[self]
+        return [window for window in self.windows if not window.buckets]
 
     def _settle(self, granted: Granted) -> None:
         if granted.is_settled:
@@ -392,6 +423,11 @@ class Bucket:
             else:
                 window.unread(granted, number, now, failed=failed)
 
+    def _answered_by_cache(self, granted: Granted, now: float) -> None:
+        """It says nothing, and may or may not have reached the server: the next call will tell."""
+        for window in self.windows:
+            window.debts.add_ghost(now, granted.cost)
+
     def _answered_cold(self, granted: Granted, now: float, *, refused: bool, failed: bool) -> None:
         """An answer without headers, from a key that never showed any."""
         if not refused and not failed:
@@ -409,7 +445,7 @@ class Bucket:
     ) -> None:
         """Act on a refusal: shut the windows that are spent, or slow down for a hidden limit."""
         if status not in (429, 420, 503):
-            if self.pace.gap:
+            if self.pace.gap and status < 500:
                 self.pace.accepted(now)
             return
         spent = [reading.kind for reading in reading.windows if reading.remaining <= 0]

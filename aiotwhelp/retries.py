@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import tenacity
 
@@ -38,27 +38,30 @@ _LONGEST_RETRY_AFTER = 960.0
 class Failure(Exception):  # noqa: N818 - it never leaves the package
     """An attempt failed in a way that another may mend.
 
-    ``result`` is what to return, ``error`` what to raise if there is no other attempt; ``free``
-    gives back what the attempt holds; ``after`` is the server's Retry-After in seconds.
+    If there is no other attempt, ``otherwise`` has the last word, else ``error`` is raised.
+    ``free`` gives back what the attempt holds; ``after`` is the server's Retry-After in seconds.
     """
 
     def __init__(
         self,
         reason: str,
         *,
-        error: BaseException | None = None,
-        result: Any = None,
+        error: Exception,
+        otherwise: Callable[[], Awaitable[Any]] | None = None,
         after: float | None = None,
         free: Callable[[], Awaitable[None]] | None = None,
-        timed_out: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.error = error
-        self.result = result
+        self.otherwise = otherwise
         self.after = after
         self.free = free
-        self.timed_out = timed_out
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether time ran out, so that the server was kept busy in vain."""
+        return isinstance(self.error, TimeoutError)
 
 
 class RetryBudget:
@@ -88,6 +91,29 @@ class RetryBudget:
     def refill(self, cost: int = 1) -> None:
         """Note a success, of a retry that had this cost."""
         self._left = min(self._capacity, self._left + max(1, cost))
+
+
+class _Again(Generic[T]):
+    """An attempt for tenacity, into which the first failure is replayed as the first."""
+
+    __slots__ = ("_attempt", "_is_replayed", "attempts", "failure")
+
+    def __init__(self, failure: Failure, attempt: Callable[[], Awaitable[T]]) -> None:
+        self.failure = failure
+        self.attempts = 1
+        self._attempt = attempt
+        self._is_replayed = False
+
+    async def __call__(self) -> T:
+        if not self._is_replayed:
+            self._is_replayed = True
+            raise self.failure
+        self.attempts += 1
+        try:
+            return await self._attempt()
+        except Failure as failure:
+            self.failure = failure
+            raise
 
 
 class Retries:
@@ -142,52 +168,43 @@ class Retries:
         try:
             result = await attempt()
         except Failure as failure:
-            return await self._run_again(failure, attempt, pause, time_left)
-        self._budget.refill()
-        return result
+            first = failure
+        else:
+            self._budget.refill()
+            return result
+        # Outside of the handler: our own Failure shall not hang on what is raised in the end.
+        again = _Again(first, attempt)
+        try:
+            return await self._run_again(again, pause, time_left)
+        except Failure as failure:
+            last = failure
+        if last.otherwise is None:
+            raise last.error
+        return cast("T", await last.otherwise())
 
     async def _run_again(
         self,
-        failure: Failure,
-        attempt: Callable[[], Awaitable[T]],
+        again: _Again[T],
         pause: Callable[[float, Failure, int], Awaitable[None]],
         time_left: Callable[[], float],
     ) -> T:
-        replayed: Failure | None = failure
         drawn = 0
-        number = 1
 
-        async def again() -> T:
-            nonlocal replayed, failure, number
-            if replayed is not None:
-                first, replayed = replayed, None
-                raise first
-            number += 1
-            try:
-                return await attempt()
-            except Failure as another:
-                failure = another
-                raise
-
-        async def sleep(delay: float) -> None:
-            await pause(delay, failure, number)
-
-        def budget_is_empty(state: tenacity.RetryCallState) -> bool:
+        def is_over(state: tenacity.RetryCallState) -> bool:
             nonlocal drawn
-            drawn = self._budget.draw(timed_out=failure.timed_out)
+            if state.attempt_number > self.retries or state.upcoming_sleep > time_left():
+                return True
+            drawn = self._budget.draw(timed_out=again.failure.timed_out)
             return drawn == 0
 
-        stop = tenacity.stop_any(
-            tenacity.stop_after_attempt(self.retries + 1),
-            lambda state: state.upcoming_sleep > time_left(),
-            budget_is_empty,
-        )
-        try:
-            result = await self._template.copy(stop=stop, sleep=sleep)(again)
-        except Failure as last:
-            if last.error is not None:
-                raise last.error from last.error.__cause__
-            return last.result  # type: ignore[no-any-return]  # a response stands for itself
+        async def sleep(delay: float) -> None:
+            try:
+                await pause(delay, again.failure, again.attempts)
+            except BaseException:
+                self._budget.refill(drawn)  # there was no retry
+                raise
+
+        result: T = await self._template.copy(stop=is_over, sleep=sleep)(again)
         self._budget.refill(drawn)
         return result
 

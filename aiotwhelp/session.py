@@ -17,10 +17,10 @@ from typing import Any, Self
 import aiohttp
 from yarl import URL
 
-from aiotwhelp import events
+from aiotwhelp import answers, events
 from aiotwhelp.apis import Api, X
 from aiotwhelp.auth import Auth, Bearer, ClientCredentials, OAuth1
-from aiotwhelp.calls import Call, Settings, decode, seconds
+from aiotwhelp.calls import Call, Settings, has_credential, seconds
 from aiotwhelp.coalesce import Coalescer
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.middleware import Caller
@@ -39,10 +39,11 @@ MAX_BODY = 64 * 1024 * 1024
 class RequestContext(Coroutine[Any, Any, aiohttp.ClientResponse]):
     """A call that has not begun: await it for the response, or use ``async with``."""
 
-    __slots__ = ("_coroutine", "_response")
+    __slots__ = ("_coroutine", "_pool", "_response")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, aiohttp.ClientResponse]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, aiohttp.ClientResponse], pool: Pool) -> None:
         self._coroutine = coroutine
+        self._pool = pool
         self._response: aiohttp.ClientResponse | None = None
 
     def send(self, value: Any) -> Any:
@@ -61,11 +62,14 @@ class RequestContext(Coroutine[Any, Any, aiohttp.ClientResponse]):
         return self._coroutine.__await__()
 
     async def __aenter__(self) -> aiohttp.ClientResponse:
-        self._response = await self._coroutine
-        return await self._response.__aenter__()
+        response = self._response = await self._coroutine
+        # Its body is still to be read: closing the session waits for the end of the block.
+        self._pool.begin()
+        return response
 
     async def __aexit__(self, *error: Any) -> None:  # noqa: PYI036 - passed on
         if self._response is not None:
+            self._pool.end()
             await self._response.__aexit__(*error)
 
 
@@ -109,6 +113,8 @@ class Session:
         on_event: events.Handler | None = None,
         **client_session: Any,
     ) -> None:
+        if auth is not None and has_credential(client_session):
+            raise ValueError("pass auth= or an Authorization header, not both")
         self.api = api if isinstance(api, Api) else X.at(api)
         self._settings = Settings(
             caller=Caller.of(self.api, auth),
@@ -120,8 +126,9 @@ class Session:
             coalesce=coalesce,
             middlewares=tuple(middlewares),
         )
-        self._coalescer = Coalescer()
+        self._coalescer: Coalescer[answers.Json] = Coalescer()
         self._owns_pool = True
+        self._note_auth(auth)
         if on_event is not None:
             self.limiter.listen(on_event)
 
@@ -160,7 +167,7 @@ class Session:
         `AuthError` (no token could be had), `BodyNotReplayableError`, `SessionClosedError`,
         TimeoutError, and aiohttp's own errors. Other statuses are the caller's to look at.
         """
-        return RequestContext(self._respond(method, path, options))
+        return RequestContext(self._respond(method, path, options), self._settings.pool)
 
     def get(self, path: str | URL, **options: Any) -> RequestContext:
         """Make a GET request; see `request`."""
@@ -199,8 +206,8 @@ class Session:
         status from 400 on.
         """
 
-        def begin() -> Coroutine[Any, Any, bytes]:
-            async def finish(call: Call, response: aiohttp.ClientResponse) -> bytes:
+        def begin() -> Coroutine[Any, Any, answers.Json]:
+            async def finish(call: Call, response: aiohttp.ClientResponse) -> answers.Json:
                 return await call.read_json(response, max_body)
 
             return Call(self._settings, method, path, options).run(finish)
@@ -208,8 +215,8 @@ class Session:
         if self._settings.coalesce if coalesce is None else coalesce:
             key = self._coalescing_key(method, path, options, max_body)
             if key is not None:
-                return decode(await self._coalescer.join(key, begin))
-        return decode(await begin())
+                return answers.decode((await self._coalescer.join(key, begin)).raw)
+        return (await begin()).value
 
     def quota(self, path: str | URL, *, method: str = "GET") -> Quota:
         """Return what is left for a path, as far as is known; never None.
@@ -233,6 +240,7 @@ class Session:
         user._settings = replace(self._settings, caller=Caller.of(self.api, own, identity))
         user._coalescer = Coalescer()
         user._owns_pool = False
+        user._note_auth(own)
         return user
 
     @property
@@ -253,13 +261,8 @@ class Session:
         ``grace`` is in seconds. Closing twice does nothing. A session from `as_user` has nothing
         of its own to close.
         """
-        if not self._owns_pool:
-            return
-        try:
+        if self._owns_pool:
             await self._settings.pool.close(grace)
-        finally:
-            if self._settings.caller.auth is not None:
-                await self._settings.caller.auth.close()
 
     async def __aenter__(self) -> Self:
         _ = self._settings.pool.client
@@ -278,6 +281,10 @@ class Session:
             return response
 
         return await Call(self._settings, method, path, options).run(finish)
+
+    def _note_auth(self, auth: Auth | None) -> None:
+        if auth is not None:
+            self._settings.pool.auths.add(auth)
 
     def _published(self, method: str, path: str | URL) -> int | None:
         endpoint = self.api.endpoint(method, path)

@@ -5,8 +5,10 @@ Part of the rule, and as pure: see `aiotwhelp.quota`, which asks every window of
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -214,9 +216,10 @@ class Window:
     )
 
     def __init__(
-        self, kind: WindowKind, clock: ServerClock, numbering: Numbering, key: str = ""
+        self, kind: WindowKind, clock: ServerClock, numbering: Numbering, key: Hashable = ""
     ) -> None:
         self.kind = kind
+        #: Where its keeper finds it again.
         self.key = key
         self.clock = clock
         self.numbering = numbering
@@ -228,6 +231,7 @@ class Window:
         self.reset_number = 0
         self.ends = -INF
         self.seen = -INF
+        #: The length, as far as it was seen: never more than it is, for estimates.
         self.span = 0.0
         self.late = 0.0
         self.doubts = 0
@@ -237,8 +241,9 @@ class Window:
         self.in_flight = 0
         self.debts = Debts()
         self.probing = Probing()
-        self.buckets: list[Bucket] = []
-        #: For whoever keeps the waiters: who waits for this window.
+        #: A dict, as thousands of users may share a window, and each may be forgotten.
+        self.buckets: dict[Bucket, None] = {}
+        #: For whoever keeps the waiters: who waits for this window, as a heap.
         self.blocked: list[Any] = []
 
     def __repr__(self) -> str:
@@ -262,16 +267,8 @@ class Window:
 
     def opens(self, now: float, cost: int, reserve: float, even: bool) -> float:
         """Return the instant from which a call may go: now or earlier means at once."""
-        if now < self.shut:
-            return self.shut
-        if self.is_confirmed:
-            left = self.observations[0][1] - self.in_flight - self.debts.unread - self.debts.ghosts
-            if now < self.ends and left >= cost + (self._kept(reserve) if reserve else 0):
-                return self.slot if even else -INF
-            self._pass(now)
-            if self.is_confirmed:
-                return self._opens_when_spent(now, cost, left)
-        return self.probing.opens(now, self.round_trip)
+        at = self._opens(now, cost, reserve, even)
+        return at if now >= self.shut else max(at, self.shut)
 
     def take(self, now: float, cost: int, since: float, even: bool) -> tuple[Probing, int] | None:
         """Take tokens that `opens` said are there; return the probe if the call is one."""
@@ -286,6 +283,16 @@ class Window:
     def _kept(self, reserve: float) -> int:
         """Tokens kept for interactive calls; one is always left for the others."""
         return min(int(reserve * self.limit), self.limit - 1) if self.limit else 0
+
+    def _opens(self, now: float, cost: int, reserve: float, even: bool) -> float:
+        if self.is_confirmed:
+            left = self.observations[0][1] - self.in_flight - self.debts.unread - self.debts.ghosts
+            if now < self.ends and left >= cost + (self._kept(reserve) if reserve else 0):
+                return self.slot if even else -INF
+            self._pass(now)
+            if self.is_confirmed:
+                return self._opens_when_spent(now, cost, left)
+        return self.probing.opens(now, self.round_trip)
 
     def _opens_when_spent(self, now: float, cost: int, left: int) -> float:
         """At the reset; or if only calls without an answer block, one goes to see before."""
@@ -305,11 +312,13 @@ class Window:
         """Return the earliest instant for a caller behind so many tokens; a lower bound."""
         at = max(now, self.shut)
         if self.is_confirmed and now < self.ends:
-            ahead -= self.available
+            # Calls in flight and ghosts may be in the floor already: then it is all there.
+            doubtful = self.in_flight or self.debts.ghosts
+            ahead -= self.floor if doubtful else self.available
             if ahead < 0:
                 return at
             at = max(at, self.ends)
-        elif not self.is_confirmed and self.probing.out == 0:
+        elif not self.is_confirmed and not self.in_flight:
             at = max(at, self.probing.hold)
         if not self.limit or self.span <= 0:
             return at
@@ -336,8 +345,14 @@ class Window:
             self._answer_probe(granted, now, reading, reset, refused=refused)
 
     def unread(self, granted: Granted, number: int, now: float, *, failed: bool) -> None:
-        """Note an answer that says nothing of this window."""
-        self.debts.add_unread(number, granted.cost)
+        """Note an answer that says nothing of this window.
+
+        One that failed was perhaps not counted: the next call will tell, as after a loss.
+        """
+        if failed:
+            self.debts.add_ghost(now, granted.cost)
+        else:
+            self.debts.add_unread(number, granted.cost)
         if granted.is_probe_of(self.probing):
             if failed:
                 self.probing.missed(now)
@@ -378,6 +393,10 @@ class Window:
         """Become one with another window that turned out to be this one."""
         for bucket in other.buckets:
             bucket.replace(other, self)
+        for parked in other.blocked:
+            parked.gate = self
+        self.blocked += other.blocked
+        heapq.heapify(self.blocked)
         self.debts.absorb(other.debts)
         self.round_trip = max(self.round_trip, other.round_trip)
         self.shut = max(self.shut, other.shut)
@@ -460,7 +479,7 @@ class Window:
         self.doubts = 0
         self.slot = -INF
         if reset is not None:
-            span = self.clock.local(reset) - now
+            span = self.clock.soonest(reset) - now
             # Seen from its very start only after a rollover; else the longest seen counts.
             self.span = span if self.reset is not None else max(self.span, span)
             self.reset = reset
@@ -563,7 +582,7 @@ class RateWindow:
         #: When the next token is there if every earlier one was taken in time.
         self.slot = -INF
         self.in_flight = 0
-        self.buckets: list[Bucket] = []
+        self.buckets: dict[Bucket, None] = {}
         self.blocked: list[Any] = []
 
     def __repr__(self) -> str:
@@ -590,9 +609,10 @@ class RateWindow:
         """Note that a call is no longer in flight."""
         self.in_flight -= cost
 
-    def returned(self, cost: int) -> None:
-        """Give the tokens of a call that never left back."""
-        self.slot -= cost * self.rate.gap
+    def returned(self, cost: int, sent: float, now: float) -> None:
+        """Give the tokens of a call that never left back, unless they have grown again since."""
+        if now < sent + cost * self.rate.gap:
+            self.slot -= cost * self.rate.gap
 
 
 class Room:

@@ -7,17 +7,22 @@ milliseconds. The server counts by itself what it was asked and what it refused.
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import Any
+from typing import Any, ParamSpec
 
 from aiotwhelp.limiter import Limiter, Permit, Priority, QuotaKey
+from aiotwhelp.testing import VirtualTimeLoop, run
+
+P = ParamSpec("P")
 
 
-class Dropped(Exception):
+class DroppedError(Exception):
     """The connection was dropped; nobody knows whether the call was counted."""
 
 
@@ -58,12 +63,16 @@ class Server:
     whole_seconds: bool = True
     faults: Faults = field(default_factory=Faults)
     seed: int = 0
-    epoch: float = 1_700_000_000.25
+    #: How far its windows are off whole seconds of the loop's own clock.
+    offset: float = 0.25
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        self.loop = loop
         self.windows: dict[Any, Window] = {}
+        self.history: list[Window] = []
         self.requests = 0
         self.accepted = 0
         self.refused: list[tuple[float, str]] = []
@@ -76,21 +85,21 @@ class Server:
         self.starts: list[float] = []
 
     def now(self) -> float:
-        return self.loop.time() + self.epoch + self.faults.skew
+        return self.loop.wall_time() + self.offset + self.faults.skew
 
     async def call(self, key: Any = "") -> tuple[int, dict[str, str]]:
-        """Make one request: status and headers. Raises Dropped."""
+        """Make one request: status and headers. Raises DroppedError."""
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         self.starts.append(self.loop.time())
         try:
             await asyncio.sleep(self.random.uniform(*self.faults.latency))
             if self.random.random() < self.faults.drop_before:
-                raise Dropped
+                raise DroppedError
             answer = self.answer(key)
             await asyncio.sleep(self.random.uniform(*self.faults.latency))
             if self.random.random() < self.faults.drop_after:
-                raise Dropped
+                raise DroppedError
             return answer
         finally:
             self.in_flight -= 1
@@ -125,6 +134,7 @@ class Server:
             start = float(int(now)) if self.whole_seconds else now
             window = self.windows[key] = Window(self.limit, start + self.length)
             self.periods += 1
+            self.history.append(window)
         return window
 
     def rate_headers(self, window: Window) -> dict[str, str]:
@@ -170,7 +180,7 @@ async def caller(
 async def send(server: Server, permit: Permit, key: Any) -> int:
     try:
         status, headers = await server.call(key)
-    except Dropped:
+    except DroppedError:
         permit.lost()
         return 0
     except BaseException:
@@ -227,3 +237,67 @@ def at_rest(limiter: Limiter) -> bool:
     """Whether nothing is left behind: no waiter, no call in flight."""
     stats = limiter.stats()
     return stats.waiting == 0 and stats.in_flight == 0
+
+
+def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a test's coroutine on a loop of its own that jumps from timer to timer."""
+
+    @functools.wraps(test)
+    def runs(*args: P.args, **named: P.kwargs) -> None:
+        # asyncio's debug mode makes 100 000 callers cost minutes.
+        run(test(*args, **named), seed=7, debug=False)
+
+    return runs
+
+
+def played(
+    n: int = 100,
+    *,
+    seed: int = 0,
+    limiter: dict[str, Any] | None = None,
+    faults: dict[str, Any] | None = None,
+    server: dict[str, Any] | None = None,
+    **options: Any,
+) -> Outcome:
+    """Play a crowd in virtual time and return what became of it."""
+
+    async def main() -> Outcome:
+        model = Server(seed=seed, faults=Faults(**(faults or {})), **(server or {}))
+        return await crowd(n, model, limiter=Limiter(**(limiter or {})), **options)
+
+    logging.getLogger("aiotwhelp").setLevel(logging.ERROR)
+    try:
+        return run(main(), seed=seed, debug=False)
+    finally:
+        logging.getLogger("aiotwhelp").setLevel(logging.NOTSET)
+
+
+def headers(
+    remaining: int, reset_in: float | None = 60.0, *, limit: int = 15, **more: str
+) -> dict[str, str]:
+    """Return the headers of an answer that is given now."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    told = {
+        "date": formatdate(int(loop.wall_time()), usegmt=True),
+        "x-rate-limit-limit": str(limit),
+        "x-rate-limit-remaining": str(remaining),
+    }
+    if reset_in is not None:
+        told["x-rate-limit-reset"] = str(int(loop.wall_time() + reset_in))
+    return told | {name.replace("_", "-"): value for name, value in more.items()}
+
+
+async def opened(
+    limiter: Limiter, remaining: int, key: Any = KEY, reset_in: float = 60.0, **more: str
+) -> None:
+    """Let a first call's answer open the window of a key."""
+    permit = await limiter.acquire(key)
+    permit.observed(headers(remaining, reset_in, **more))
+    limiter._lines[key].bucket.answered = 10**9
+
+
+async def settle() -> None:
+    """Let everyone who can go on do so, without time passing."""
+    for _ in range(10):
+        await asyncio.sleep(0)

@@ -1,0 +1,142 @@
+"""Bodies of answers: bounded, understood, and never in the way of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tracemalloc
+import zlib
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from aiotwhelp import ApiError, BodyError, RateLimitError, Session
+from aiotwhelp.answers import ERROR_BODY, ErrorBody, parse_error
+from tests.stack import assert_at_rest, elapsed, in_virtual_time, scripted, serving
+
+V1 = {"errors": [{"message": "Rate limit exceeded", "code": 88}]}
+V2 = {"title": "Too Many Requests", "type": "about:blank", "status": 429, "detail": "Slow down"}
+CAPPED = {"title": "UsageCapExceeded", "type": "https://api.twitter.com/2/problems/usage-capped"}
+
+
+@pytest.mark.parametrize(
+    ("body", "read"),
+    [
+        (b"", ErrorBody()),
+        (b"<html>over capacity", ErrorBody(snippet="<html>over capacity")),
+        (b"[1]", ErrorBody(snippet="[1]")),
+        (b'{"errors": "no list"}', ErrorBody(snippet='{"errors": "no list"}')),
+        (b'{"error": "old"}', ErrorBody(message="old", snippet='{"error": "old"}')),
+    ],
+)
+def test_an_odd_body_is_read_for_what_it_is(body: bytes, read: ErrorBody) -> None:
+    assert parse_error(body) == read
+
+
+def test_the_errors_of_both_versions_are_understood() -> None:
+    one = parse_error(json.dumps(V1).encode())
+    assert (one.codes, one.message, one.is_cap) == ((88,), "Rate limit exceeded", False)
+    two = parse_error(json.dumps(V2).encode())
+    assert (two.codes, two.problem, two.message) == ((), None, "Slow down")
+    cap = parse_error(json.dumps(CAPPED).encode())
+    assert (cap.problem, cap.is_cap) == ("usage-capped", True)
+
+
+@pytest.mark.parametrize("code", [True, "88", None, 1.5, {}])
+def test_a_code_that_is_no_number_is_none(code: Any) -> None:
+    assert parse_error(json.dumps({"errors": [{"code": code}]}).encode()).codes == ()
+
+
+async def endless(request: web.Request) -> web.StreamResponse:
+    """A body in chunks without an end."""
+    response = web.StreamResponse(status=int(request.query["status"]))
+    await response.prepare(request)
+    while True:
+        await response.write(b"x" * 10_000)
+        await asyncio.sleep(float(request.query["pause"]))
+
+
+@pytest.mark.parametrize("pause", [0.001, 3.0], ids=["fast", "slow"])
+@pytest.mark.parametrize("status", [404, 429, 503])
+def test_an_error_without_an_end_is_cut(status: int, pause: float) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        async with serving(endless) as server, Session(server.url, retries=0) as session:
+            with pytest.raises((ApiError, RateLimitError)) as caught:
+                await session.fetch("/x", params={"status": str(status), "pause": str(pause)})
+            assert caught.value.status == status
+            assert len(caught.value.body) <= 2048
+            assert elapsed() < 12
+            await assert_at_rest(session)
+
+    scene()
+
+
+@in_virtual_time
+async def test_the_start_of_a_huge_error_page_is_kept() -> None:
+    def page(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=404, body=b"<html>" + b"x" * 5_000_000)
+
+    async with serving(scripted(page)) as server, Session(server.url) as session:
+        with pytest.raises(ApiError) as caught:
+            await session.fetch("/x")
+        assert caught.value.body.startswith("<html>")
+        assert ERROR_BODY > len(caught.value.body)
+        await assert_at_rest(session)
+
+
+def bomb() -> bytes:
+    """A hundred megabytes of zeros, in a hundred kilobytes."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    million = bytes(1_000_000)
+    return b"".join([*(packer.compress(million) for _ in range(100)), packer.flush()])
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_decompression_bomb_is_bounded(status: int) -> None:
+    body = bomb()
+
+    @in_virtual_time
+    async def scene() -> None:
+        def answer(_: web.Request) -> web.StreamResponse:
+            return web.Response(status=status, body=body, headers={"Content-Encoding": "gzip"})
+
+        async with serving(scripted(answer)) as server, Session(server.url, retries=0) as session:
+            tracemalloc.start()
+            try:
+                with pytest.raises((BodyError, ApiError)) as caught:
+                    await session.fetch("/x", max_body=1_000_000)
+                _, most = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert caught.value.status == status
+            assert most < 50_000_000
+            await assert_at_rest(session)
+
+    scene()
+
+
+@in_virtual_time
+async def test_an_error_stays_readable_for_its_caller() -> None:
+    def forbidden(_: web.Request) -> web.StreamResponse:
+        return web.json_response(V1, status=403)
+
+    async with serving(scripted(forbidden)) as server, Session(server.url) as session:
+        async with session.get("/x") as response:
+            assert await response.json() == V1
+
+
+@in_virtual_time
+async def test_an_error_that_a_middleware_has_read_stays_readable() -> None:
+    async def curious(request: Any, handler: Any) -> Any:
+        response = await handler(request)
+        await response.read()
+        return response
+
+    async with serving(scripted(lambda _: web.json_response(V1, status=403))) as server:
+        async with Session(server.url, middlewares=[curious]) as session:
+            async with session.get("/x") as response:
+                assert await response.json() == V1
+            with pytest.raises(ApiError, match="code 88"):
+                await session.fetch("/x")

@@ -1,0 +1,105 @@
+"""The server's clock, seen through Date headers."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from aiotwhelp.clock import ServerClock
+
+EPOCH = 1_700_000_000.0
+
+
+def seen(clock: ServerClock, offset: float, at: float, trip: float = 0.1) -> None:
+    """Let an answer tell the time of a server whose clock is ``offset`` ahead of ours."""
+    clock.observe(float(math.floor(at + trip / 2 + offset)), at, at + trip)
+
+
+def test_a_clock_nobody_has_seen_goes_by_what_is_assumed():
+    clock = ServerClock()
+    assert not clock.is_known
+    assert clock.local(50.0) == 50.0
+    clock.assume(1000.0)
+    assert clock.local(1050.0) == 50.0
+    assert clock.soonest(1050.0) == 50.0
+    assert clock.epoch(50.0) == 1050.0
+    assert repr(clock) == "<ServerClock assumed 1000.0>"
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.25, -300.0, 300.75, EPOCH + 0.5])
+def test_case_17_a_date_header_bounds_the_offset_whatever_the_local_clock_says(offset: float):
+    clock = ServerClock()
+    source = random.Random(17)
+    for number in range(100):
+        seen(clock, offset, 10.0 + number * 1.37, source.uniform(0.01, 0.2))
+        true = 2000.0
+        assert clock.soonest(true + offset) <= true <= clock.local(true + offset)
+    # A second and a round trip at first; many answers leave hardly more than a round trip.
+    assert clock.local(2000.0 + offset) - 2000.0 < 0.4
+
+
+def test_the_first_date_alone_is_worth_a_second_and_the_round_trip():
+    clock = ServerClock()
+    clock.observe(100.0, 10.0, 10.5)
+    assert clock.local(110.0) - clock.soonest(110.0) == pytest.approx(1.5, abs=0.01)
+
+
+def test_contradicting_dates_widen_the_bound():
+    clock = ServerClock()
+    seen(clock, 0.0, 10.0)
+    seen(clock, 3.0, 11.0)
+    assert clock.local(100.0) >= 100.0
+    assert clock.soonest(103.0) <= 100.0
+
+
+def test_edges_whose_dates_differ_in_turn_stay_bounded_by_both():
+    clock = ServerClock()
+    for number in range(50):
+        seen(clock, 3.0 * (number % 2), 10.0 + number)
+    assert clock.local(1000.0) >= 1000.0
+    assert clock.soonest(1003.0) <= 1000.0
+
+
+def test_case_17_three_agreeing_dates_mean_that_a_clock_stepped():
+    clock = ServerClock()
+    for at in range(10, 20):
+        seen(clock, 0.0, float(at))
+    for at in range(20, 22):
+        seen(clock, 300.0, float(at))
+        assert clock.local(1300.0) > 1200.0, "two might be a mistake"
+    for at in range(22, 24):
+        seen(clock, 300.0, float(at))
+    assert clock.local(1300.0) == pytest.approx(1000.0, abs=1.5)
+
+
+def test_one_wrong_date_is_forgotten_after_three_right_ones():
+    clock = ServerClock()
+    for at in range(10, 20):
+        seen(clock, 0.0, float(at))
+    seen(clock, -40.0, 20.0)
+    assert clock.local(1000.0) > 1030.0
+    for at in range(21, 25):
+        seen(clock, 0.0, float(at))
+    assert clock.local(1000.0) == pytest.approx(1000.0, abs=1.5)
+
+
+def test_clocks_that_drift_apart_over_days_are_followed():
+    clock = ServerClock()
+    ppm = 50e-6
+    for hour in range(24 * 14):
+        at = hour * 3600.0
+        true_offset = EPOCH + at * ppm
+        clock.observe(float(math.floor(at + true_offset)), at, at + 0.1)
+        reset = at + 900.0
+        shown = reset + EPOCH + reset * ppm
+        assert clock.soonest(shown) - 0.1 <= reset <= clock.local(shown) + 0.1
+        assert clock.local(shown) - reset < 2.0
+
+
+def test_the_clock_says_what_it_believes():
+    clock = ServerClock()
+    clock.observe(100.0, 10.0, 10.5)
+    assert repr(clock) == "<ServerClock offset 89.500 to 91.000>"
+    assert clock.epoch(10.0) == pytest.approx(100.25)

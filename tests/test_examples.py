@@ -1,0 +1,254 @@
+"""The examples, run as a user runs them: their output, their exit codes, and no traceback."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import os
+import re
+import signal
+import sys
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import aiotwhelp
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+ONLINE = ("privacy", "own_session", "many_users", "service", "fail_fast")
+
+#: In real time, so all at once; a slow machine only makes them slow.
+OFFLINE = {
+    "privacy": ("--window", "2"),
+    "own_session": (),
+    "many_users": (),
+    "service": (),
+    "fail_fast": (),
+    "test_a_bot": (),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    code: int
+    out: str
+    err: str
+
+
+def environment(**more: str) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if "AIOTWHELP" not in name}
+    clean.pop("PYTEST_ADDOPTS", None)
+    if not any(each.name == "aiotwhelp" for each in entry_points(group="pytest11")):
+        # On the path but not installed: the fixtures have to be asked for.
+        clean["PYTEST_PLUGINS"] = "aiotwhelp.testing"
+    return {**clean, **more}
+
+
+def default_interrupt() -> None:
+    # A shell's background job ignores SIGINT, and its children inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+async def started(name: str, *options: str, **environ: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, str(EXAMPLES / f"{name}.py"), *options),
+        env=environment(**environ),
+        cwd=EXAMPLES.parent,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=default_interrupt,
+    )
+
+
+async def finished(process: asyncio.subprocess.Process) -> Run:
+    async with asyncio.timeout(120):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return Run(process.returncode, out.decode(), err.decode())
+
+
+async def run(name: str, *options: str, **environ: str) -> Run:
+    return await finished(await started(name, *options, **environ))
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[str, Run]:
+    async def everything() -> list[Run]:
+        return await asyncio.gather(*(run(name, *given) for name, given in OFFLINE.items()))
+
+    return dict(zip(OFFLINE, asyncio.run(everything()), strict=True))
+
+
+def live(name: str, *options: str, **server: Any) -> tuple[Run, aiotwhelp.Emulator]:
+    async def main() -> tuple[Run, aiotwhelp.Emulator]:
+        async with aiotwhelp.Emulator(**server) as api:
+            return await run(name, "--live", *options, **api.env), api
+
+    return asyncio.run(main())
+
+
+def numbers(pattern: str, text: str) -> list[int]:
+    found = re.search(pattern, text)
+    assert found is not None, text
+    return [int(group) for group in found.groups()]
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_an_example_ends_well_and_says_nothing_to_stderr(name: str, runs: dict[str, Run]) -> None:
+    assert (runs[name].code, runs[name].err) == (0, "")
+    assert not set("\r\x1b") & set(runs[name].out)  # readable in a pipe
+
+
+def test_every_example_is_run_here_and_says_how_to_run_it() -> None:
+    paths = sorted(EXAMPLES.glob("*.py"))
+    assert {path.stem for path in paths} == set(OFFLINE)
+    for path in paths:
+        text = ast.get_docstring(ast.parse(path.read_text()))
+        assert text is not None
+        assert f"python examples/{path.name}" in text
+
+
+def test_privacy_serves_sixty_callers_with_sixty_requests(runs: dict[str, Run]) -> None:
+    out = runs["privacy"].out
+    assert numbers(r"(\d+) callers served in .*: (\d+) requests sent, (\d+) refused", out) == [
+        60,
+        60,
+        0,
+    ]
+    assert numbers(r"server itself counted (\d+) requests, (\d+) refused", out) == [60, 0]
+    windows = re.findall(r"^ +(\d+) +(\d+) +(\d+) +(\d+) of 15 +\d+\.\d s$", out, re.MULTILINE)
+    assert sum(int(answers) for _, answers, _, _ in windows) == 60
+    assert [int(number) for number, *_ in windows] == list(range(1, len(windows) + 1))
+    assert int(windows[-1][2]) == 60
+    assert "  | Emulator Privacy Policy\n" in out
+
+
+def test_own_session_gets_all_pages(runs: dict[str, Run]) -> None:
+    out = runs["own_session"].out
+    pages = re.findall(r"^ +(\d+) +200 +\d+\.\d s$", out, re.MULTILINE)
+    assert sorted(map(int, pages)) == list(range(1, 26))
+    assert numbers(r"(\d+) requests sent, (\d+) refused", out) == [25, 0]
+
+
+def test_many_users_have_a_quota_each(runs: dict[str, Run]) -> None:
+    out = runs["many_users"].out
+    rows = dict(re.findall(r"^(\S.*?\S) +(\d+) +\d+\.\d s +\d+ of \d+$", out, re.MULTILINE))
+    assert rows == {"ann": "25", "ben": "10", "cleo": "4", "the app": "40"}
+    assert numbers(r"(\d+) requests sent, (\d+) refused", out) == [79, 0]
+
+
+def test_the_service_answers_503_with_retry_after(runs: dict[str, Run]) -> None:
+    out = runs["service"].out
+    statuses = re.findall(r"^ +\d+ +(\d+) ", out, re.MULTILINE)
+    assert sorted(statuses[:8]) == ["200"] * 5 + ["503"] * 3
+    assert len(re.findall(r"busy, try again in [1-5] s$", out, re.MULTILINE)) == 3
+    assert statuses[8:] == ["200"]
+    assert numbers(r"(\d+) requests sent, (\d+) refused", out) == [6, 0]
+
+
+def test_fail_fast_says_when_to_come_back_and_keeps_the_order(runs: dict[str, Run]) -> None:
+    out = runs["fail_fast"].out
+    assert "<Quota ?/75>" in out
+    assert re.search(r"<Quota 0/3, resets in 0:0\d>", out)
+    assert re.search(r"key +GET /2/users/me\n +left +0 of 3\n", out)
+    assert re.search(r"retry_after +[\d.]+ s\n", out)
+    assert "served:  a user who waits, batch 1, batch 2\n" in out
+
+
+def test_the_bot_is_tested_by_python_and_by_pytest(runs: dict[str, Run]) -> None:
+    assert "3 passed" in runs["test_a_bot"].out
+
+    async def by_pytest() -> Run:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            str(EXAMPLES / "test_a_bot.py"),
+            env=environment(),
+            cwd=EXAMPLES.parent,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        return await finished(process)
+
+    result = asyncio.run(by_pytest())
+    assert result.code == 0, result.out
+    assert "3 passed" in result.out
+
+
+@pytest.mark.parametrize("name", ONLINE)
+def test_live_without_credentials_says_what_to_set(name: str) -> None:
+    result = asyncio.run(run(name, "--live"))
+    assert result.code == 2
+    assert result.out == ""
+    assert re.match(r"no credentials in the environment: set AIOTWHELP_\w+", result.err)
+    assert "Traceback" not in result.err
+
+
+def test_live_with_half_a_credential_says_what_is_missing() -> None:
+    result = asyncio.run(run("privacy", "--live", AIOTWHELP_ACCESS_TOKEN="half"))
+    assert result.code == 2
+    assert "AIOTWHELP_ACCESS_TOKEN_SECRET" in result.err
+    assert "half" not in result.err
+
+
+def test_privacy_live_goes_where_the_environment_says() -> None:
+    result, api = live("privacy", "--callers", "7", window=2, limits={"help/privacy": 3})
+    assert (result.code, result.err) == (0, "")
+    assert numbers(r"(\d+) requests sent, (\d+) refused", result.out) == [7, 0]
+    assert (api.tally.received, api.refused) == (7, 0)
+    assert {request.identity for request in api.requests} == {f"user:{api.user.id}"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "requests"),
+    [
+        ("own_session", ("--calls", "4"), 4),
+        ("many_users", (), 6),
+        ("service", (), 9),
+        ("fail_fast", (), 3),
+    ],
+)
+def test_live_uses_the_given_server(name: str, options: tuple[str, ...], requests: int) -> None:
+    result, api = live(name, *options)
+    assert (result.code, result.err) == (0, "")
+    assert (api.tally.received, api.refused) == (requests, 0)
+
+
+def test_live_against_the_retired_endpoint_says_so_without_a_traceback() -> None:
+    result, api = live("privacy", retired=True)
+    assert result.code == 1
+    assert "help/privacy.json was retired on 20" in result.err
+    assert result.err.count("\n") == 1
+    assert result.out == ""
+    assert api.tally.received < 60
+
+
+@pytest.mark.parametrize("name", ["own_session", "many_users", "fail_fast"])
+def test_a_refused_credential_ends_in_one_line(name: str) -> None:
+    wrong = {"AIOTWHELP_BEARER_TOKEN": "wrong", "AIOTWHELP_ACCESS_TOKEN_SECRET": "wrong"}
+
+    async def main() -> Run:
+        async with aiotwhelp.Emulator() as api:
+            return await run(name, "--live", **{**api.env, **wrong})
+
+    result = asyncio.run(main())
+    assert result.code == 1
+    assert result.err.startswith("401, ")
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("privacy", ()), ("own_session", ()), ("service", ("--serve",))]
+)
+def test_ctrl_c_leaves_no_traceback(name: str, options: tuple[str, ...]) -> None:
+    async def main() -> Run:
+        process = await started(name, *options)
+        assert process.stdout is not None
+        assert await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        return await finished(process)
+
+    result = asyncio.run(main())
+    assert (result.code, result.err) == (130, "")

@@ -1,0 +1,940 @@
+"""Callers wait their turn: order, cancellation, time-outs, closing, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import logging
+import time
+import weakref
+from collections.abc import Awaitable
+
+import pytest
+
+from aiotwhelp import events
+from aiotwhelp import limiter as limiter_module
+from aiotwhelp.errors import (
+    QuotaTimeoutError,
+    SessionClosedError,
+    TooManyWaitersError,
+    WrongLoopError,
+)
+from aiotwhelp.headers import FIFTEEN_MINUTES, WindowReading
+from aiotwhelp.limiter import Limiter, Permit, Priority, QuotaKey
+from aiotwhelp.testing import VirtualTimeLoop, run
+from aiotwhelp.windows import Rate, Room
+from tests.simulation import KEY, Server, at_rest, caller, headers, in_virtual_time, opened, settle
+
+OTHER = QuotaKey("GET /1.1/help/tos.json", api="x", identity="someone", app="app")
+
+
+def task(awaitable: Awaitable[Permit]) -> asyncio.Task[Permit]:
+    return asyncio.ensure_future(awaitable)  # type: ignore[return-value] # acquire is a coroutine
+
+
+async def waiting(limiter: Limiter, n: int, key: QuotaKey = KEY, **options: object) -> list:
+    tasks = [task(limiter.acquire(key, **options)) for _ in range(n)]  # type: ignore[arg-type]
+    await settle()
+    return tasks
+
+
+def wall_time() -> float:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    return loop.wall_time()
+
+
+def timers(limiter: Limiter) -> int:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    return sum(not handle.cancelled() for handle in loop._scheduled)
+
+
+# Order -----------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_invariant_i5_grants_follow_arrival_and_a_newcomer_never_overtakes():
+    limiter, order = Limiter(), []
+    await opened(limiter, 0)
+
+    async def one(number: int) -> None:
+        permit = await limiter.acquire(KEY)
+        order.append(number)
+        await asyncio.sleep(0.1)
+        permit.observed(headers(100 - len(order)))
+
+    tasks = []
+    for number in range(60):
+        tasks.append(asyncio.ensure_future(one(number)))
+        await asyncio.sleep(1.7)
+    await asyncio.gather(*tasks)
+    assert order == list(range(60))
+
+
+@in_virtual_time
+async def test_a_newcomer_does_not_take_what_a_waiter_is_about_to_get():
+    limiter = Limiter()
+    await opened(limiter, 1)
+    first = limiter.try_acquire(KEY)
+    assert first is not None
+    (second,) = await waiting(limiter, 1)
+    first.unsent()
+    assert limiter.try_acquire(KEY) is None
+    assert (await second).waited == 0.0
+
+
+@in_virtual_time
+async def test_invariant_i5_a_retried_caller_keeps_its_place_at_the_front():
+    limiter = Limiter()
+    ticket = limiter.ticket()
+    await opened(limiter, 0)
+    others = await waiting(limiter, 3)
+    (back,) = await waiting(limiter, 1, ticket=ticket)
+    await asyncio.wait([back, *others], return_when=asyncio.FIRST_COMPLETED)
+    assert [each.done() for each in (back, *others)] == [True, False, False, False]
+    back.result().observed(headers(0, status="200"))
+    for each in others:
+        each.cancel()
+
+
+@in_virtual_time
+async def test_priorities_go_first_and_the_reserve_is_theirs():
+    limiter = Limiter(reserve=0.2)
+    await opened(limiter, 4)
+    normal = await waiting(limiter, 3)
+    batch = await waiting(limiter, 1, priority=Priority.BATCH)
+    assert sum(each.done() for each in (*normal, *batch)) == 1, "three of fifteen are kept"
+    urgent = await waiting(limiter, 4, priority=Priority.INTERACTIVE)
+    assert [each.done() for each in urgent] == [True, True, True, False]
+    normal[0].result().unsent()
+    await settle()
+    assert urgent[3].done()
+    assert not any(each.done() for each in normal[1:])
+    for each in (*normal, *batch):
+        each.cancel()
+
+
+@in_virtual_time
+async def test_nobody_overtakes_a_costly_caller_at_a_shared_window():
+    limiter = Limiter()
+    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(3)]
+    day = {"x_app_limit_24hour_remaining": "3", "x_app_limit_24hour_limit": "10"}
+    reset = str(int(wall_time() + 80_000))
+    for user in users:
+        await opened(limiter, 15, user, **day, x_app_limit_24hour_reset=reset)
+    in_flight = limiter.try_acquire(users[0])
+    assert in_flight is not None
+    (costly,) = await waiting(limiter, 1, users[1], cost=3)
+    (later,) = await waiting(limiter, 1, users[2])
+    assert not costly.done()
+    assert not later.done()
+    assert limiter.try_acquire(users[0]) is None
+    in_flight.unsent()
+    await settle()
+    assert costly.done()
+    assert not later.done()
+    costly.result().unsent()
+    await settle()
+    assert later.done()
+
+
+# Windows shared by keys -------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_case_38_a_token_given_back_by_one_user_wakes_the_waiter_of_another():
+    limiter = Limiter()
+    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
+    reset = str(int(wall_time() + 80_000))
+    day = {"x_app_limit_24hour_remaining": "1", "x_app_limit_24hour_reset": reset}
+    for user in users:
+        await opened(limiter, 15, user, **day)
+    held = limiter.try_acquire(users[0])
+    assert held is not None
+    (waiter,) = await waiting(limiter, 1, users[1])
+    assert not waiter.done()
+    held.unsent()
+    await settle()
+    assert waiter.done()
+
+
+@in_virtual_time
+async def test_invariant_i3_behind_a_shared_window_someone_always_has_the_timer():
+    limiter, served = Limiter(), 0
+    reset = str(int(wall_time() + 100))
+    day = {"x_app_limit_24hour_remaining": "0", "x_app_limit_24hour_reset": reset}
+    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(200)]
+    await opened(limiter, 15, users[0], **day)
+
+    async def one(user: QuotaKey) -> None:
+        nonlocal served
+        permit = await limiter.acquire(user)
+        await asyncio.sleep(0.05)
+        served += 1
+        later = str(int(wall_time() + 80_000))
+        left = str(1000 - served)
+        day = {"x_app_limit_24hour_remaining": left, "x_app_limit_24hour_reset": later}
+        permit.observed(headers(14, **day))
+
+    tasks = [asyncio.ensure_future(one(user)) for user in users]
+    await settle()
+    for victim in tasks[:50]:
+        await asyncio.sleep(0.5)
+        victim.cancel()
+    await asyncio.wait(tasks)
+    assert served == 150
+    assert at_rest(limiter)
+
+
+@in_virtual_time
+async def test_two_thousand_users_with_a_cold_app_window_do_not_all_run_into_it():
+    server_left, refused = 100, 0
+    limiter, room = Limiter(), Room(20)
+
+    async def one(number: int) -> None:
+        nonlocal server_left, refused
+        key = QuotaKey("POST /2/tweets", "x", f"user {number}", "app")
+        permit = await limiter.acquire(key, room=room)
+        await asyncio.sleep(0.05)
+        status = 200 if server_left else 429
+        server_left = max(0, server_left - 1)
+        refused += status == 429
+        reset = str(int(wall_time() + 80_000))
+        left = str(server_left)
+        day = {"x_app_limit_24hour_remaining": left, "x_app_limit_24hour_reset": reset}
+        permit.observed(headers(14, **day), status=status)
+
+    tasks = [asyncio.ensure_future(one(number)) for number in range(2000)]
+    await asyncio.sleep(1000)
+    assert server_left == 0
+    assert refused == 0
+    for each in tasks:
+        each.cancel()
+    await asyncio.wait(tasks)
+    assert at_rest(limiter)
+
+
+@in_virtual_time
+async def test_merged_windows_keep_their_waiters():
+    limiter = Limiter()
+    await opened(limiter, 0, KEY)
+    await opened(limiter, 1, OTHER)
+    held = limiter.try_acquire(OTHER)
+    assert held is not None
+    (waiter,) = await waiting(limiter, 1, OTHER)
+    one, two = (limiter._lines[key].bucket.windows[0] for key in (KEY, OTHER))
+    one.observations.clear()
+    one._append(1, 1)
+    one.absorb(two)
+    held.unsent()
+    await settle()
+    assert waiter.done()
+
+
+# Cancelling and time-outs ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("victim", [0, 2, 4], ids=["head", "middle", "tail"])
+def test_case_28_cancelling_a_waiter_delays_nobody_else(victim: int):
+    async def main() -> None:
+        limiter = Limiter()
+        await opened(limiter, 1)
+        held = await limiter.acquire(KEY)
+        tasks = await waiting(limiter, 5)
+        tasks[victim].cancel()
+        await settle()
+        held.observed(headers(4))
+        await settle()
+        assert [each.done() for each in tasks] == [True] * 5
+        assert sum(each.cancelled() for each in tasks) == 1
+        for each in tasks:
+            if not each.cancelled():
+                each.result().unsent()
+        assert at_rest(limiter)
+
+    run(main())
+
+
+@in_virtual_time
+async def test_case_29_cancelled_in_the_tick_of_the_grant_the_token_goes_to_the_next():
+    limiter = Limiter()
+    await opened(limiter, 1)
+    held = await limiter.acquire(KEY)
+    first, second = await waiting(limiter, 2)
+    held.unsent()
+    first.cancel()
+    await settle()
+    assert first.cancelled()
+    assert second.done()
+    second.result().unsent()
+    assert at_rest(limiter)
+
+
+@in_virtual_time
+async def test_case_30_a_cancelled_call_is_neither_lost_for_good_nor_spent_twice():
+    limiter = Limiter()
+    await opened(limiter, 5)
+
+    async def call() -> None:
+        async with limiter.permit(KEY):
+            await asyncio.sleep(10)
+
+    sent = asyncio.ensure_future(call())
+    await settle()
+    sent.cancel()
+    await settle()
+    assert limiter.quota(KEY).remaining == 4
+    assert limiter.stats().lost == 1
+    await asyncio.sleep(2)
+    permit = await limiter.acquire(KEY)
+    permit.observed(headers(3))
+    assert limiter.quota(KEY).remaining == 3
+
+
+@in_virtual_time
+async def test_case_31_a_timeout_at_the_very_moment_of_the_reset_loses_nothing():
+    limiter, outcomes = Limiter(), []
+    await opened(limiter, 0)
+    ends = limiter._lines[KEY].bucket.windows[0].ends
+
+    async def one() -> None:
+        try:
+            async with asyncio.timeout_at(ends):
+                permit = await limiter.acquire(KEY)
+        except TimeoutError:
+            outcomes.append("timeout")
+        else:
+            outcomes.append("granted")
+            permit.observed(headers(10))
+
+    await asyncio.gather(*(one() for _ in range(20)))
+    assert len(outcomes) == 20
+    assert at_rest(limiter)
+    permit = await asyncio.wait_for(limiter.acquire(KEY), 5)
+    permit.unsent()
+
+
+@in_virtual_time
+async def test_case_32_the_gate_is_usable_after_a_task_group_aborts():
+    limiter = Limiter()
+    await opened(limiter, 0)
+
+    async def fails() -> None:
+        await asyncio.sleep(1)
+        raise KeyError
+
+    with pytest.raises(ExceptionGroup):  # noqa: PT012 - the group is what raises
+        async with asyncio.TaskGroup() as group:
+            for _ in range(50):
+                group.create_task(limiter.acquire(KEY))
+            group.create_task(fails())
+    assert at_rest(limiter)
+    assert timers(limiter) == 0
+    (await limiter.acquire(KEY)).unsent()
+
+
+@in_virtual_time
+async def test_case_33_cancelling_the_probe_lets_the_next_one_go():
+    limiter = Limiter()
+
+    async def call() -> None:
+        async with limiter.permit(KEY):
+            await asyncio.sleep(100)
+
+    probe = asyncio.ensure_future(call())
+    await settle()
+    (second,) = await waiting(limiter, 1)
+    assert not second.done()
+    probe.cancel()
+    await settle()
+    assert second.done()
+
+
+@in_virtual_time
+async def test_case_33_when_all_waiters_are_cancelled_nothing_is_left():
+    limiter = Limiter()
+    await opened(limiter, 0)
+    tasks = await waiting(limiter, 100, max_wait=500)
+    assert timers(limiter) == 101
+    for each in tasks:
+        each.cancel()
+    await settle()
+    assert timers(limiter) == 0
+    assert at_rest(limiter)
+    bucket = weakref.ref(limiter._lines[KEY].bucket)
+    del tasks, each
+    del limiter
+    gc.collect()
+    assert bucket() is None
+
+
+@in_virtual_time
+async def test_case_34_close_wakes_everyone_with_the_librarys_own_error():
+    limiter = Limiter()
+    await opened(limiter, 1)
+    held = await limiter.acquire(KEY)
+    tasks = await waiting(limiter, 1000)
+    await limiter.close()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} == {SessionClosedError}
+    assert timers(limiter) == 0
+    held.observed(headers(1))
+    assert at_rest(limiter)
+    with pytest.raises(SessionClosedError):
+        await limiter.acquire(KEY)
+
+
+@in_virtual_time
+async def test_case_34_close_for_one_owner_leaves_the_others_waiting():
+    limiter = Limiter()
+    await opened(limiter, 0)
+    mine = await waiting(limiter, 10, owner="me")
+    yours = await waiting(limiter, 10, owner="you")
+    await limiter.close(owner="me")
+    await settle()
+    assert all(each.done() and each.exception() for each in mine)
+    assert not any(each.done() for each in yours)
+    await asyncio.sleep(70)
+    assert yours[0].done()
+    for each in yours:
+        each.cancel()
+
+
+def test_case_34_a_second_event_loop_is_told_so_and_another_limiter_works_there():
+    limiter = Limiter()
+
+    async def use(limiter: Limiter) -> None:
+        (await limiter.acquire(KEY)).unsent()
+
+    run(use(limiter))
+    with pytest.raises(WrongLoopError):
+        run(use(limiter))
+    run(use(Limiter()))
+
+
+def test_case_35_an_exception_in_an_event_handler_does_not_break_the_gate(
+    caplog: pytest.LogCaptureFixture,
+):
+    def fails(event: events.Event) -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        server, limiter = Server(), Limiter(on_event=fails)
+        results = await asyncio.gather(*(caller(server, limiter) for _ in range(40)))
+        assert set(results) == {"served"}
+
+    run(main())
+    assert "an event handler failed" in caplog.text
+
+
+@in_virtual_time
+async def test_case_36_a_known_reset_beyond_max_wait_fails_at_once():
+    limiter = Limiter()
+    await opened(limiter, 0)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(QuotaTimeoutError) as caught:
+        await limiter.acquire(KEY, max_wait=30)
+    assert asyncio.get_running_loop().time() == began
+    error = caught.value
+    assert (error.limit, error.remaining) == (15, 0)
+    assert error.retry_after == pytest.approx(60, abs=1.5)
+    assert error.resets_at is not None
+    assert "0 of 15 left" in str(error)
+    assert at_rest(limiter)
+
+
+@in_virtual_time
+async def test_case_36_windows_ahead_in_the_queue_are_counted():
+    limiter = Limiter()
+    await opened(limiter, 0)
+    tasks = await waiting(limiter, 15)
+    (fits,) = await waiting(limiter, 1, max_wait=200)
+    with pytest.raises(QuotaTimeoutError):
+        await limiter.acquire(KEY, max_wait=100)
+    for each in (*tasks, fits):
+        each.cancel()
+
+
+@in_virtual_time
+async def test_case_36_an_unknown_wait_fails_at_its_deadline():
+    limiter = Limiter()
+    held = await limiter.acquire(KEY)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(QuotaTimeoutError):
+        await limiter.acquire(KEY, max_wait=1.5)
+    assert asyncio.get_running_loop().time() == pytest.approx(began + 1.5)
+    held.unsent()
+    assert at_rest(limiter)
+
+
+@in_virtual_time
+async def test_case_36_news_fail_those_whose_wait_turns_out_too_long():
+    limiter = Limiter()
+    held = await limiter.acquire(KEY)
+    hopeless = await waiting(limiter, 3, max_wait=30)
+    patient = await waiting(limiter, 3, max_wait=70)
+    held.observed(headers(0))
+    await settle()
+    assert all(isinstance(each.exception(), QuotaTimeoutError) for each in hopeless)
+    assert not any(each.done() for each in patient)
+    for each in patient:
+        each.cancel()
+
+
+@in_virtual_time
+async def test_case_36_it_is_news_that_the_last_call_in_flight_brought_no_token():
+    limiter = Limiter()
+    await opened(limiter, 2)
+    held = [await limiter.acquire(KEY) for _ in range(2)]
+    (hopeful,) = await waiting(limiter, 1, max_wait=10)
+    held[0].observed(headers(1))
+    await settle()
+    assert not hopeful.done(), "the call in flight may give its token back"
+    held[1].observed(headers(0))
+    await settle()
+    assert isinstance(hopeful.exception(), QuotaTimeoutError)
+
+
+@in_virtual_time
+async def test_case_36_a_caller_that_comes_back_is_not_failed_for_those_behind_it():
+    limiter = Limiter()
+    ticket = limiter.ticket()
+    await opened(limiter, 0)
+    others = await waiting(limiter, 100)
+    (back,) = await waiting(limiter, 1, ticket=ticket, max_wait=70)
+    await asyncio.sleep(62)
+    assert back.done()
+    assert back.result().waited > 0
+    for each in others:
+        each.cancel()
+
+
+@in_virtual_time
+async def test_max_wait_never_fails_whoever_can_be_served_in_time():
+    server, limiter = Server(limit=15, length=5), Limiter()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    async def one() -> float:
+        assert await caller(server, limiter, max_wait=10_000) == "served"
+        return loop.time() - began
+
+    waits = await asyncio.gather(*(one() for _ in range(100)))
+    server, limiter = Server(limit=15, length=5), Limiter()
+    results = await asyncio.gather(
+        *(caller(server, limiter, max_wait=wait + 2.0) for wait in waits), return_exceptions=True
+    )
+    assert [result for result in results if result != "served"] == []
+
+
+@in_virtual_time
+async def test_max_waiters_turns_the_next_one_away():
+    limiter = Limiter(max_waiters=3)
+    await opened(limiter, 0)
+    tasks = await waiting(limiter, 3)
+    with pytest.raises(TooManyWaitersError):
+        await limiter.acquire(KEY)
+    for each in tasks:
+        each.cancel()
+
+
+# Time --------------------------------------------------------------------------------------------
+
+
+def suspend(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    suspended = limiter_module._suspended() + seconds
+    monkeypatch.setattr(limiter_module, "_suspended", lambda: suspended)
+
+
+def test_case_17_a_suspended_laptop_notices_within_half_a_minute(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        limiter, loop = Limiter(), asyncio.get_running_loop()
+        await opened(limiter, 0, reset_in=900)
+        (waiter,) = await waiting(limiter, 1)
+        await asyncio.sleep(10)
+        suspend(monkeypatch, 3600)
+        began = loop.time()
+        await waiter
+        assert loop.time() - began <= 30
+
+    run(main())
+
+
+def test_case_17_after_a_suspend_a_newcomer_finds_a_new_window(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        limiter = Limiter()
+        await opened(limiter, 0, reset_in=900)
+        suspend(monkeypatch, 3600)
+        await asyncio.wait_for(limiter.acquire(KEY), 0.1)
+
+    run(main())
+
+
+class EarlyLoop(VirtualTimeLoop):
+    """Timers ring up to a millisecond early, as uvloop's do."""
+
+    def call_at(self, when, callback, *args, context=None):  # type: ignore[no-untyped-def]
+        return super().call_at(max(self.time(), when - 0.0009), callback, *args, context=context)
+
+
+def test_invariant_i7_timers_that_fire_early_neither_spin_nor_send_early():
+    async def main() -> None:
+        limiter, loop = Limiter(), asyncio.get_running_loop()
+        await opened(limiter, 0)
+        window = limiter._lines[KEY].bucket.windows[0]
+        counted = Counted(limiter)
+        await limiter.acquire(KEY)
+        assert loop.time() >= window.ends - 1e-6
+        assert counted.asked < 10
+
+    run(main(), loop_factory=EarlyLoop)
+
+
+@in_virtual_time
+async def test_a_rate_of_ten_thousand_per_second_is_kept_within_three_percent():
+    limiter, loop = Limiter(rates={"fast": Rate(10_000, per=1)}), asyncio.get_running_loop()
+    key = QuotaKey("fast")
+    await opened(limiter, 10**8, key, limit="1")
+    began, starts = loop.time(), []
+
+    async def one() -> None:
+        permit = await limiter.acquire(key)
+        starts.append(loop.time())
+        permit.observed(headers(10**8 - len(starts)))
+
+    await asyncio.gather(*(one() for _ in range(20_000)))
+    assert loop.time() - began == pytest.approx(2.0, rel=0.03)
+    assert starts == sorted(starts)
+
+
+@in_virtual_time
+async def test_an_even_pace_spreads_the_window():
+    limiter, loop, starts = Limiter(pace="even"), asyncio.get_running_loop(), []
+    await opened(limiter, 15)
+
+    async def one() -> None:
+        permit = await limiter.acquire(KEY)
+        starts.append(loop.time())
+        await asyncio.sleep(0.01)
+        permit.observed(headers(15 - len(starts), 60 - (loop.time() - 1000)))
+
+    await asyncio.gather(*(one() for _ in range(15)))
+    gaps = [after - before for before, after in itertools.pairwise(starts)]
+    assert min(gaps) > 3.0
+    assert max(gaps) < 5.0
+
+
+# What is told ------------------------------------------------------------------------------------
+
+
+def test_one_warning_per_bucket_and_window(caplog: pytest.LogCaptureFixture):
+    async def main() -> None:
+        limiter = Limiter()
+        await opened(limiter, 0, reset_in=900)
+        tasks = await waiting(limiter, 60)
+        for _ in range(20):
+            await asyncio.sleep(10)
+            tasks += await waiting(limiter, 1)
+        for each in tasks:
+            each.cancel()
+        await settle()
+
+    with caplog.at_level(logging.WARNING, "aiotwhelp"):
+        run(main())
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "60 callers wait for GET /1.1/help/privacy.json: 0 of 15 left, resets in 15:00"
+    )
+
+
+def test_case_18_without_a_date_the_local_clock_serves_and_one_warning_says_so(
+    caplog: pytest.LogCaptureFixture,
+):
+    async def main() -> None:
+        limiter = Limiter()
+        for number in range(3):
+            permit = await limiter.acquire(KEY)
+            permit.observed(headers(14 - number) | {"date": "garbled"})
+        assert limiter.quota(KEY).resets_in == pytest.approx(60, abs=1)
+
+    run(main())
+    assert caplog.text.count("no usable Date") == 1
+
+
+@in_virtual_time
+async def test_events_tell_what_happened():
+    told: list[events.Event] = []
+    limiter = Limiter()
+    assert not limiter.is_heard
+    limiter.listen(told.append)
+    await opened(limiter, 0)
+    (waiter,) = await waiting(limiter, 1)
+    permit = await waiter
+    permit.observed(headers(0), status=429)
+    (await limiter.acquire(KEY)).lost()
+    kinds = [type(event).__name__ for event in told]
+    assert kinds[:4] == ["Observed", "Waiting", "Waited", "Observed"]
+    assert {"Refused", "Lost"} <= set(kinds)
+
+
+@in_virtual_time
+async def test_quotas_and_stats_say_what_is_believed():
+    limiter = Limiter()
+    assert repr(limiter.quota(KEY)) == "<Quota ?/?>"
+    await opened(limiter, 7)
+    permit = await limiter.acquire(KEY)
+    quota = limiter.quotas()[KEY]
+    assert (quota.remaining, quota.limit, quota.in_flight) == (6, 15, 1)
+    assert limiter.stats().granted == 2
+    assert repr(permit) == "<Permit GET /1.1/help/privacy.json out>"
+    permit.unsent()
+    assert repr(permit).endswith("settled>")
+    assert repr(limiter) == "<Limiter 1 quotas, 0 waiting>"
+
+
+@in_virtual_time
+async def test_case_43_the_call_that_empties_the_bucket_returns_at_once():
+    limiter, loop = Limiter(), asyncio.get_running_loop()
+    await opened(limiter, 1)
+    began = loop.time()
+    async with limiter.permit(KEY) as permit:
+        permit.observed(headers(0))
+    assert loop.time() == began
+
+
+# Keys --------------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_case_37_identities_contexts_and_endpoints_never_share():
+    limiter = Limiter()
+    await opened(limiter, 0)
+    for key in (
+        QuotaKey(KEY.route, "x", "someone else", "app"),
+        QuotaKey(KEY.route, "x", "", "app"),
+        QuotaKey("GET /other", "x", "someone", "app"),
+        QuotaKey(KEY.route, "y", "someone", "app"),
+    ):
+        assert limiter.try_acquire(key) is not None
+    assert limiter.try_acquire(QuotaKey(KEY.route, "x", "someone", "app")) is None
+
+
+@in_virtual_time
+async def test_case_44_idle_quotas_are_forgotten_spent_ones_last():
+    limiter = Limiter(max_quotas=100)
+    busy = await limiter.acquire(QuotaKey("busy"))
+    await opened(limiter, 0, QuotaKey("spent"), 900)
+    waiters = await waiting(limiter, 1, QuotaKey("spent"))
+    for number in range(2000):
+        await opened(limiter, 14 if number % 10 else 0, QuotaKey(str(number)), 900)
+    quotas = limiter.quotas()
+    assert len(quotas) <= 130
+    assert {QuotaKey("busy"), QuotaKey("spent")} <= set(quotas)
+    spent = sum(quota.remaining == 0 for quota in quotas.values())
+    assert spent > 60, "spent ones outlive those that are not"
+    assert len(limiter._windows) <= 130
+    busy.unsent()
+    waiters[0].cancel()
+
+
+@in_virtual_time
+async def test_case_44_fifty_thousand_short_lived_keys_stay_flat():
+    limiter, most = Limiter(max_quotas=5000), 0
+    for number in range(50_000):
+        permit = limiter.try_acquire(QuotaKey(str(number)))
+        assert permit is not None
+        permit.observed(headers(5, 900))
+        most = max(most, len(limiter._lines))
+    assert most <= 5001
+    assert len(limiter._windows) <= most
+
+
+@in_virtual_time
+async def test_a_forgotten_quota_leaves_its_shared_window():
+    limiter = Limiter(max_quotas=10)
+    reset = str(int(wall_time() + 80_000))
+    day = {"x_app_limit_24hour_remaining": "100000", "x_app_limit_24hour_reset": reset}
+    for number in range(500):
+        await opened(limiter, 14, QuotaKey("POST /2/tweets", "x", str(number), "app"), **day)
+    (shared,) = limiter._app_windows["x", "app", "POST /2/tweets"]
+    assert len(shared.buckets) <= 14
+    for number in range(100):
+        await opened(limiter, 14, QuotaKey("other", "x", str(number), "app"))
+    assert limiter._app_windows == {}
+
+
+# Scale -------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """Counts how often the rule is asked."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self.asked = 0
+        self._ask = limiter._ask
+        limiter._ask = self._count  # type: ignore[method-assign]
+
+    def _count(self, *args):  # type: ignore[no-untyped-def]
+        self.asked += 1
+        return self._ask(*args)
+
+
+@in_virtual_time
+async def test_case_45_ten_thousand_waiters_cost_a_constant_each():
+    limiter = Limiter()
+    await opened(limiter, 0)
+    counted = Counted(limiter)
+    tasks = await waiting(limiter, 10_000)
+    assert counted.asked <= 2, "whoever joins the end of a queue changes nothing"
+    for each in tasks[1::2]:
+        each.cancel()
+    await settle()
+    assert counted.asked <= 3, "nor does whoever leaves its middle"
+    await asyncio.sleep(62)
+    counted.asked = 0
+    tasks[0].result().observed(headers(100_000, 600))
+    limiter._lines[KEY].bucket.answered = 10**9
+    await asyncio.sleep(0.1)
+    assert sum(each.done() and not each.cancelled() for each in tasks) == 5000
+    assert counted.asked <= 5002
+    for each in tasks[2::2]:
+        each.result().unsent()
+    assert at_rest(limiter)
+
+
+@in_virtual_time
+async def test_case_45_ten_thousand_buckets_whose_resets_coincide():
+    limiter = Limiter()
+    keys = [QuotaKey(str(number)) for number in range(10_000)]
+    for key in keys:
+        await opened(limiter, 0, key)
+    tasks = [task(limiter.acquire(key)) for key in keys]
+    await settle()
+    counted = Counted(limiter)
+    await asyncio.sleep(63)
+    assert all(each.done() for each in tasks)
+    assert counted.asked <= 10_000 * 2
+
+
+def longest_callback(loop: asyncio.AbstractEventLoop) -> list[float]:
+    """Time each callback of the limiter's own; returns a list that fills."""
+    spent: list[float] = []
+    original = loop.call_soon
+
+    def call_soon(callback, *args, context=None):  # type: ignore[no-untyped-def]
+        if getattr(callback, "__module__", "") != "aiotwhelp.limiter":
+            return original(callback, *args, context=context)
+
+        def timed() -> None:
+            began = time.perf_counter()
+            callback(*args)
+            spent.append(time.perf_counter() - began)
+
+        return original(timed, context=context)
+
+    loop.call_soon = call_soon  # type: ignore[method-assign]
+    return spent
+
+
+@in_virtual_time
+async def test_case_52_grants_go_in_slices():
+    limiter, loop = Limiter(), asyncio.get_running_loop()
+    await opened(limiter, 0)
+    tasks = await waiting(limiter, 10_000)
+    await asyncio.sleep(62)
+    grants, before = [], limiter.stats().granted
+    pump = limiter._pump
+
+    def counted(line):  # type: ignore[no-untyped-def]
+        nonlocal before
+        pump(line)
+        grants.append(limiter.stats().granted - before)
+        before = limiter.stats().granted
+
+    limiter._pump = counted  # type: ignore[method-assign]
+    tasks[0].result().observed(headers(100_000, 600))
+    limiter._lines[KEY].bucket.answered = 10**9
+    (await waiting(limiter, 1))[0].cancel()
+    await asyncio.sleep(0.1)
+    assert all(each.done() for each in tasks)
+    assert max(grants) <= 512, "a few milliseconds of work"
+    assert loop.time() < 1063.0
+
+
+@in_virtual_time
+async def test_case_52_closing_on_a_hundred_thousand_waiters_goes_in_slices():
+    limiter = Limiter()
+    await opened(limiter, 0)
+    line = limiter._lines[KEY]
+    tasks = await waiting(limiter, 100_000)
+    closing = asyncio.ensure_future(limiter.close())
+    left = len(line)
+    while not closing.done():
+        await asyncio.sleep(0)
+        assert left - len(line) <= 256
+        left = len(line)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} == {SessionClosedError}
+
+
+@in_virtual_time
+async def test_case_52_failing_twenty_thousand_deadlines_goes_in_slices():
+    limiter, loop = Limiter(), asyncio.get_running_loop()
+    held = await limiter.acquire(KEY)
+    tasks = await waiting(limiter, 20_000, max_wait=30)
+    line = limiter._lines[KEY]
+    gc.disable()
+    try:
+        spent = longest_callback(loop)
+        held.observed(headers(0))
+        while len(line):
+            left = len(line)
+            await asyncio.sleep(0)
+            assert left - len(line) <= 256
+    finally:
+        gc.enable()
+    # Measured: 3 ms. The bound leaves room for a machine that is busy with something else.
+    assert sorted(spent)[len(spent) * 99 // 100] < 0.020
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} == {QuotaTimeoutError}
+
+
+# Arguments ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("reserve", 1.0), ("reserve", -0.1), ("pace", "slow"), ("max_waiters", -1)]
+)
+def test_arguments_that_make_no_sense_are_refused(name: str, value: object):
+    with pytest.raises(ValueError, match=name):
+        Limiter(**{name: value})  # type: ignore[arg-type]
+
+
+def test_rates_that_are_no_rates_are_refused():
+    with pytest.raises(TypeError, match="is a Rate"):
+        Limiter(rates={"x": 5})  # type: ignore[dict-item]
+
+
+@in_virtual_time
+async def test_a_cost_that_turns_out_never_to_fit_fails_its_caller_and_nobody_else():
+    limiter = Limiter()
+    held = await limiter.acquire(KEY)
+    costly, modest = await waiting(limiter, 1, cost=20) + await waiting(limiter, 1)
+    held.observed(headers(14))
+    await settle()
+    assert isinstance(costly.exception(), ValueError)
+    assert modest.done()
+    with pytest.raises(ValueError, match="never fits"):
+        await limiter.acquire(KEY, cost=20)
+
+
+@in_virtual_time
+async def test_case_46_a_restored_quota_goes_on_where_it_was():
+    limiter = Limiter()
+    reset = wall_time() + 100
+    limiter.restore(KEY, [WindowReading(FIFTEEN_MINUTES, 3, 15, reset)])
+    assert limiter.quota(KEY).remaining == 3
+    limiter.restore(OTHER, [WindowReading(FIFTEEN_MINUTES, 3, 15, reset - 200)])
+    assert limiter.quota(OTHER).remaining is None

@@ -1,0 +1,748 @@
+"""The pure rule as film strips: rows of (at, event, expectation)."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from aiotwhelp.headers import DAY_OF_APP, FIFTEEN_MINUTES, Reading
+from aiotwhelp.quota import Granted, NotUntil
+from aiotwhelp.windows import LONGEST_BACKOFF, Rate, RateWindow, Room, Window
+from tests.film import GO, WAIT, Answer, Ask, Film, Lost, Unsent, Until, opened, reading
+
+# Cold start ------------------------------------------------------------------------------------
+
+
+def test_case_01_one_request_until_its_headers_arrive_and_then_a_slow_start():
+    film = Film().play([(0, Ask("a"), GO), (0, Ask(), WAIT), (0.1, Answer("a", 14), 14)])
+    in_flight = film.take_all(0.1)
+    assert len(in_flight) == 2, "one answered, so two may be in flight"
+    for answered in range(2, 6):
+        granted = in_flight.pop(0)
+        film.bucket.observed(granted, 0.2, Reading((reading(15 - answered, 900.0),)))
+        in_flight += film.take_all(0.2)
+        assert len(in_flight) <= answered + 1
+
+
+def test_case_01_slow_start_never_exceeds_what_remains():
+    film = Film().play([(0, Ask("a"), GO), (0.1, Answer("a", 1), 1)])
+    assert len(film.take_all(0.1)) == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [Lost("a"), Unsent("a"), Unsent("a", failed=True), Answer("a", status=503)],
+    ids=["lost", "unsent", "refused connection", "5xx"],
+)
+def test_case_02_after_a_failed_first_request_the_next_waiter_goes(failure: object):
+    Film().play([(0, Ask("a"), GO), (0, Ask(), WAIT), (0.1, failure, None), (0.1, Ask(), GO)])
+
+
+def test_case_02_lost_probes_share_a_back_off():
+    film, now, gaps = Film(), 0.0, []
+    for _ in range(12):
+        answer = film.ask(now, Ask("a"))
+        if isinstance(answer, NotUntil):
+            gaps.append(round(answer.at - now, 3))
+            now = answer.at
+            film.step(now, Ask("a"))
+        film.step(now, Lost("a"))
+    assert gaps == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+
+
+def test_case_02_a_probe_that_is_only_slow_stalls_nobody_for_long():
+    Film().play(
+        [
+            (0, Ask("slow"), GO),
+            (1.9, Ask(), Until(2.0)),
+            (2.0, Ask("second"), GO),
+            (9.0, Ask(), WAIT),  # never more than two
+            (9.1, Answer("second", 14), 13),
+            (9.1, Ask(), GO),
+        ]
+    )
+
+
+def test_case_03_after_k_answers_without_headers_two_to_the_k_may_be_in_flight():
+    film = Film()
+    for k in range(8):
+        in_flight = film.take_all(float(k))
+        assert len(in_flight) == 2**k
+        film.bucket.observed(in_flight.pop(), k + 0.1, Reading())
+        for granted in in_flight:
+            film.bucket.unsent(granted, k + 0.1)
+    assert film.bucket.blank == 8
+
+
+def test_case_03_a_loss_or_a_refusal_halves_the_exponent():
+    film = Film()
+    for k in range(4):
+        film.step(k, Ask("a"))
+        film.step(k + 0.1, Answer("a"))
+    assert film.bucket.blank == 4
+    film.play([(5, Ask("a"), GO), (5.1, Lost("a"), None)])
+    assert film.bucket.blank == 2
+
+
+def test_case_03_a_key_that_has_shown_headers_stays_at_one_until_a_reading_comes():
+    film = opened(0, reset=5.0)
+    film.step(6, Ask("a"))
+    for at in range(6, 12):
+        film.play([(at, Ask(), WAIT), (at + 0.1, Answer("a"), None), (at + 0.2, Ask("a"), GO)])
+    film.play([(13, Answer("a", 10, reset=18.0), None)])
+    assert len(film.take_all(13.1)) == 10
+
+
+def test_case_04_a_first_refusal_shuts_until_the_reset_and_then_one_goes():
+    Film().play(
+        [
+            (0, Ask("a"), GO),
+            (0.1, Answer("a", 0, reset=60.0, status=429), 0),
+            (0.1, Ask(), Until(60.0)),
+            (60.0, Ask("b"), GO),
+            (60.0, Ask(), WAIT),
+        ]
+    )
+
+
+def test_case_05_a_first_answer_with_nothing_left_lets_nobody_go():
+    Film().play([(0, Ask("a"), GO), (0.1, Answer("a", 0), 0), (0.2, Ask(), Until(900.0))])
+
+
+# In flight and out of order ----------------------------------------------------------------------
+
+
+def test_case_06_answers_out_of_order_fold_by_minimum():
+    opened(100, limit=100).play(
+        [
+            (1, Ask("a"), GO),
+            (1, Ask("b"), GO),
+            (1, Ask("c"), GO),
+            (2, Answer("c", 97, 100), 95),
+            (2, Answer("a", 99, 100), 96),
+            (2, Answer("b", 98, 100), 97),
+        ]
+    )
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations("abcd")))
+def test_invariant_i6_any_order_of_answers_ends_in_the_same_belief(order: tuple[str, ...]):
+    film = opened(15)
+    for name in "abcd":
+        film.step(1, Ask(name))
+    told = {"a": 14, "b": 13, "c": 12, "d": 11}
+    for name in order:
+        film.step(2, Answer(name, told[name]))
+    assert film.window.available == 11
+    assert film.window.in_flight == 0
+
+
+def test_a_later_calls_answer_replaces_upwards_too():
+    opened(10).play([(1, Ask("a"), GO), (2, Answer("a", 14), 14)])
+
+
+def test_case_07_a_slow_answer_of_the_old_window_is_ignored():
+    opened(15, reset=60.0).play(
+        [
+            (50, Ask("slow"), GO),
+            (61, Ask("probe"), GO),
+            (62, Answer("probe", 14, reset=120.0), 13),
+            (63, Answer("slow", 0, reset=60.0), 14),
+            (64, Ask(), GO),
+        ]
+    )
+
+
+def test_case_08_old_calls_in_flight_count_as_not_yet_counted():
+    opened(15, reset=60.0).play(
+        [
+            (59, Ask("a"), GO),
+            (59, Ask("b"), GO),
+            (61, Ask("probe"), GO),
+            (62, Answer("probe", 14, reset=120.0), 12),
+            (63, Answer("a", 12, reset=120.0), 11),
+            (63, Answer("b", 13, reset=120.0), 12),
+        ]
+    )
+
+
+def test_case_09_a_reset_that_jitters_makes_no_phantom_window():
+    film = opened(15)
+    for number in range(1, 12):
+        film.step(number, Ask("a"))
+        film.step(number + 0.1, Answer("a", 15 - number, reset=900.0 + number % 2))
+        assert film.window.available == 15 - number
+    assert film.window.reset == pytest.approx(1_700_000_901.0)
+    # A jitter after the reset is the old window, not a new one.
+    film.play([(901.5, Ask("b"), GO), (901.6, Answer("b", 0, reset=902.4, status=429), 0)])
+    assert not film.window.is_confirmed
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "left"),
+    [(300, 299, 299), (1800, 1799, 1799), (15, 40, 40), (15, 0, 0)],
+    ids=["shrinks", "grows", "above its limit", "below zero"],
+)
+def test_case_10_the_limit_may_change_within_a_window(limit: int, remaining: int, left: int):
+    film = opened(900, limit=900)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", remaining, limit), left)])
+    assert film.window.limit == limit
+
+
+def test_case_11_another_consumer_is_believed_and_stops_us_in_time():
+    film = opened(15)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 3), 3)])
+    assert len(film.take_all(2)) == 3
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_case_12_failed_calls_leak_nothing_whether_the_server_counts_them_or_not(counts: bool):
+    film, left = opened(15), 15
+    for number in range(10):
+        film.step(number, Ask("failed"))
+        left -= counts
+        film.step(number + 0.1, Answer("failed", status=503))
+    film.step(20, Ask("a"))
+    left -= 1
+    film.step(20.1, Answer("a", left))
+    assert film.window.available == left
+
+
+def test_case_12_a_burst_of_failures_that_were_not_counted_costs_one_probe_not_the_window():
+    film = opened(15)
+    for number in range(15):
+        film.step(1, Ask(str(number)))
+    film.step(1, Ask())
+    for number in range(15):
+        film.step(2, Answer(str(number), status=503))
+    film.play([(2, Ask("probe"), GO), (2, Ask(), WAIT), (3, Answer("probe", 14), 14)])
+
+
+def test_case_13_an_answer_from_a_cache_is_not_observed():
+    film = opened(10)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 900, 900, cached=True), 9)])
+    film.play([(3, Ask("b"), GO), (4, Answer("b", 9), 9)])
+
+
+def test_case_13_a_cached_first_answer_does_not_count_as_one_without_headers():
+    film = Film().play([(0, Ask("a"), GO), (1, Answer("a", cached=True), None)])
+    assert film.bucket.blank == 0
+    film.play([(1, Ask("b"), GO), (1, Ask(), WAIT)])
+
+
+# Reset -------------------------------------------------------------------------------------------
+
+
+def test_case_14_at_the_reset_one_probe_goes_and_then_no_more_than_remaining():
+    film = opened(0, reset=60.0)
+    film.play(
+        [
+            (59.9, Ask(), Until(60.0)),
+            (60.0, Ask("probe"), GO),
+            (60.0, Ask(), WAIT),
+            (60.1, Answer("probe", 7, reset=120.0), 7),
+        ]
+    )
+    assert len(film.take_all(60.1)) == 7
+
+
+@pytest.mark.parametrize("late", [0.7, 2.5, 6.0])
+def test_case_15_a_late_rollover_is_backed_off_and_learned(late: float):
+    film, reset, now, refused = opened(0, reset=60.0), 60.0, 60.0, []
+    for _ in range(2):
+        refused.append(0)
+        while True:
+            answer = film.ask(now, Ask("probe"))
+            if isinstance(answer, NotUntil):
+                now = answer.at
+                continue
+            if now >= reset + late:
+                break
+            refused[-1] += 1
+            film.step(now + 0.05, Answer("probe", 0, reset=reset, status=429))
+            now += 0.05
+        reset = now + 60.0
+        film.step(now + 0.05, Answer("probe", 0, reset=reset))
+    assert refused[0] <= 3
+    assert refused[1] == 0, "the next reset costs none"
+
+
+def test_case_15_a_refusal_without_headers_at_the_reset_speaks_of_the_reset():
+    film = opened(0, reset=60.0)
+    film.play([(60, Ask("a"), GO), (60.1, Answer("a", status=429), None)])
+    assert film.bucket.pace.gap == 0.0
+    film.play([(60.2, Ask(), Until(61.1)), (61.2, Ask(), GO)])
+
+
+def test_case_16_an_early_rollover_is_used_at_once():
+    film = opened(15, reset=60.0)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 1, reset=60.0), 1)])
+    film.play([(40, Ask("b"), GO), (41, Answer("b", 14, reset=100.0), 14)])
+    film.play([(60, Ask(), GO), (99, Ask(), GO)])
+
+
+@pytest.mark.parametrize("reset", [-5.0, -1_700_000_000.0, 1.7e12, 3.2e8, None])
+def test_case_19_an_unusable_reset_gives_a_bounded_wait_and_no_spin(reset: float | None):
+    film = Film().play([(0, Ask("a"), GO), (1, Answer("a", 0, reset=reset), 0)])
+    now, asked = 1.0, 0
+    while now < 3600.0:
+        answer = film.ask(now, Ask("b"))
+        asked += 1
+        if isinstance(answer, NotUntil):
+            assert now + 0.5 <= answer.at <= now + 960.0
+            now = answer.at
+        else:
+            now += 0.1
+            film.step(now, Answer("b", 0, reset=reset))
+    assert asked < 200
+
+
+def test_case_20_a_bucket_idle_long_past_its_reset_is_not_blocked():
+    opened(0, reset=60.0).play([(7200, Ask(), GO)])
+
+
+# 429 ---------------------------------------------------------------------------------------------
+
+
+def test_case_21_a_refusal_shuts_the_gate_and_calls_in_flight_may_come_back():
+    film = opened(70, limit=70)
+    for number in range(20):
+        film.step(1, Ask(str(number)))
+    film.play([(2, Answer("0", 0, 70, status=429), 0), (2, Ask(), Until(900.0))])
+    for number in range(1, 20):
+        film.play([(3, Answer(str(number), 50 - number, 70), 0), (3, Ask(), Until(900.0))])
+    film.play([(900, Ask("probe"), GO), (900, Ask(), WAIT)])
+
+
+def test_case_22_a_refusal_with_tokens_left_makes_a_pace_and_single_file():
+    film = opened(300, limit=300)
+    film.play(
+        [
+            (1, Ask("a"), GO),
+            (1, Ask("b"), GO),
+            (2, Answer("a", 298, 300, status=429), None),
+            (2, Ask(), WAIT),  # b is in flight: single file
+            (2.1, Answer("b", 298, 300, status=429), None),
+            (2.1, Ask(), Until(2.25)),
+            (2.3, Ask("c"), GO),
+        ]
+    )
+    assert film.bucket.pace.growths == 1, "b went before the gap grew"
+
+
+def test_case_22_the_pace_grows_to_a_minute_and_stays_above_what_was_refused():
+    film, now, gaps = opened(300, limit=300), 1.0, []
+    for _ in range(12):
+        while isinstance(answer := film.ask(now, Ask("a")), NotUntil):
+            now = answer.at
+        film.step(now + 0.05, Answer("a", 290, 300, status=429))
+        gaps.append(film.bucket.pace.gap)
+    assert gaps == [0.25, 0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+    film = opened(300, limit=300)
+    pace = film.bucket.pace
+    granted = film.ask(1.0)
+    assert isinstance(granted, Granted)
+    pace.gap = 1.0
+    assert pace.refused(granted, 10.0)
+    for _ in range(200):
+        pace.accepted(20.0)
+    assert pace.gap == pytest.approx(1.1)
+    for _ in range(200):
+        pace.accepted(700.0)
+    assert pace.gap == 0.0, "after ten minutes it is forgotten"
+
+
+def test_case_23_refusals_without_any_header_back_off_with_jitter():
+    delays = []
+    for jitter in (0.0, 1.0):
+        film, now = Film(random=jitter), 0.0
+        for _ in range(6):
+            while isinstance(answer := film.ask(now, Ask("a")), NotUntil):
+                now = answer.at
+            film.step(now, Answer("a", status=429))
+        delays.append(now)
+    assert delays[0] == pytest.approx(0.25 + 0.5 + 1 + 2 + 4)
+    assert delays[1] == pytest.approx(1.1 * delays[0])
+
+
+@pytest.mark.parametrize(
+    ("remaining", "retry_after", "until"),
+    [
+        (0, 30.0, 60.0),
+        (0, 90.0, 92.0),
+        (0, 1e9, 962.0),
+        (0, None, 60.0),
+        (5, 30.0, 32.0),
+        (5, 0.5, 2.5),
+        (5, 1e9, 962.0),
+        (5, None, 2.25),
+    ],
+)
+def test_case_24_retry_after_against_reset(remaining: int, retry_after: float | None, until: float):
+    film = opened(15, reset=60.0)
+    film.step(1, Ask("a"))
+    film.step(2, Answer("a", remaining, reset=60.0, status=429, retry_after=retry_after))
+    answer = film.ask(2.0)
+    assert isinstance(answer, NotUntil)
+    assert answer.at == pytest.approx(until, abs=0.1)
+
+
+def test_case_25_of_two_refusals_with_different_resets_the_later_stands():
+    film = opened(15, reset=60.0)
+    film.step(1, Ask("a"))
+    film.step(1, Ask("b"))
+    film.step(2, Answer("a", 0, reset=300.0, status=429))
+    film.step(2, Answer("b", 0, reset=60.0, status=429))
+    film.play([(2, Ask(), Until(300.0)), (60, Ask(), Until(300.0)), (300, Ask(), GO)])
+
+
+def test_case_25_a_stale_observation_cannot_reopen_a_shut_window():
+    film = opened(15, reset=60.0)
+    film.step(1, Ask("a"))
+    film.step(1, Ask("b"))
+    film.step(2, Answer("a", 0, reset=60.0, status=429, retry_after=100.0))
+    film.play([(3, Answer("b", 13, reset=60.0), None), (60, Ask(), Until(102.0)), (102, Ask(), GO)])
+
+
+# Losses ------------------------------------------------------------------------------------------
+
+
+def test_case_30_a_lost_call_is_a_ghost_until_a_call_sent_after_its_span_is_read():
+    opened(15).play(
+        [
+            (1, Ask("a"), GO),
+            (2, Lost("a"), 14),
+            (2.5, Ask("early"), GO),
+            (2.6, Answer("early", 14), 13),  # the server may count it yet
+            (3.5, Ask("late"), GO),
+            (3.6, Answer("late", 12), 12),
+        ]
+    )
+
+
+def test_case_30_if_only_ghosts_block_one_probe_goes_after_the_newest_ones_span():
+    film = opened(3, limit=3)
+    for name in "abc":
+        film.step(1, Ask(name))
+    for name in "abc":
+        film.step(2, Lost(name))
+    film.play([(2, Ask(), Until(3.0)), (3, Ask("probe"), GO), (3, Ask(), WAIT)])
+    film.play([(3.1, Answer("probe", 2, 3), 2)])
+
+
+def test_a_lost_token_is_not_given_back_by_the_next_window():
+    film = opened(15, reset=60.0)
+    film.step(59.5, Ask("a"))
+    film.step(59.9, Lost("a"))
+    film.step(60.1, Ask("probe"))
+    film.step(60.2, Answer("probe", 14, reset=120.0))
+    assert film.window.available == 13, "it may have been counted after the reset"
+
+
+def test_a_call_that_never_left_gives_its_token_back():
+    opened(15).play([(1, Ask("a"), GO), (1, Unsent("a"), 15)])
+
+
+@pytest.mark.parametrize("settle", ["observed", "lost", "unsent"])
+def test_invariant_i2_settling_twice_is_an_error(settle: str):
+    film = opened(15)
+    granted = film.ask(1.0)
+    assert isinstance(granted, Granted)
+    film.bucket.unsent(granted, 1.0)
+    extra = (Reading(),) if settle == "observed" else ()
+    with pytest.raises(RuntimeError, match="exactly once"):
+        getattr(film.bucket, settle)(granted, 1.0, *extra)
+    assert film.window.in_flight == 0
+
+
+# Several windows ---------------------------------------------------------------------------------
+
+
+def test_case_38_a_grant_needs_both_windows_and_takes_none_while_one_blocks():
+    film = opened(15)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 14, day=1), 14)])
+    short, day = film.bucket.windows
+    assert (short.available, day.available) == (14, 1)
+    film.play([(3, Ask("b"), GO), (3, Ask(), Until(86_400.0))])
+    assert short.available == 13, "no token was taken from one while the other blocks"
+    assert day.available == 0
+
+
+def test_case_38_two_users_share_the_apps_window():
+    film = opened(15)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 14, day=2), None)])
+    one, two = film.bucket, film.new_bucket("two")
+    film.bucket = two
+    film.play([(3, Ask("b"), GO), (4, Answer("b", 14, day=1), None)])
+    assert set(one.windows) & set(two.windows) == {film.windows["app", "24h-app"]}
+    film.play([(5, Ask("c"), GO), (5, Ask(), WAIT)])
+    assert isinstance(one.ask(5.0), NotUntil)
+    film.play([(6, Unsent("c"), None)])
+    assert isinstance(one.ask(6.0), Granted)
+
+
+def test_a_new_user_does_not_find_out_by_itself_that_the_apps_window_is_spent():
+    film = opened(15)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 14, day=1), None)])
+    refused = 0
+    for number in range(50):
+        film.bucket = film.new_bucket(f"user {number}")
+        refused += isinstance(film.ask(3.0), NotUntil)
+    assert refused == 49
+
+
+def test_case_53_a_window_that_only_some_routes_show_is_not_spent_by_others():
+    film = opened(15)
+    day = Window(DAY_OF_APP, film.clock, film.numbering)
+    film.shared.append(day)
+    film.bucket = film.new_bucket("two")
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 14), 14)])
+    assert day not in film.bucket.windows
+    assert day.in_flight == 0
+    film.step(3, Ask("b"))
+    assert day.in_flight == 0
+
+
+def test_case_54_a_debt_holds_its_calls_cost():
+    film = opened(15)
+    film.play([(1, Ask("a", cost=5), GO), (1.1, Lost("a"), 10)])
+    film.play([(1.2, Ask("b", cost=4), GO), (1.3, Answer("b"), 6)])
+    film.play([(3, Ask("c"), GO), (3.1, Answer("c", 5), 5)])
+
+
+def test_a_cost_waits_for_enough_tokens_and_one_that_never_fits_is_an_error():
+    film = opened(3, limit=15, reset=60.0)
+    film.play([(1, Ask(cost=4), Until(60.0)), (1, Ask(cost=3), GO)])
+    with pytest.raises(ValueError, match="never fits"):
+        film.ask(1.0, Ask(cost=16))
+
+
+def test_a_reserve_is_left_for_interactive_calls_and_not_applied_to_probes():
+    film = opened(15, reset=60.0)
+    taken = 0
+    while isinstance(film.ask(1.0, Ask(reserve=0.2)), Granted):
+        taken += 1
+    assert taken == 12
+    assert isinstance(film.ask(1.0), Granted)
+    film = opened(0, limit=1, reset=60.0)
+    film.play([(60, Ask("probe", reserve=0.9), GO)])
+    film.play([(60.1, Answer("probe", 1, 1, reset=120.0), None), (60.2, Ask(reserve=0.9), GO)])
+
+
+def test_room_bounds_the_calls_in_flight():
+    film, room = opened(15), Room(2)
+    granted = [film.bucket.ask(1.0, room=room) for _ in range(2)]
+    blocked = film.bucket.ask(1.0, room=room)
+    assert isinstance(blocked, NotUntil)
+    assert blocked.by is room
+    first = granted[0]
+    assert isinstance(first, Granted)
+    film.bucket.unsent(first, 1.0)
+    assert isinstance(film.bucket.ask(1.0, room=room), Granted)
+    assert repr(room) == "<Room 2 of 2 in flight>"
+
+
+def test_two_windows_that_turn_out_to_be_one_are_merged():
+    film = opened(10)
+    film.bucket = other = film.new_bucket("two")
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 6), 6)])
+    film.bucket.answered = 1000
+    film.play([(3, Ask("b"), GO), (3, Ask("lost"), GO), (3.1, Lost("lost"), 4)])
+    one, two = film.windows["one", "15min"], film.windows["two", "15min"]
+    one.absorb(two)
+    assert other.windows == [one]
+    assert one.in_flight == 1
+    assert one.available == 6 - 1 - 1
+    film.play([(6, Answer("b", 5), None), (7, Ask("c"), GO), (8, Answer("c", 4), 4)])
+    assert one.in_flight == 0
+
+
+def test_a_merged_window_is_counted_once_by_a_bucket_that_needed_both():
+    film = opened(10)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 9, day=100), None), (3, Ask("b"), GO)])
+    short, day = film.bucket.windows
+    short.absorb(day)
+    assert film.bucket.windows == [short]
+    assert short.in_flight == 1
+
+
+# Servers that surprise ---------------------------------------------------------------------------
+
+
+def test_case_46_a_restored_state_whose_reset_has_passed_counts_as_unknown():
+    film = Film()
+    film.bucket.restore(100.0, [reading(7, 900.0)])
+    assert len(film.take_all(100.0)) == 2, "slow start goes on"
+    film = Film()
+    film.bucket.restore(1000.0, [reading(7, 900.0)])
+    film.play([(1000, Ask("probe"), GO), (1000, Ask(), WAIT)])
+
+
+def test_case_47_remaining_zero_without_a_usable_reset_is_probed_with_a_back_off():
+    film = Film().play([(0, Ask("a"), GO), (0, Answer("a", 0, reset=None), 0)])
+    now, gaps = 0.0, []
+    for _ in range(9):
+        answer = film.ask(now, Ask("a"))
+        assert isinstance(answer, NotUntil)
+        gaps.append(round(answer.at - now, 3))
+        now = answer.at
+        film.play([(now, Ask("a"), GO), (now, Answer("a", 0, reset=None, status=429), 0)])
+    assert gaps == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert max(gaps) == LONGEST_BACKOFF
+
+
+def test_case_48_two_back_ends_with_different_resets_free_no_counted_token():
+    film, left, source = opened(100, limit=100, reset=60.0), 100, random.Random(48)
+    in_flight: list[tuple[int, Granted]] = []
+    for step in range(400):
+        now = 1 + step * 0.1
+        if source.random() < 0.6 and isinstance(granted := film.bucket.ask(now), Granted):
+            left -= 1
+            assert left >= 0
+            in_flight.append((left, granted))
+        elif in_flight:
+            told, granted = in_flight.pop(source.randrange(len(in_flight)))
+            reset = 60.0 + 3.0 * source.randrange(2)
+            film.bucket.observed(granted, now, Reading((reading(told, reset, 100),)))
+        assert film.window.available <= left
+    assert left == 0
+
+
+def test_case_50_priming_never_raises_a_floor_and_replaces_no_probe():
+    film = Film()
+    film.bucket.prime([reading(15, 900.0)])
+    film.play([(0, Ask("probe"), GO), (0, Ask(), WAIT), (1, Answer("probe", 10), 10)])
+    film.bucket.prime([reading(14, 900.0)])
+    assert film.window.available == 10
+    film.bucket.prime([reading(4, 900.0)])
+    assert film.window.available == 4
+    film.bucket.prime([reading(2, 1800.0)])
+    assert film.window.available == 4, "of another window"
+    film.play([(2, Ask("a"), GO), (3, Answer("a", 9), 9)])
+
+
+def test_case_51_a_lateness_learned_once_decays_to_nothing():
+    film = opened(0, reset=60.0)
+    film.window.late = 60.0
+    film.window._set_end()
+    reset, idle = 60.0, []
+    for _ in range(11):
+        answer = film.ask(reset, Ask("probe"))
+        at = answer.at if isinstance(answer, NotUntil) else reset
+        idle.append(at - reset)
+        if at > reset:
+            film.play([(at, Ask("probe"), GO)])
+        reset = at + 60.0
+        film.step(at, Answer("probe", 0, reset=reset))
+    assert idle[0] == 60.0
+    assert idle[-1] == 0.0
+
+
+def test_a_window_that_never_tells_a_reset_is_doubted_after_its_ceiling():
+    film = opened(15)
+    film.window.reset = None
+    film.window._set_end()
+    film.play([(959, Ask(), GO), (961, Ask("probe"), GO), (961, Ask(), WAIT)])
+
+
+def test_a_reset_that_was_told_too_late_by_mistake_is_disbelieved_after_a_while():
+    film = opened(100, limit=100, reset=60.0)
+    film.play([(1, Ask("a"), GO), (1.1, Answer("a", 99, 100, reset=700.0), 99)])
+    for number in range(8):
+        answer = Answer("a", 98 - number, 100, 60.0)
+        film.play([(2 + number, Ask("a"), GO), (2.1 + number, answer, None)])
+    assert film.window.ends == pytest.approx(60.0, abs=0.1)
+
+
+# Local rates -------------------------------------------------------------------------------------
+
+
+def rated(rate: Rate) -> Film:
+    film = opened(10**9, limit=10**9)
+    film.bucket = film.new_bucket("rated", rates=[RateWindow(rate)])
+    film.play([(0, Ask("a"), GO), (0, Answer("a", 10**9, 10**9), None)])
+    film.bucket.answered = 10**9
+    return film
+
+
+def test_a_local_rate_spaces_calls_evenly():
+    rated(Rate(1, per=1)).play(
+        [(0.5, Ask(), Until(1.0)), (1.0, Ask(), GO), (1.9, Ask(), Until(2.0)), (9, Ask(), GO)]
+    )
+
+
+def test_a_burst_is_granted_at_once_and_refills():
+    film = rated(Rate(2, per=1, burst=3))
+    assert len(film.take_all(100.0)) == 3
+    assert len(film.take_all(100.5)) == 1
+    assert len(film.take_all(200.0)) == 3
+
+
+def test_a_call_that_never_left_gives_a_rates_token_back_but_never_an_old_one():
+    film = rated(Rate(1, per=1))
+    film.play([(10, Ask("a"), GO), (10.1, Unsent("a"), None), (10.1, Ask("b"), GO)])
+    film.play([(20, Ask("c"), GO), (20.5, Unsent("b"), None), (20.5, Ask(), Until(21.0))])
+
+
+def test_a_coarse_rate_never_catches_up_after_a_late_timer():
+    film = rated(Rate(1, per=1))
+    film.play([(10, Ask(), GO), (11.4, Ask(), GO), (12.3, Ask(), Until(12.4))])
+
+
+def test_ten_thousand_per_second_in_a_burst_of_one_keep_within_three_percent():
+    film, now, granted = rated(Rate(10_000, per=1)), 10.0, 0
+    while now < 12.0:
+        answer = film.bucket.ask(now, since=10.0)
+        if isinstance(answer, Granted):
+            granted += 1
+        else:
+            # A timer is late by a millisecond or more.
+            now = max(answer.at, now + 0.0012)
+    assert granted == pytest.approx(20_000, rel=0.03)
+
+
+@pytest.mark.parametrize("bad", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (float("inf"), 1, 1)])
+def test_a_rate_that_makes_no_sense_is_refused(bad: tuple[float, float, int]):
+    with pytest.raises(ValueError, match="a rate needs"):
+        Rate(*bad)
+
+
+def test_a_cost_above_the_burst_never_fits():
+    with pytest.raises(ValueError, match="raise its burst"):
+        rated(Rate(1, per=1, burst=2)).ask(5.0, Ask(cost=3))
+
+
+# Estimates and names -----------------------------------------------------------------------------
+
+
+def test_an_estimate_counts_the_windows_ahead():
+    film = opened(0, reset=60.0)
+    expect = film.bucket.expect
+    assert expect(1.0, 0) == pytest.approx(60.0)
+    assert expect(1.0, 14) == pytest.approx(60.0)
+    assert 115.0 < expect(1.0, 15) <= 120.1
+    assert 175.0 < expect(1.0, 30) <= 180.1
+
+
+def test_an_estimate_never_counts_calls_in_flight_twice():
+    film = opened(15)
+    for number in range(10):
+        film.step(1, Ask(str(number)))
+    film.step(2, Answer("9", 5))
+    assert film.window.available == 0
+    assert film.bucket.expect(2.0, 4) == 2.0, "the nine in flight may be in the five already"
+    assert film.bucket.expect(2.0, 5) == pytest.approx(900.0)
+
+
+def test_what_is_believed_can_be_read():
+    film = opened(12)
+    film.step(1, Ask("a"))
+    assert repr(film.window) == "<Window 15min 12/15, 1 in flight>"
+    assert repr(film.bucket) == "<Bucket one: <Window 15min 12/15, 1 in flight>>"
+    assert repr(Film().bucket) == "<Bucket one: nothing known>"
+    assert repr(RateWindow(Rate(1, per=2))) == "<RateWindow 1 per 2 s>"
+    assert repr(Window(FIFTEEN_MINUTES, film.clock, film.numbering)) == (
+        "<Window 15min ?/?, 0 in flight>"
+    )
