@@ -270,14 +270,13 @@ class Call:
 
     def _follow(self, hop: PermitNeeded, sends: int) -> None:
         """Go on at a redirect hop."""
+        self._count_redirects(hop, sends)
         options = self._client_options
-        if hop.url != self._url:
-            self._count_redirects(hop, sends)
-            options.pop("params", None)
-            if hop.url.origin() != self._url.origin():
-                # What aiohttp leaves behind on the way to another origin.
-                _drop(options, "auth", "cookies")
-                _drop_headers(options, "Authorization", "Cookie", "Proxy-Authorization")
+        _drop(options, "params")  # they are in the URL by now, or were for another
+        if hop.url.origin() != self._url.origin():
+            # What aiohttp leaves behind on the way to another origin.
+            _drop(options, "auth", "cookies")
+            _drop_headers(options, "Authorization", "Cookie", "Proxy-Authorization")
         if hop.method != self._method:
             # 303, or a redirected POST: the body stays behind (RFC 9110, 15.4).
             self._body.close()

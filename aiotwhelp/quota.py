@@ -24,10 +24,10 @@ All instants are seconds of one monotonic clock; a ``reset`` is in the server's 
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from random import random as uniform
 
 from aiotwhelp.headers import Reading, WindowKind, WindowReading
 from aiotwhelp.windows import (
@@ -150,7 +150,7 @@ class Bucket:
         key: str = "",
         rates: Iterable[RateWindow] = (),
         find_shared: Callable[[], Iterable[Window]] = tuple,
-        random: Callable[[], float] = random.random,
+        random: Callable[[], float] = uniform,
     ) -> None:
         self.key = key
         self.find_window = find_window

@@ -83,6 +83,8 @@ class Server:
         self.in_flight = 0
         self.most_in_flight = 0
         self.starts: list[float] = []
+        #: Tickets in the order of their first grants.
+        self.order: list[int] = []
 
     def now(self) -> float:
         return self.loop.wall_time() + self.offset + self.faults.skew
@@ -169,6 +171,8 @@ async def caller(
     ticket = limiter.ticket()
     for attempt in range(attempts):
         permit = await limiter.acquire(key, ticket=ticket, priority=priority, max_wait=max_wait)
+        if not attempt:
+            server.order.append(ticket)
         status = await send(server, permit, key)
         if status == 200:
             return "served"

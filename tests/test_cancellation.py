@@ -67,9 +67,11 @@ Work = Callable[[Session, Emulator], Awaitable[Any]]
 async def stage(**options: Any):
     """An emulator with a window of one call, and a session."""
     asyncio.get_running_loop().network.latency = 0.01
-    async with Emulator(window=5, limits={"help/privacy": 2, "help/languages": 1}) as api:
-        async with session_of(api, **options) as session:
-            yield api, session
+    async with (
+        Emulator(window=5, limits={"help/privacy": 2, "help/languages": 1}) as api,
+        session_of(api, **options) as session,
+    ):
+        yield api, session
     await assert_nothing_is_left()
 
 
@@ -212,21 +214,20 @@ def credentials_of(api: Emulator, kind: str) -> ClientCredentials | OAuth2User:
 async def token_cancelled_at(k: int, kind: str) -> bool:
     asyncio.get_running_loop().network.latency = 0.01
     path = "/2/users/me" if kind == "a user's refresh" else PRIVACY
-    async with Emulator() as api:
-        async with Session(api.url, auth=credentials_of(api, kind)) as session:
-            cancelling = CancelAt(session.fetch(path), k, at_once=False)
+    async with Emulator() as api, Session(api.url, auth=credentials_of(api, kind)) as session:
+        cancelling = CancelAt(session.fetch(path), k, at_once=False)
 
-            async def outer() -> None:
-                await cancelling
+        async def outer() -> None:
+            await cancelling
 
-            first = asyncio.create_task(outer())
-            second = asyncio.create_task(session.fetch(path))
-            await asyncio.gather(first, return_exceptions=True)
-            await second
-            assert await session.fetch(path)
-            # The rotating token is never asked for twice, nor lost half-way.
-            assert sum("token" in request.path for request in api.requests) == 1
-            await assert_at_rest(session)
+        first = asyncio.create_task(outer())
+        second = asyncio.create_task(session.fetch(path))
+        await asyncio.gather(first, return_exceptions=True)
+        await second
+        assert await session.fetch(path)
+        # The rotating token is never asked for twice, nor lost half-way.
+        assert sum("token" in request.path for request in api.requests) == 1
+        await assert_at_rest(session)
     await assert_nothing_is_left()
     return cancelling.suspensions >= k
 
@@ -276,26 +277,28 @@ def test_closing_that_is_cancelled_at_any_suspension_still_closes() -> None:
 async def test_ten_thousand_callers_cancelled_at_random_leave_nothing() -> None:
     dice = random.Random(11)
     asyncio.get_running_loop().network.latency = 0.005
-    async with Emulator(window=5, limit=30, latency=0.05, jitter=0.1) as api:
-        async with session_of(api) as session:
-            paths = [PRIVACY, TOS, LANGUAGES]
-            calls = [asyncio.create_task(session.fetch(paths[n % 3])) for n in range(10_000)]
-            victims = dice.sample(calls, len(calls))
-            while victims:
-                for task in victims[-700:]:
-                    task.cancel()
-                del victims[-700:]
-                await asyncio.sleep(dice.random())
-            results = await asyncio.gather(*calls, return_exceptions=True)
-            done = [each for each in results if not isinstance(each, BaseException)]
-            assert done
-            assert all(
-                isinstance(each, asyncio.CancelledError)
-                for each in results
-                if isinstance(each, BaseException)
-            )
-            assert api.refused == 0
-            # What was cut off was perhaps counted: one probe after the ghosts' span.
-            assert "privacy" in await session.fetch(PRIVACY)
-            await assert_at_rest(session)
+    async with (
+        Emulator(window=5, limit=30, latency=0.05, jitter=0.1) as api,
+        session_of(api) as session,
+    ):
+        paths = [PRIVACY, TOS, LANGUAGES]
+        calls = [asyncio.create_task(session.fetch(paths[n % 3])) for n in range(10_000)]
+        victims = dice.sample(calls, len(calls))
+        while victims:
+            for task in victims[-700:]:
+                task.cancel()
+            del victims[-700:]
+            await asyncio.sleep(dice.random())
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        done = [each for each in results if not isinstance(each, BaseException)]
+        assert done
+        assert all(
+            isinstance(each, asyncio.CancelledError)
+            for each in results
+            if isinstance(each, BaseException)
+        )
+        assert api.refused == 0
+        # What was cut off was perhaps counted: one probe after the ghosts' span.
+        assert "privacy" in await session.fetch(PRIVACY)
+        await assert_at_rest(session)
     await assert_nothing_is_left()

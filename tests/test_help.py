@@ -59,9 +59,11 @@ async def test_rate_limit_status_is_found_by_the_apis_own_templates() -> None:
 def test_an_answer_of_another_shape_is_a_value_error(method: str, answer: Any) -> None:
     @in_virtual_time
     async def scene() -> None:
-        async with serving(scripted(lambda _: web.json_response(answer))) as server:
-            async with Session(server.url) as session:
-                with pytest.raises(ValueError, match="expected"):
-                    await getattr(Help(session), method)()
+        async with (
+            serving(scripted(lambda _: web.json_response(answer))) as server,
+            Session(server.url) as session,
+        ):
+            with pytest.raises(ValueError, match="expected"):
+                await getattr(Help(session), method)()
 
     scene()

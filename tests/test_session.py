@@ -197,18 +197,20 @@ async def test_raise_for_status_is_aiohttps_for_the_session_and_for_a_call() -> 
         if response.status == 418:
             raise LookupError("a teapot")
 
-    async with serving(scripted(404, 404, 418, 404, 200)) as server:
-        async with Session(server.url, raise_for_status=True) as session:
-            with pytest.raises(ApiError) as caught:
-                await session.get("/x")
-            assert caught.value.status == 404
-            async with session.get("/x", raise_for_status=False) as response:
-                assert response.status == 404
-            with pytest.raises(LookupError, match="teapot"):
-                await session.get("/x", raise_for_status=picky)
-            with pytest.raises(aiohttp.ClientResponseError):
-                await session.get("/x")
-            await assert_at_rest(session)
+    async with (
+        serving(scripted(404, 404, 418, 404, 200)) as server,
+        Session(server.url, raise_for_status=True) as session,
+    ):
+        with pytest.raises(ApiError) as caught:
+            await session.get("/x")
+        assert caught.value.status == 404
+        async with session.get("/x", raise_for_status=False) as response:
+            assert response.status == 404
+        with pytest.raises(LookupError, match="teapot"):
+            await session.get("/x", raise_for_status=picky)
+        with pytest.raises(aiohttp.ClientResponseError):
+            await session.get("/x")
+        await assert_at_rest(session)
 
 
 @in_virtual_time
@@ -394,13 +396,15 @@ def test_a_large_refused_answer_holds_no_connection(status: int) -> None:
 
 @in_virtual_time
 async def test_a_refusal_from_elsewhere_is_retried_with_back_off() -> None:
-    async with serving(scripted(429, 200), "127.0.0.2") as other:
-        async with serving(
+    async with (
+        serving(scripted(429, 200), "127.0.0.2") as other,
+        serving(
             scripted(lambda _: web.Response(status=302, headers={"Location": f"{other.url}/y"}))
-        ) as server:
-            async with Session(server.url) as session, session.get("/x") as response:
-                assert response.status == 429
-            assert len(other.seen) == 1
+        ) as server,
+    ):
+        async with Session(server.url) as session, session.get("/x") as response:
+            assert response.status == 429
+        assert len(other.seen) == 1
 
 
 # Waits -----------------------------------------------------------------------------------------
@@ -409,20 +413,22 @@ async def test_a_refusal_from_elsewhere_is_retried_with_back_off() -> None:
 @in_virtual_time
 async def test_case_1_a_thousand_callers_on_an_unknown_quota_send_one_request_first() -> None:
     asyncio.get_running_loop().network.latency = 0.1
-    async with Emulator(window=900, limits={"help/privacy": 1000}) as api:
-        async with session_of(api, concurrency=1000) as session:
-            calls = [asyncio.create_task(session.fetch(PRIVACY)) for _ in range(1000)]
-            while not api.tally.received:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.08)  # its answer is still under way
-            assert api.tally.received == 1
-            answered, most = 0, 0
-            while not all(call.done() for call in calls):
-                answered = sum(call.done() for call in calls)
-                most = max(most, session.limiter.stats().in_flight - answered)
-                await asyncio.sleep(0.05)
-            assert most <= 1
-            assert (api.tally.received, api.refused) == (1000, 0)
+    async with (
+        Emulator(window=900, limits={"help/privacy": 1000}) as api,
+        session_of(api, concurrency=1000) as session,
+    ):
+        calls = [asyncio.create_task(session.fetch(PRIVACY)) for _ in range(1000)]
+        while not api.tally.received:  # noqa: ASYNC110 - virtual time
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.08)  # its answer is still under way
+        assert api.tally.received == 1
+        answered, most = 0, 0
+        while not all(call.done() for call in calls):
+            answered = sum(call.done() for call in calls)
+            most = max(most, session.limiter.stats().in_flight - answered)
+            await asyncio.sleep(0.05)
+        assert most <= 1
+        assert (api.tally.received, api.refused) == (1000, 0)
 
 
 @pytest.mark.parametrize("fault", ["refused", "dropped", "5xx", "slow"])
@@ -452,11 +458,13 @@ def test_case_2_the_next_goes_when_the_first_fails(fault: str) -> None:
 
 @in_virtual_time
 async def test_case_3_answers_without_headers_hang_nobody() -> None:
-    async with Emulator(missing_headers=1.0, limits={"help/privacy": 500}) as api:
-        async with session_of(api) as session:
-            await asyncio.gather(*(session.fetch(PRIVACY) for _ in range(100)))
-            assert (api.tally.received, api.refused) == (100, 0)
-            await assert_at_rest(session)
+    async with (
+        Emulator(missing_headers=1.0, limits={"help/privacy": 500}) as api,
+        session_of(api) as session,
+    ):
+        await asyncio.gather(*(session.fetch(PRIVACY) for _ in range(100)))
+        assert (api.tally.received, api.refused) == (100, 0)
+        await assert_at_rest(session)
 
 
 @in_virtual_time
@@ -572,11 +580,14 @@ async def test_case_50_rate_limit_status_never_raises_what_is_believed() -> None
 
 @in_virtual_time
 async def test_other_hosts_are_called_unsigned_with_quotas_of_their_own() -> None:
-    async with Emulator() as api, serving(echo, "127.0.0.2") as other:
-        async with session_of(api) as session:
-            said = await session.fetch(f"{other.url}/users/123")
-            assert "authorization" not in said["headers"]
-            assert "GET /users/{id}" in {key.route for key in session.limiter.quotas()}
+    async with (
+        Emulator() as api,
+        serving(echo, "127.0.0.2") as other,
+        session_of(api) as session,
+    ):
+        said = await session.fetch(f"{other.url}/users/123")
+        assert "authorization" not in said["headers"]
+        assert "GET /users/{id}" in {key.route for key in session.limiter.quotas()}
 
 
 @in_virtual_time
@@ -794,12 +805,18 @@ async def test_a_users_session_leaves_the_pool_open() -> None:
 
 @in_virtual_time
 async def test_leaving_by_an_error_closes_too() -> None:
+    sessions: list[Session] = []
+
+    async def leave(api: Emulator) -> None:
+        async with session_of(api) as session:
+            sessions.append(session)
+            await session.fetch(PRIVACY)
+            raise KeyError
+
     async with Emulator() as api:
         with pytest.raises(KeyError):
-            async with session_of(api) as session:
-                await session.fetch(PRIVACY)
-                raise KeyError
-        assert session.closed
+            await leave(api)
+        assert sessions[0].closed
     await assert_nothing_is_left()
 
 
@@ -822,10 +839,12 @@ async def test_case_35_what_a_handler_raises_breaks_nothing() -> None:
     def broken(event: events.Event) -> None:
         raise ZeroDivisionError
 
-    async with Emulator(window=5, limits={"help/privacy": 2}) as api:
-        async with session_of(api, on_event=broken) as session:
-            await asyncio.gather(*(session.fetch(PRIVACY) for _ in range(6)))
-            await assert_at_rest(session)
+    async with (
+        Emulator(window=5, limits={"help/privacy": 2}) as api,
+        session_of(api, on_event=broken) as session,
+    ):
+        await asyncio.gather(*(session.fetch(PRIVACY) for _ in range(6)))
+        await assert_at_rest(session)
 
 
 @in_virtual_time

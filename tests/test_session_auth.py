@@ -57,13 +57,15 @@ async def test_a_hundred_callers_cost_one_token_request() -> None:
 
 @in_virtual_time
 async def test_a_revoked_app_token_is_fetched_again_once_for_all() -> None:
-    async with Emulator(limit=1000, latency=0.1) as api:
-        async with session_of(api, auth=credentials(api)) as session:
-            await asyncio.gather(*(session.fetch(PRIVACY) for _ in range(10)))
-            api.revoke(api.token)
-            await asyncio.gather(*(session.fetch(PRIVACY) for _ in range(100)))
-            assert token_requests(api) == 2
-            await assert_at_rest(session)
+    async with (
+        Emulator(limit=1000, latency=0.1) as api,
+        session_of(api, auth=credentials(api)) as session,
+    ):
+        await asyncio.gather(*(session.fetch(PRIVACY) for _ in range(10)))
+        api.revoke(api.token)
+        await asyncio.gather(*(session.fetch(PRIVACY) for _ in range(100)))
+        assert token_requests(api) == 2
+        await assert_at_rest(session)
 
 
 @in_virtual_time
@@ -73,16 +75,18 @@ async def test_a_token_that_stays_refused_is_the_callers_answer() -> None:
             return web.json_response({"token_type": "bearer", "access_token": "abc"})
         return web.json_response({"errors": [{"code": 89, "message": "no"}]}, status=401)
 
-    async with serving(handle) as server:
-        async with Session(server.url, auth=ClientCredentials("k", "s")) as session:
-            with pytest.raises(AuthError) as caught:
-                await session.fetch("/x")
-            assert caught.value.codes == (89,)
-            assert server.paths == ["/oauth2/token", "/x"] * 2
-            async with session.get("/x") as response:
-                assert response.status == 401
-                assert (await response.json())["errors"][0]["code"] == 89
-            await assert_at_rest(session)
+    async with (
+        serving(handle) as server,
+        Session(server.url, auth=ClientCredentials("k", "s")) as session,
+    ):
+        with pytest.raises(AuthError) as caught:
+            await session.fetch("/x")
+        assert caught.value.codes == (89,)
+        assert server.paths == ["/oauth2/token", "/x"] * 2
+        async with session.get("/x") as response:
+            assert response.status == 401
+            assert (await response.json())["errors"][0]["code"] == 89
+        await assert_at_rest(session)
 
 
 @in_virtual_time
@@ -96,12 +100,14 @@ async def test_a_token_endpoint_that_fails_is_asked_again_even_for_a_write() -> 
         token = {"token_type": "bearer", "access_token": "abc"}
         return web.json_response(token, status=status, headers={"Retry-After": "4"})
 
-    async with serving(handle) as server:
-        async with Session(server.url, auth=ClientCredentials("k", "s")) as session:
-            await session.fetch("/x", method="POST", data=b"1")
-            assert server.paths == ["/oauth2/token"] * 3 + ["/x"]
-            assert elapsed() >= 8
-            await assert_at_rest(session)
+    async with (
+        serving(handle) as server,
+        Session(server.url, auth=ClientCredentials("k", "s")) as session,
+    ):
+        await session.fetch("/x", method="POST", data=b"1")
+        assert server.paths == ["/oauth2/token"] * 3 + ["/x"]
+        assert elapsed() >= 8
+        await assert_at_rest(session)
 
 
 @in_virtual_time
@@ -117,14 +123,16 @@ async def test_a_wrong_key_is_an_auth_error_at_once() -> None:
 
 @in_virtual_time
 async def test_case_39_a_refreshed_token_keeps_its_quota() -> None:
-    async with Emulator(window=9000, limits={ME: 5}) as api:
-        async with session_of(api, auth=oauth2_of(api, expires_in=60)) as session:
-            await session.fetch(ME)
-            await asyncio.sleep(60)
-            await session.fetch(ME)
-            assert token_requests(api) == 1
-            assert session.quota(ME).remaining == 3
-            assert len(session.limiter.quotas()) == 1
+    async with (
+        Emulator(window=9000, limits={ME: 5}) as api,
+        session_of(api, auth=oauth2_of(api, expires_in=60)) as session,
+    ):
+        await session.fetch(ME)
+        await asyncio.sleep(60)
+        await session.fetch(ME)
+        assert token_requests(api) == 1
+        assert session.quota(ME).remaining == 3
+        assert len(session.limiter.quotas()) == 1
 
 
 @in_virtual_time
@@ -164,10 +172,12 @@ async def test_closing_saves_a_token_whose_callers_have_left() -> None:
 
 @in_virtual_time
 async def test_a_clock_that_is_off_is_corrected_once_and_the_call_signed_anew() -> None:
-    async with Emulator(skew=-4000) as api:
-        async with session_of(api, auth=oauth1_of(api.user)) as session:
-            assert "privacy" in await session.fetch(PRIVACY)
-            assert [request.status for request in api.requests] == [401, 200]
+    async with (
+        Emulator(skew=-4000) as api,
+        session_of(api, auth=oauth1_of(api.user)) as session,
+    ):
+        assert "privacy" in await session.fetch(PRIVACY)
+        assert [request.status for request in api.requests] == [401, 200]
 
 
 @in_virtual_time
@@ -175,11 +185,14 @@ async def test_a_clock_that_stays_off_is_the_callers_answer() -> None:
     def off(_: web.Request) -> web.StreamResponse:
         return web.json_response({"errors": [{"code": 135}]}, status=401)
 
-    async with serving(scripted(off)) as server, Emulator() as api:
-        async with Session(server.url, auth=oauth1_of(api.user)) as session:
-            with pytest.raises(AuthError):
-                await session.fetch("/x")
-            assert len(server.seen) == 2
+    async with (
+        serving(scripted(off)) as server,
+        Emulator() as api,
+        Session(server.url, auth=oauth1_of(api.user)) as session,
+    ):
+        with pytest.raises(AuthError):
+            await session.fetch("/x")
+        assert len(server.seen) == 2
 
 
 # Where credentials go --------------------------------------------------------------------------
@@ -272,15 +285,17 @@ async def test_case_41_a_resend_of_aiohttps_own_pays_for_itself() -> None:
 @in_virtual_time
 async def test_case_41_both_hosts_of_the_api_are_one() -> None:
     loop = asyncio.get_running_loop()
-    async with serving(scripted(200), "127.0.0.2") as second:
-        async with serving(scripted(redirect(f"{second.url}/x"))) as first:
-            api = plain_api(first.url, origins=(second.url,))
-            async with Session(api, auth=Bearer("a-token")) as session:
-                await session.fetch("/x")
-                assert {key.api for key in session.limiter.quotas()} == {
-                    first.url.removeprefix("http://")
-                }
-            assert second.seen[0].headers["Authorization"] == "Bearer a-token"
+    async with (
+        serving(scripted(200), "127.0.0.2") as second,
+        serving(scripted(redirect(f"{second.url}/x"))) as first,
+    ):
+        api = plain_api(first.url, origins=(second.url,))
+        async with Session(api, auth=Bearer("a-token")) as session:
+            await session.fetch("/x")
+            assert {key.api for key in session.limiter.quotas()} == {
+                first.url.removeprefix("http://")
+            }
+        assert second.seen[0].headers["Authorization"] == "Bearer a-token"
     assert loop.network.connections == 0
 
 
@@ -323,7 +338,7 @@ async def test_a_call_brings_no_credential_of_its_own_beside_the_sessions() -> N
         for options in (
             {"headers": {"authorization": "x"}},
             {"headers": [("Authorization", "x")]},
-            {"auth": aiohttp.BasicAuth("a", "b")},
+            {"auth": Bearer("another")},
         ):
             with pytest.raises(ValueError, match="credential"):
                 await session.get(PRIVACY, **options)

@@ -31,14 +31,16 @@ async def main_job(
     """Let many callers want the policy, 15 per 5 s; return the server and how long it took."""
     asyncio.get_running_loop().network.latency = latency
     began = elapsed()
-    async with Emulator(window=5, limits={"help/privacy": 15}, **options) as api:
-        async with session_of(api) as session:
-            policy = Help(session)
-            policies = await asyncio.gather(*(policy.privacy() for _ in range(callers)))
-            took = elapsed() - began
-            assert len(set(policies)) == 1
-            await assert_at_rest(session)
-            assert session.limiter.stats().granted == api.tally.received
+    async with (
+        Emulator(window=5, limits={"help/privacy": 15}, **options) as api,
+        session_of(api) as session,
+    ):
+        policy = Help(session)
+        policies = await asyncio.gather(*(policy.privacy() for _ in range(callers)))
+        took = elapsed() - began
+        assert len(set(policies)) == 1
+        await assert_at_rest(session)
+        assert session.limiter.stats().granted == api.tally.received
     await assert_nothing_is_left()
     return api, took
 
@@ -175,17 +177,17 @@ def test_bad_days_leave_nobody_stuck_and_nothing_behind(tens: int) -> None:
 
 @in_a_crowd
 async def test_two_thousand_users_share_one_pool_and_have_a_quota_each() -> None:
-    async with Emulator(window=60, limits={"help/privacy": 2}, users=2000) as api:
-        async with session_of(api, concurrency=50) as session:
-            users = [
-                session.as_user(f"u:{user.id}", auth=oauth1_of(user)) for user in api.users
-            ]
-            await asyncio.gather(*(user.fetch(PRIVACY) for user in users for _ in range(2)))
-            assert (api.tally.received, api.tally.refused) == (4000, 0)
-            assert elapsed() < 60
-            assert asyncio.get_running_loop().network.opened <= 50
-            assert len(session.limiter.quotas()) == 2000
-            await assert_at_rest(session)
+    async with (
+        Emulator(window=60, limits={"help/privacy": 2}, users=2000) as api,
+        session_of(api, concurrency=50) as session,
+    ):
+        users = [session.as_user(f"u:{user.id}", auth=oauth1_of(user)) for user in api.users]
+        await asyncio.gather(*(user.fetch(PRIVACY) for user in users for _ in range(2)))
+        assert (api.tally.received, api.tally.refused) == (4000, 0)
+        assert elapsed() < 60
+        assert asyncio.get_running_loop().network.opened <= 50
+        assert len(session.limiter.quotas()) == 2000
+        await assert_at_rest(session)
     await assert_nothing_is_left()
 
 

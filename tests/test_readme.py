@@ -1,0 +1,162 @@
+"""What the README and the docs say: their code runs, their commands and links exist."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def blocks(page: Path) -> Iterator[tuple[int, str]]:
+    """Yield each Python block with the number of its first line."""
+    text = page.read_text("utf-8")
+    for found in _BLOCK.finditer(text):
+        yield text.count("\n", 0, found.start(1)) + 1, found[1]
+
+
+def is_file(block: str) -> bool:
+    """Tell whether a block is a file for pytest, which its first line names."""
+    return re.match(r"# \w+\.py\n", block) is not None
+
+
+SCRIPTS = [
+    pytest.param(page, line, block, id=f"{page.name}:{line}")
+    for page in PAGES
+    for line, block in blocks(page)
+    if not is_file(block)
+]
+
+
+# What aiohttp says of how aiohttp-client-cache is built.
+@pytest.mark.filterwarnings("ignore:Inheritance class CachedSession:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Setting custom ClientSession:DeprecationWarning")
+@pytest.mark.parametrize(("page", "line", "block"), SCRIPTS)
+def test_a_block_runs_as_it_stands(page: Path, line: int, block: str) -> None:
+    # Line numbers of the page, so that a traceback leads there.
+    code = compile("\n" * (line - 1) + block, str(page), "exec")
+    exec(code, {"__name__": "__main__"})
+
+
+def test_the_readme_says_what_its_first_block_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    _, block = next(blocks(ROOT / "README.md"))
+    promised = re.search(r"^asyncio\.run\(main\(\)\)  # (.*)$", block, re.MULTILINE)
+    assert promised is not None
+    exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out == f"{promised[1]}\n"
+
+
+def test_the_blocks_that_are_test_files_pass(tmp_path: Path) -> None:
+    files = [block for page in PAGES for _, block in blocks(page) if is_file(block)]
+    for block in files:
+        name = block.partition("\n")[0].removeprefix("# ")
+        assert not (tmp_path / name).exists()
+        (tmp_path / name).write_text(block, "utf-8")
+    environ = dict(os.environ)
+    environ.pop("PYTEST_ADDOPTS", None)
+    if not any(each.name == "aiotwhelp" for each in entry_points(group="pytest11")):
+        # On the path but not installed: the fixtures have to be asked for.
+        environ["PYTEST_PLUGINS"] = "aiotwhelp.testing"
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    assert "3 passed" in result.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    for link in _LINK.findall(_FENCED.sub("", page.read_text("utf-8"))):
+        if re.match(r"https?://", link):
+            continue
+        path, _, fragment = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert target.is_relative_to(ROOT), link
+        if fragment:
+            assert fragment in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as forges make them."""
+    titles = re.findall(r"^#+ (.*)$", _FENCED.sub("", page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_command_is_a_target(page: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    assert set(re.findall(r"^ {4}make ([\w-]+)", page.read_text("utf-8"), re.MULTILINE)) <= targets
+
+
+def test_the_readme_names_the_two_commands() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert re.findall(r"^ {4}make ([\w-]+)", text, re.MULTILINE) == ["demo", "test"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_modules_that_commands_name_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for path in re.findall(r"\b((?:tests|examples|benchmarks)/\w+\.py)", text):
+        assert (ROOT / path).is_file(), path
+    for module in set(re.findall(r"python -m (aiotwhelp[\w.]*)", text)):
+        subprocess.run(
+            [sys.executable, "-m", module, "--help"], check=True, capture_output=True, timeout=60
+        )
+
+
+def test_the_emulator_command_of_the_readme_serves() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    command = re.search(r"^ {4}python -m (aiotwhelp\.emulator .*)$", text, re.MULTILINE)
+    assert command is not None
+
+    async def first_line() -> str:
+        server = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *command[1].replace("8080", "0").split()),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert server.stdout is not None
+        try:
+            async with asyncio.timeout(60):
+                return (await server.stdout.readline()).decode()
+        finally:
+            server.terminate()
+            await server.communicate()
+
+    assert asyncio.run(first_line()).startswith("export AIOTWHELP_BASE_URL=http://127.0.0.1:")
+
+
+def test_the_variables_of_from_env_are_in_the_readme() -> None:
+    source = (ROOT / "aiotwhelp" / "session.py").read_text("utf-8")
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert set(re.findall(r"AIOTWHELP_[A-Z_]*[A-Z]", source)) <= set(
+        re.findall(r"AIOTWHELP_[A-Z_]*[A-Z]", text)
+    )
+
+
+def test_every_public_exception_is_in_the_docs() -> None:
+    import aiotwhelp
+
+    text = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    names = [name for name in aiotwhelp.__all__ if name.endswith("Error")]
+    assert names
+    assert [name for name in names if f"`{name}`" not in text] == []
