@@ -29,6 +29,7 @@ from aiotwhelp.errors import (
 from aiotwhelp.headers import X_DIALECT, Dialect, Reading, WindowKind, WindowReading
 from aiotwhelp.queues import Line, Parked, Priority, Waiter, first_at
 from aiotwhelp.quota import Bucket, Granted, NotUntil
+from aiotwhelp.routes import generic_template
 from aiotwhelp.views import Quota, QuotaKey, Stats, WindowQuota, as_key, left_text, tightness
 from aiotwhelp.windows import INF, Numbering, Rate, RateWindow, Room, Window
 
@@ -136,7 +137,7 @@ class Limiter:
             raise ValueError(f"max_waiters is a number of callers or None, not {max_waiters!r}")
         self._reserve = reserve
         self._even = pace == "even"
-        self._rates = {name: _as_rates(name, rate) for name, rate in (rates or {}).items()}
+        self._rates = {_plain(name): _as_rates(name, rate) for name, rate in (rates or {}).items()}
         self._max_waiters = max_waiters
         self._max_quotas = max_quotas
         self._handlers: list[events.Handler] = [on_event] if on_event is not None else []
@@ -845,8 +846,8 @@ class Limiter:
         return line
 
     def _new_bucket(self, key: QuotaKey) -> Bucket:
-        path = key.route.partition(" ")[2] or key.route
-        rates = self._rates.get(key.route) or self._rates.get(path) or ()
+        route = _plain(key.route)
+        rates = self._rates.get(route) or self._rates.get(route.partition(" ")[2]) or ()
         return Bucket(
             partial(self._window, key),
             self._numbering,
@@ -910,6 +911,12 @@ class Limiter:
 
 #: Says why a caller must fail, given the tokens that those ahead of it will take.
 _Judge = Callable[[Waiter, int], Exception | None]
+
+
+def _plain(route: str) -> str:
+    """Return a route by which templates are compared: the names of placeholders do not matter."""
+    method, space, path = route.rpartition(" ")
+    return method + space + generic_template(path) if path.startswith("/") else route
 
 
 def _as_rates(name: str, rate: Rate | Sequence[Rate]) -> tuple[Rate, ...]:

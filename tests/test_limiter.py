@@ -912,6 +912,17 @@ def test_arguments_that_make_no_sense_are_refused(name: str, value: object):
         Limiter(**{name: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("route", ["GET /2/users/{id}/tweets", "GET /2/users/12/tweets"])
+@pytest.mark.parametrize("name", ["/2/users/{user_id}/tweets", "GET /2/users/{id}/tweets"])
+@in_virtual_time
+async def test_the_names_of_placeholders_do_not_matter_for_rates(name: str, route: str):
+    limiter = Limiter(rates={name: Rate(1, per=10)})
+    (await limiter.acquire(route)).observed({})
+    began = asyncio.get_running_loop().time()
+    (await limiter.acquire(route)).observed({})
+    assert asyncio.get_running_loop().time() - began == pytest.approx(10)
+
+
 def test_rates_that_are_no_rates_are_refused():
     with pytest.raises(TypeError, match="is a Rate"):
         Limiter(rates={"x": 5})  # type: ignore[dict-item]
