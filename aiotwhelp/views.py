@@ -80,6 +80,8 @@ def clock_face(seconds: float) -> str:
 
 def left_text(quota: Quota) -> str:
     """Write what is left as ``0 of 15 left, resets in 14:31``."""
+    if quota.limit is None and quota.remaining is None:
+        return "what is left is unknown, since no answer has told yet"
     text = f"{_or_unknown(quota.remaining)} of {_or_unknown(quota.limit)} left"
     if quota.resets_in is not None:
         text += f", resets in {clock_face(quota.resets_in)}"

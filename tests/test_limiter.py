@@ -23,6 +23,7 @@ from aiotwhelp.errors import (
 from aiotwhelp.headers import FIFTEEN_MINUTES, WindowReading
 from aiotwhelp.limiter import Limiter, Permit, Priority, QuotaKey
 from aiotwhelp.testing import VirtualTimeLoop, run
+from aiotwhelp.views import Quota, left_text
 from aiotwhelp.windows import Rate, Room
 from tests.simulation import KEY, Server, at_rest, caller, headers, in_virtual_time, opened, settle
 
@@ -949,3 +950,8 @@ async def test_case_46_a_restored_quota_goes_on_where_it_was():
     assert limiter.quota(KEY).remaining == 3
     limiter.restore(OTHER, [WindowReading(FIFTEEN_MINUTES, 3, 15, reset - 200)])
     assert limiter.quota(OTHER).remaining is None
+
+
+def test_before_any_answer_what_is_left_is_said_to_be_unknown():
+    assert left_text(Quota("GET /x")) == "what is left is unknown, since no answer has told yet"
+    assert left_text(Quota("GET /x", limit=15)) == "? of 15 left"
