@@ -12,7 +12,7 @@ import heapq
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
@@ -144,9 +144,9 @@ class Limiter:
         self._numbering = Numbering()
         #: Those that were looked at longest ago come first.
         self._lines: OrderedDict[QuotaKey, Line] = OrderedDict()
-        self._windows: dict[tuple[str, str, str, str], Window] = {}
-        #: Windows of a whole app, by API, app and route.
-        self._app_windows: dict[tuple[str, str, str], list[Window]] = {}
+        self._windows: dict[Hashable, Window] = {}
+        #: By API, app and route.
+        self._siblings: dict[tuple[str, str, str], _Siblings] = {}
         self._clocks: dict[str, ServerClock] = {}
         self._assumed: set[str] = set()
         self._tickets = 0
@@ -848,13 +848,16 @@ class Limiter:
     def _new_bucket(self, key: QuotaKey) -> Bucket:
         route = _plain(key.route)
         rates = self._rates.get(route) or self._rates.get(route.partition(" ")[2]) or ()
-        return Bucket(
+        siblings = self._siblings.setdefault((key.api, key.app, key.route), _Siblings())
+        bucket = Bucket(
             partial(self._window, key),
             self._numbering,
             key=str(key),
             rates=[RateWindow(rate, str(key)) for rate in rates],
-            find_shared=lambda: self._app_windows.get((key.api, key.app, key.route), ()),
+            shared=siblings.windows,
         )
+        siblings.buckets[bucket] = None
+        return bucket
 
     def _window(self, key: QuotaKey, kind: WindowKind) -> Window:
         owner = f"app {key.app}" if kind.scope == "app" else key.identity
@@ -864,7 +867,7 @@ class Limiter:
             window = Window(kind, self._clock(key.api), self._numbering, place)
             self._windows[place] = window
             if kind.scope == "app":
-                self._app_windows.setdefault((key.api, key.app, key.route), []).append(window)
+                self._siblings[key.api, key.app, key.route].share(window)
         return window
 
     def _clock(self, api: str) -> ServerClock:
@@ -885,19 +888,20 @@ class Limiter:
         for key, line in list(islice(self._lines.items(), _LOOKS)):
             if line.is_idle() and self._worth(line, now) <= needless:
                 del self._lines[key]
-                self._forget_windows(key, line.bucket.leave())
+                self._forget_bucket(key, line.bucket)
             else:
                 self._lines.move_to_end(key)
 
-    def _forget_windows(self, key: QuotaKey, windows: Iterable[Window]) -> None:
-        for window in windows:
-            owner = f"app {key.app}" if window.kind.scope == "app" else key.identity
-            self._windows.pop((key.api, owner, key.route, window.kind.name), None)
-            shared = self._app_windows.get((key.api, key.app, key.route), [])
-            if window in shared:
-                shared.remove(window)
-                if not shared:
-                    del self._app_windows[key.api, key.app, key.route]
+    def _forget_bucket(self, key: QuotaKey, bucket: Bucket) -> None:
+        family = (key.api, key.app, key.route)
+        siblings = self._siblings[family]
+        del siblings.buckets[bucket]
+        for window in bucket.leave():
+            del self._windows[window.key]
+            if window in siblings.windows:
+                siblings.windows.remove(window)
+        if not siblings.buckets:
+            del self._siblings[family]
 
     def _worth(self, line: Line, now: float) -> int:
         """0: nothing is known that still holds; 1: something is; 2: it is spent or shut."""
@@ -907,6 +911,23 @@ class Limiter:
             return 2
         backs_off = line.bucket.pace.gap or line.bucket.probing.misses
         return 1 if holding or backs_off else 0
+
+
+class _Siblings:
+    """The quotas of one app's users on one route, and the windows that all of them spend."""
+
+    __slots__ = ("buckets", "windows")
+
+    def __init__(self) -> None:
+        self.buckets: dict[Bucket, None] = {}
+        self.windows: list[Window] = []
+
+    def share(self, window: Window) -> None:
+        """Count in a window that one of them has shown what the others have on the way."""
+        self.windows.append(window)
+        for bucket in self.buckets:
+            if bucket.calls or bucket.debts.ghosts:
+                bucket.presume(window)
 
 
 #: Says why a caller must fail, given the tokens that those ahead of it will take.

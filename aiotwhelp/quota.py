@@ -40,10 +40,14 @@ from aiotwhelp.windows import (
     RateWindow,
     Room,
     Window,
+    ghost_span,
 )
 
 #: Header-less answers in a row double what may be in flight, up to 2 to this power.
 _MOST_BLANK = 16
+
+#: What a key owes before it shows a window is told apart less finely: most never show one.
+_FEW_DEBTS = 4
 
 #: The learned pace: its first gap, for how long a refused gap is remembered, and the gap below
 #: which there is none. All in seconds.
@@ -127,7 +131,6 @@ class Bucket:
         "blank",
         "calls",
         "debts",
-        "find_shared",
         "find_window",
         "in_flight",
         "key",
@@ -138,6 +141,7 @@ class Bucket:
         "probing",
         "random",
         "round_trip",
+        "shared",
         "shown",
         "windows",
     )
@@ -149,15 +153,15 @@ class Bucket:
         *,
         key: str = "",
         rates: Iterable[RateWindow] = (),
-        find_shared: Callable[[], Iterable[Window]] = tuple,
+        shared: Iterable[Window] = (),
         random: Callable[[], float] = uniform,
     ) -> None:
         self.key = key
         self.find_window = find_window
         self.numbering = numbering
         self.random = random
-        #: Known windows that others have shown on the same route, and this bucket may share.
-        self.find_shared = find_shared
+        #: Windows that others have shown on the same route, and this bucket may share; it grows.
+        self.shared = shared
         #: Windows that one of this bucket's own answers has shown. Until there is one, those
         #: that it probably shares: 2000 users of an app do not each find out that it is spent.
         self.windows: list[Window] = []
@@ -174,7 +178,8 @@ class Bucket:
         self.round_trip = 0.0
         self.pace = Pace()
         self.probing = Probing()
-        self.debts = Debts()
+        #: What windows that are yet to be shown will have counted.
+        self.debts = Debts(_FEW_DEBTS)
 
     def __repr__(self) -> str:
         windows = ", ".join(map(repr, (*self.windows, *self.local))) or "nothing known"
@@ -218,7 +223,8 @@ class Bucket:
         at: float = self.next
         by: Gate = self
         if not self.shown:
-            self._join_shared()
+            for window in self.shared:
+                self.presume(window)
             at = max(at, self._opens_cold(now))
         elif self.calls > self.answered:
             return INF, self  # as TCP opens: one more in flight than has been answered
@@ -267,8 +273,9 @@ class Bucket:
         self._settle(granted)
         self._time(now - granted.sent)
         refused = status in (429, 420)
+        number = self.numbering.next()
         if reading.cached:
-            self._answered_by_cache(granted, now)
+            self._answered_by_cache(granted, number, now)
             return
         shown = reading.windows
         if shown:
@@ -276,8 +283,9 @@ class Bucket:
             self.answered += 1
         # A refusal without headers right after a reset speaks of the reset.
         is_late = not shown and any(granted.is_probe_of(each.probing) for each in self.windows)
-        self._tell_windows(granted, now, shown, refused=refused, failed=status >= 500)
+        self._tell_windows(granted, number, now, shown, refused=refused, failed=status >= 500)
         if not self.shown:
+            self.debts.add_ghost(now, number, granted.cost)
             self._answered_cold(granted, now, refused=refused, failed=status >= 500)
         self._obey(granted, now, reading, status, hidden=refused and not is_late)
 
@@ -296,13 +304,14 @@ class Bucket:
     def lost(self, granted: Granted, now: float) -> None:
         """Settle a call that may have been counted and whose answer will not come."""
         self._settle(granted)
+        number = self.numbering.next()
         if not self.shown:
             self.blank //= 2
-            self.debts.add_ghost(now + max(1.0, 2.0 * self.round_trip), granted.cost)
+            self.debts.add_ghost(now + ghost_span(self.round_trip), number, granted.cost)
             if granted.is_probe_of(self.probing):
                 self.probing.missed(now)
         for window in self.windows:
-            window.lost(granted, now)
+            window.lost(granted, number, now)
 
     @property
     def patience(self) -> float:
@@ -351,24 +360,27 @@ class Bucket:
                 window = self.find_window(kind)
                 if window not in self.windows:
                     self._add(window)
-                    window.debts.absorb(self.debts)
-                    window.round_trip = max(window.round_trip, self.round_trip)
         if not self.shown:
             self.shown = True
-            self.debts = Debts()
+            self.debts = Debts(_FEW_DEBTS)
             for window in [each for each in self.windows if each.kind not in kinds]:
                 self._drop(window)
 
-    def _join_shared(self) -> None:
-        for window in self.find_shared():
-            if window not in self.windows:
-                self._add(window)
+    def presume(self, window: Window) -> None:
+        """Share a window that others have shown, until an own answer tells whether it is so."""
+        if not self.shown and window not in self.windows:
+            self._add(window)
 
     def _add(self, window: Window) -> None:
-        """Calls in flight may be counted there, too: settling takes them from every window."""
+        """What is in flight or owed may be counted there, too.
+
+        Settling takes a call from every window, whichever it was granted from.
+        """
         self.windows.append(window)
         window.buckets[self] = None
         window.in_flight += self.in_flight
+        window.debts.absorb(self.debts)
+        window.round_trip = max(window.round_trip, self.round_trip)
 
     def _drop(self, window: Window) -> None:
         """Leave a window that was presumed in vain."""
@@ -405,6 +417,7 @@ class Bucket:
     def _tell_windows(
         self,
         granted: Granted,
+        number: int,
         now: float,
         shown: Iterable[WindowReading],
         *,
@@ -412,7 +425,6 @@ class Bucket:
         failed: bool,
     ) -> None:
         readings = {reading.kind.name: reading for reading in shown}
-        number = self.numbering.next()
         for window in self.windows:
             reading = readings.get(window.kind.name)
             if reading is not None:
@@ -423,10 +435,12 @@ class Bucket:
             else:
                 window.unread(granted, number, now, failed=failed)
 
-    def _answered_by_cache(self, granted: Granted, now: float) -> None:
+    def _answered_by_cache(self, granted: Granted, number: int, now: float) -> None:
         """It says nothing, and may or may not have reached the server: the next call will tell."""
+        if not self.shown:
+            self.debts.add_ghost(now, number, granted.cost)
         for window in self.windows:
-            window.debts.add_ghost(now, granted.cost)
+            window.debts.add_ghost(now, number, granted.cost)
 
     def _answered_cold(self, granted: Granted, now: float, *, refused: bool, failed: bool) -> None:
         """An answer without headers, from a key that never showed any."""

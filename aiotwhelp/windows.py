@@ -52,6 +52,11 @@ def _backoff(times: int) -> float:
     return min(LONGEST_BACKOFF, 2.0 ** min(times, 6))
 
 
+def ghost_span(round_trip: float) -> float:
+    """Return for how many seconds after its loss a call may still be counted."""
+    return max(1.0, 2.0 * round_trip)
+
+
 def _next_slot(slot: float, gap: float, now: float, since: float) -> float:
     """Advance a schedule by one grant to a caller that has waited since then."""
     if gap >= _FINE_GAP:
@@ -138,46 +143,50 @@ class Probing:
 
 
 class Debts:
-    """Calls that the server may have counted and whose reading is missing, with their costs."""
+    """Calls that the server may have counted and whose reading is missing, with their costs.
 
-    __slots__ = ("_ghosts", "_unread", "ghosts", "unread")
+    At most ``most`` of each kind are told apart; the newest are put together, at the later
+    instant and number.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_ghosts", "_most", "_unread", "ghosts", "unread")
+
+    def __init__(self, most: int = _MOST_DEBTS) -> None:
+        self._most = most
+        #: (number, cost), by rising number.
         self._unread: deque[tuple[int, int]] = deque()
-        self._ghosts: list[tuple[float, int]] = []
+        #: (clear_after, number, cost).
+        self._ghosts: list[tuple[float, int, int]] = []
         self.unread = 0
         self.ghosts = 0
 
     def add_unread(self, number: int, cost: int) -> None:
         """Note an answer without a usable reading, with its own number."""
-        if len(self._unread) >= _MOST_DEBTS:
-            cost_before = self._unread.pop()[1]
-            self._unread.append((number, cost_before + cost))
-        else:
-            self._unread.append((number, cost))
         self.unread += cost
+        if len(self._unread) >= self._most:
+            cost += self._unread.pop()[1]
+        self._unread.append((number, cost))
 
-    def add_ghost(self, clear_after: float, cost: int) -> None:
-        """Note a call without an answer; a call sent from ``clear_after`` on will tell."""
-        if len(self._ghosts) >= _MOST_DEBTS:
-            latest, cost_before = self._ghosts.pop()
-            self._ghosts.append((max(latest, clear_after), cost_before + cost))
-        else:
-            self._ghosts.append((clear_after, cost))
+    def add_ghost(self, clear_after: float, number: int, cost: int) -> None:
+        """Note a call without an answer; one sent from then on, knowing that number, will tell."""
         self.ghosts += cost
+        if len(self._ghosts) >= self._most:
+            latest, newest, others = self._ghosts.pop()
+            clear_after, number, cost = max(latest, clear_after), max(newest, number), others + cost
+        self._ghosts.append((clear_after, number, cost))
 
     def clear(self, known: int, sent: float) -> None:
         """Forget what a reading of a call sent then, knowing that number, has in it."""
         while self._unread and self._unread[0][0] <= known:
             self.unread -= self._unread.popleft()[1]
         if self.ghosts:
-            self._ghosts = [ghost for ghost in self._ghosts if ghost[0] > sent]
-            self.ghosts = sum(cost for _, cost in self._ghosts)
+            self._ghosts = [ghost for ghost in self._ghosts if ghost[0] > sent or ghost[1] > known]
+            self.ghosts = sum(ghost[-1] for ghost in self._ghosts)
 
     @property
     def newest_ghost(self) -> float:
         """The instant from which a call clears every ghost."""
-        return max((clear_after for clear_after, _ in self._ghosts), default=-INF)
+        return max((ghost[0] for ghost in self._ghosts), default=-INF)
 
     def absorb(self, other: Debts) -> None:
         """Take over what another key owes."""
@@ -350,7 +359,7 @@ class Window:
         One that failed was perhaps not counted: the next call will tell, as after a loss.
         """
         if failed:
-            self.debts.add_ghost(now, granted.cost)
+            self.debts.add_ghost(now, number, granted.cost)
         else:
             self.debts.add_unread(number, granted.cost)
         if granted.is_probe_of(self.probing):
@@ -359,10 +368,9 @@ class Window:
             else:
                 self.probing.answered()
 
-    def lost(self, granted: Granted, now: float) -> None:
+    def lost(self, granted: Granted, number: int, now: float) -> None:
         """Note a call that may have been counted and will never be answered."""
-        span = max(1.0, 2.0 * self.round_trip)
-        self.debts.add_ghost(now + span, granted.cost)
+        self.debts.add_ghost(now + ghost_span(self.round_trip), number, granted.cost)
         if granted.is_probe_of(self.probing):
             self.probing.missed(now)
 

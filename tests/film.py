@@ -83,6 +83,7 @@ class Film:
             self.clock.assume(EPOCH)
         self.windows: dict[tuple[str, str], Window] = {}
         self.shared: list[Window] = []
+        self.buckets: list[Bucket] = []
         self.granted: dict[str, Granted] = {}
         self.random = random
         self.bucket = self.new_bucket("one")
@@ -96,10 +97,14 @@ class Film:
                 self.windows[owner, kind.name] = window
                 if kind.scope == "app":
                     self.shared.append(window)
+                    for bucket in self.buckets:
+                        bucket.presume(window)
             return window
 
-        options.setdefault("find_shared", lambda: self.shared)
-        return Bucket(find, self.numbering, key=user, random=lambda: self.random, **options)
+        options.setdefault("shared", self.shared)
+        bucket = Bucket(find, self.numbering, key=user, random=lambda: self.random, **options)
+        self.buckets.append(bucket)
+        return bucket
 
     def ask(self, now: float, ask: Ask = Ask()) -> Granted | NotUntil:
         answer = self.bucket.ask(now, ask.cost, reserve=ask.reserve)

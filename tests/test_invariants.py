@@ -144,10 +144,7 @@ class RuleAgainstServer(RuleBasedStateMachine):
     def no_more_is_believed_than_there_is(self) -> None:
         for number, bucket in enumerate(getattr(self, "users", ())):
             for window in bucket.windows:
-                if window.kind is not FIFTEEN_MINUTES:
-                    # Calls of users made before anyone knew of the app's window are not in it.
-                    continue
-                counter = self.own[number]
+                counter = self.own[number] if window.kind is FIFTEEN_MINUTES else self.app
                 if self.now < window.ends and window.reset == EPOCH + counter.ends:
                     assert window.available <= max(0, self.left(counter, window))
 

@@ -759,11 +759,11 @@ async def test_a_forgotten_quota_leaves_its_shared_window():
     day = {"x_app_limit_24hour_remaining": "100000", "x_app_limit_24hour_reset": reset}
     for number in range(500):
         await opened(limiter, 14, QuotaKey("POST /2/tweets", "x", str(number), "app"), **day)
-    (shared,) = limiter._app_windows["x", "app", "POST /2/tweets"]
+    (shared,) = limiter._siblings["x", "app", "POST /2/tweets"].windows
     assert len(shared.buckets) <= 14
     for number in range(100):
         await opened(limiter, 14, QuotaKey("other", "x", str(number), "app"))
-    assert limiter._app_windows == {}
+    assert ("x", "app", "POST /2/tweets") not in limiter._siblings
 
 
 # Scale -------------------------------------------------------------------------------------------

@@ -493,6 +493,39 @@ def test_a_new_user_does_not_find_out_by_itself_that_the_apps_window_is_spent():
     assert refused == 49
 
 
+@pytest.mark.parametrize(
+    "event", [None, Lost("other"), Answer("other"), Answer("other", status=503)]
+)
+def test_an_apps_window_counts_what_others_sent_before_anyone_knew_of_it(
+    event: Lost | Answer | None,
+):
+    film = Film()
+    film.play([(0, Ask("first"), GO)])
+    film.bucket = film.new_bucket("two")
+    film.play([(0, Ask("other"), GO)])
+    if event is not None:
+        film.step(0, event)
+    film.step(1, Answer("first", 14, day=4))
+    assert film.windows["app", "24h-app"].available == 3
+
+
+def test_an_answer_without_headers_is_owed_by_the_window_that_a_later_one_shows():
+    film = Film()
+    film.play([(0, Ask("a"), GO), (1, Answer("a"), None)])
+    film.play([(2, Ask("b"), GO), (2, Ask("c"), GO), (3, Answer("b"), None)])
+    film.play([(4, Answer("c", 13), 12)])
+    film.play([(5, Ask("d"), GO), (6, Answer("d", 11), 11)])
+
+
+def test_what_a_key_without_headers_owes_takes_no_room():
+    film = Film()
+    for now in range(1000):
+        film.play([(now, Ask("a"), GO), (now + 0.5, Answer("a"), None)])
+    assert film.bucket.debts.ghosts == 1000
+    assert len(film.bucket.debts._ghosts) <= 4
+    film.play([(1000, Ask("a"), GO), (1001, Answer("a", 14), 14)])
+
+
 def test_case_53_a_window_that_only_some_routes_show_is_not_spent_by_others():
     film = opened(15)
     day = Window(DAY_OF_APP, film.clock, film.numbering)

@@ -45,7 +45,7 @@ def forget_lost_calls(patch: Patch) -> None:
 
 def ignore_the_span(patch: Patch) -> None:
     add = Debts.add_ghost
-    patch.setattr(Debts, "add_ghost", lambda debts, _, cost: add(debts, -INF, cost))
+    patch.setattr(Debts, "add_ghost", lambda debts, _, number, cost: add(debts, -INF, number, cost))
 
 
 def ignore_unread_answers(patch: Patch) -> None:
@@ -54,7 +54,7 @@ def ignore_unread_answers(patch: Patch) -> None:
 
 def ignore_cost_in_debts(patch: Patch) -> None:
     add = Debts.add_ghost
-    patch.setattr(Debts, "add_ghost", lambda debts, after, _: add(debts, after, 1))
+    patch.setattr(Debts, "add_ghost", lambda debts, after, number, _: add(debts, after, number, 1))
 
 
 def let_the_next_window_clear_debts(patch: Patch) -> None:
@@ -162,7 +162,11 @@ def spend_one_window_while_another_blocks(patch: Patch) -> None:
 
 
 def let_every_user_find_out(patch: Patch) -> None:
-    patch.setattr(Bucket, "_join_shared", nothing)
+    patch.setattr(Bucket, "presume", nothing)
+
+
+def forget_what_was_sent_before_the_window(patch: Patch) -> None:
+    patch.setattr(Debts, "absorb", nothing)
 
 
 def ignore_the_reserve(patch: Patch) -> None:
@@ -322,6 +326,10 @@ CAUGHT_BY: list[tuple[Callable[[Patch], None], Check]] = [
     (
         let_every_user_find_out,
         test_quota.test_a_new_user_does_not_find_out_by_itself_that_the_apps_window_is_spent,
+    ),
+    (
+        forget_what_was_sent_before_the_window,
+        test_quota.test_an_answer_without_headers_is_owed_by_the_window_that_a_later_one_shows,
     ),
     (
         ignore_the_reserve,
