@@ -29,6 +29,10 @@ MISSES_BEFORE_FAILING = 5
 #: Resets within this of each other are one reset: servers round, and back ends disagree.
 _SAME_RESET = 2.0
 
+#: Back ends disagree by a few seconds: what is later by more than this, and by more than half a
+#: window, is another window.
+_OTHER_BACK_END = 4.0
+
 #: A lateness below this is a round trip, not a late rollover.
 _LEAST_LATENESS = 0.1
 
@@ -431,6 +435,12 @@ class Window:
     def _is_earlier(self, reset: float) -> bool:
         return self.reset is not None and reset < self.reset and not self._is_same(reset)
 
+    def _is_of_next(self, reset: float | None) -> bool:
+        """Whether a reset is so late that the server has begun the next window early."""
+        if reset is None or self.reset is None:
+            return False
+        return reset - self.reset > max(_OTHER_BACK_END, self.span / 2)
+
     def _fold(
         self, granted: Granted, now: float, reading: WindowReading, reset: float | None
     ) -> None:
@@ -441,9 +451,12 @@ class Window:
                 # Not surely older: back ends disagree. Until a later call tells, it counts.
                 self.debts.add_unread(self.numbering.next(), granted.cost)
             return
+        self.debts.clear(granted.known, granted.sent)
+        if self._is_of_next(reset):
+            self._open(now, reading.remaining, reset)
+            return
         self._retire(granted.known)
         self._note(reading.remaining)
-        self.debts.clear(granted.known, granted.sent)
         self.probing.confirmed()
         self._move_reset(reset)
         self.seen = now

@@ -77,6 +77,8 @@ class Server:
         self.accepted = 0
         self.refused: list[tuple[float, str]] = []
         self.refused_in: Counter[int] = Counter()
+        #: Without those whose answer was lost: nobody saw them.
+        self.seen_refused_in: Counter[int] = Counter()
         self.periods = 0
         self.last_hidden = -1e9
         self.turn = 0
@@ -99,9 +101,12 @@ class Server:
             if self.random.random() < self.faults.drop_before:
                 raise DroppedError
             answer = self.answer(key)
+            period = self.periods
             await asyncio.sleep(self.random.uniform(*self.faults.latency))
             if self.random.random() < self.faults.drop_after:
                 raise DroppedError
+            if answer[0] == 429:
+                self.seen_refused_in[period] += 1
             return answer
         finally:
             self.in_flight -= 1

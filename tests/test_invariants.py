@@ -270,8 +270,12 @@ def test_invariants_hold_in_random_runs_with_three_and_more_kinds_of_fault(batch
         cancelled = [r for r in outcome.results if isinstance(r, asyncio.CancelledError)]
         assert set(ends) == {"served"}, where
         assert len(ends) + len(cancelled) == 120, where
-        assert outcome.most_refused_in_a_window <= 2, where
-        assert outcome.refused <= max(2, len(outcome.server.history)), where
+        seen = outcome.server.seen_refused_in
+        if faults.keys() & {"headerless", "garbled"}:
+            # A key that shows no headers at first opens as if it had none.
+            assert seen.pop(1, 0) <= 7, where
+        assert max(seen.values(), default=0) <= 1, where
+        assert outcome.refused <= 7 + len(outcome.server.history), where
         assert at_rest(outcome.limiter), where
         assert [h for h in loop._scheduled if not h.cancelled()] == [], where
         order = outcome.server.order

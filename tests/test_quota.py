@@ -283,6 +283,15 @@ def test_case_16_an_early_rollover_is_used_at_once():
     film.play([(60, Ask(), GO), (99, Ask(), GO)])
 
 
+def test_case_16_an_early_rollover_of_a_window_that_is_just_spent_idles_nobody():
+    film = opened(4, reset=60.0)
+    film.play([(1, Ask(name), GO) for name in "abcd"])
+    film.play([(2, Answer("a", 0, reset=60.0), 0)])
+    # The server has rolled over at 40; the rest of the calls were slow.
+    film.play([(41, Answer("b", 14, reset=100.0), 12), (42, Answer("c", 12, reset=100.0), 11)])
+    film.play([(43, Answer("d", 13, reset=100.0), 12), (44, Ask("e"), GO)])
+
+
 @pytest.mark.parametrize("reset", [-5.0, -1_700_000_000.0, 1.7e12, 3.2e8, None])
 def test_case_19_an_unusable_reset_gives_a_bounded_wait_and_no_spin(reset: float | None):
     film = Film().play([(0, Ask("a"), GO), (1, Answer("a", 0, reset=reset), 0)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter
@@ -152,10 +153,7 @@ async def bad_day(seed: int) -> None:
             assert kinds["dict"] >= 85, (kinds, faults)
             stats = session.limiter.stats()
             assert stats.granted >= api.tally.received - api.tally.dropped
-            if "garbled_headers" not in faults:
-                # A lost or header-less answer may cost a refusal. (A number that is wrong and
-                # plausible is believed until the next answer.)
-                assert api.tally.most_refused <= 3, (faults, limit, api.tally)
+            assert api.tally.most_refused <= most_refused(api, faults), (faults, limit, api.tally)
             await assert_at_rest(session)
             await asyncio.sleep(20)
             api.faults.drop_before = api.faults.drop_after = api.faults.errors = 0.0
@@ -163,6 +161,17 @@ async def bad_day(seed: int) -> None:
             assert await session.fetch(PRIVACY)
             await assert_at_rest(session)
     await assert_nothing_is_left()
+
+
+def most_refused(api: Emulator, faults: dict[str, Any]) -> float:
+    """One that is seen per window; a Date that is off is a late rollover, whose probe is another.
+
+    A number that is wrong and plausible is believed until the next answer.
+    """
+    if "garbled_headers" in faults:
+        return math.inf
+    unseen = sum(each.fault == "dropped after counting" for each in api.requests if not each.counted)
+    return 1 + ("edge_skew" in faults) + unseen
 
 
 @pytest.mark.parametrize("tens", range(20))
