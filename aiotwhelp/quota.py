@@ -295,6 +295,8 @@ class Bucket:
         ``failed`` says that it was tried, and nobody was there.
         """
         self._settle(granted)
+        for window in self.windows:
+            window.foreign.give_back(granted.cost)
         for rate in self.local:
             rate.returned(granted.cost, granted.sent, now)
         if failed:

@@ -45,6 +45,12 @@ LONGEST_ROUND_TRIP = 30.0
 #: Separate debts that are remembered; older ones are put together, at the later instant.
 _MOST_DEBTS = 256
 
+#: Others may use a quota, too: at most so many of their calls for each of ours are reckoned with.
+_MOST_FOREIGN = 4.0
+
+#: The quickest of so many round trips tells how quick one can be.
+_ENOUGH_ANSWERS = 4
+
 #: Timers are late by a millisecond or more. A schedule with gaps below this goes on from its
 #: last slot, catching up by at most `_CATCH_UP`; a coarser one never goes faster than its gap.
 _FINE_GAP = 0.02
@@ -200,6 +206,96 @@ class Debts:
         self.ghosts += other.ghosts
 
 
+class Foreign:
+    """Calls that others make of the same quota, learned from what `remaining` falls too fast by.
+
+    A sole consumer can explain every number that it reads by calls of its own. What it cannot
+    explain is what others use, and tells how many tokens may be gone before a call arrives.
+    """
+
+    __slots__ = (
+        "_answers",
+        "_before",
+        "_explained",
+        "_marks",
+        "_next_mark",
+        "_others",
+        "_own",
+        "_quickest",
+    )
+
+    def __init__(self) -> None:
+        #: Calls of others, and of ours, in this window; and their ratio in those before.
+        self._others = 0
+        self._own = 0
+        self._before = 0.0
+        #: The lowest remaining that calls of ours explain.
+        self._explained = 0
+        self._quickest = INF
+        self._answers = 0
+        #: (instant, what calls sent until then explain), a few for that time.
+        self._marks: deque[tuple[float, int]] = deque(maxlen=8)
+        self._next_mark = -INF
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether there are others at all."""
+        return self._others > 0 or self._before > 0
+
+    @property
+    def rate(self) -> float:
+        """Calls of others for each of ours."""
+        return min(_MOST_FOREIGN, max(self._others / max(1, self._own), self._before))
+
+    @property
+    def _under_way(self) -> float:
+        """No call is in a number that is read within so many seconds of its sending.
+
+        An eighth of the quickest round trip, since all so far may have had to connect.
+        """
+        return self._quickest / 8 if self._answers >= _ENOUGH_ANSWERS else 0.0
+
+    def begin(self, explained: int) -> None:
+        """Begin a window; what was learned in the last one halves."""
+        if self._own:
+            self._before /= 2
+            self._before = self.rate
+        self._others = self._own = 0
+        self._explained = explained
+        self._marks.clear()
+
+    def take(self, now: float, cost: int) -> None:
+        """Note a call of ours."""
+        if now >= self._next_mark:
+            self._marks.append((now, self._explained))
+            self._next_mark = now + self._under_way / 4
+        self._explained -= cost
+        self._own += cost
+
+    def give_back(self, cost: int) -> None:
+        """Note that a call of ours was not counted: it never left, or was refused."""
+        self._explained += cost
+        self._own -= cost
+        self._marks.clear()
+
+    def observe(self, now: float, remaining: int, round_trip: float) -> None:
+        """Learn from a reading."""
+        self._answers += 1
+        self._quickest = min(self._quickest, round_trip)
+        while self._marks and self._marks[0][0] <= now - self._under_way:
+            self._marks.popleft()
+        explained = self._marks[0][1] if self._marks else self._explained
+        self._others = max(self._others, explained - remaining)
+
+    def margin(self, in_flight: int) -> float:
+        """Tokens that others may take while so many calls of ours are on their way.
+
+        What is expected and twice its spread: so the last tokens are asked for one at a time.
+        """
+        expected = self.rate * in_flight
+        return expected + 2.0 * math.sqrt(expected)
+
+
 class Window:
     """What we believe of one window that a server announces."""
 
@@ -210,6 +306,7 @@ class Window:
         "debts",
         "doubts",
         "ends",
+        "foreign",
         "in_flight",
         "is_confirmed",
         "key",
@@ -253,6 +350,7 @@ class Window:
         self.round_trip = 0.0
         self.in_flight = 0
         self.debts = Debts()
+        self.foreign = Foreign()
         self.probing = Probing()
         #: A dict, as thousands of users may share a window, and each may be forgotten.
         self.buckets: dict[Bucket, None] = {}
@@ -287,11 +385,19 @@ class Window:
         """Take tokens that `opens` said are there; return the probe if the call is one."""
         left = self.available
         self.in_flight += cost
+        self.foreign.take(now, cost)
         if left < cost:
             return self.probing.start(now)
         if even and self.reset is not None:
             self.slot = _next_slot(self.slot, cost * (self.ends - now) / left, now, since)
         return None
+
+    def _spared(self, reserve: float) -> float:
+        """Tokens that a call must leave: for interactive ones, and for other consumers."""
+        spared: float = self._kept(reserve) if reserve else 0
+        if self.in_flight and self.foreign.is_seen:
+            spared += self.foreign.margin(self.in_flight)
+        return spared
 
     def _kept(self, reserve: float) -> int:
         """Tokens kept for interactive calls; one is always left for the others."""
@@ -300,7 +406,7 @@ class Window:
     def _opens(self, now: float, cost: int, reserve: float, even: bool) -> float:
         if self.is_confirmed:
             left = self.observations[0][1] - self.in_flight - self.debts.unread - self.debts.ghosts
-            if now < self.ends and left >= cost + (self._kept(reserve) if reserve else 0):
+            if now < self.ends and left >= cost + self._spared(reserve):
                 return self.slot if even else -INF
             self._pass(now)
             if self.is_confirmed:
@@ -349,6 +455,8 @@ class Window:
         """Learn from a call's answer."""
         if reading.limit is not None:
             self.limit = reading.limit
+        if refused:
+            self.foreign.give_back(granted.cost)
         if self.is_confirmed:
             self._pass(now)
         reset = self._usable(reading.reset, now)
@@ -457,6 +565,7 @@ class Window:
             return
         self._retire(granted.known)
         self._note(reading.remaining)
+        self.foreign.observe(now, reading.remaining, now - granted.sent)
         self.probing.confirmed()
         self._move_reset(reset)
         self.seen = now
@@ -494,6 +603,7 @@ class Window:
         """Begin a window with a first reading."""
         self.observations.clear()
         self._note(remaining)
+        self.foreign.begin(remaining - self.in_flight - self.debts.unread - self.debts.ghosts)
         self.is_confirmed = True
         self.probing.confirmed()
         self.seen = now

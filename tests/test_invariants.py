@@ -158,6 +158,11 @@ class RuleAgainstServer(RuleBasedStateMachine):
         return counter.limit - counter.used - under_way
 
     @invariant()
+    def calls_of_ours_are_never_taken_for_those_of_others(self) -> None:
+        for bucket in getattr(self, "users", ()):
+            assert not any(window.foreign.is_seen for window in bucket.windows)
+
+    @invariant()
     def without_faults_nothing_is_refused(self) -> None:
         if getattr(self, "users", None) and not self.has_faults:
             assert max(counter.worst for counter in (*self.own, self.app)) <= 1
@@ -277,6 +282,9 @@ def test_invariants_hold_in_random_runs_with_three_and_more_kinds_of_fault(batch
         assert max(seen.values(), default=0) <= 1, where
         assert outcome.refused <= 7 + len(outcome.server.history), where
         assert at_rest(outcome.limiter), where
+        if not faults.keys() & {"garbled", "latency"}:
+            (line,) = outcome.limiter._lines.values()
+            assert not any(window.foreign.is_seen for window in line.bucket.windows), where
         assert [h for h in loop._scheduled if not h.cancelled()] == [], where
         order = outcome.server.order
         assert order == sorted(order), where

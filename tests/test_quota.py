@@ -194,7 +194,7 @@ def test_case_10_the_limit_may_change_within_a_window(limit: int, remaining: int
 def test_case_11_another_consumer_is_believed_and_stops_us_in_time():
     film = opened(15)
     film.play([(1, Ask("a"), GO), (2, Answer("a", 3), 3)])
-    assert len(film.take_all(2)) == 3
+    assert len(film.take_all(2)) == 1, "the last tokens one at a time: others may take them"
 
 
 @pytest.mark.parametrize("counts", [True, False])

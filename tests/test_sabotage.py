@@ -12,7 +12,7 @@ from aiotwhelp.clock import ServerClock
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.queues import Queue
 from aiotwhelp.quota import Bucket, Pace
-from aiotwhelp.windows import INF, Debts, Probing, RateWindow, Window
+from aiotwhelp.windows import INF, Debts, Foreign, Probing, RateWindow, Window
 from tests import test_clock, test_limiter, test_quota, test_scenarios_runs
 
 Patch = pytest.MonkeyPatch
@@ -167,6 +167,10 @@ def let_every_user_find_out(patch: Patch) -> None:
 
 def forget_what_was_sent_before_the_window(patch: Patch) -> None:
     patch.setattr(Debts, "absorb", nothing)
+
+
+def take_no_notice_of_other_consumers(patch: Patch) -> None:
+    patch.setattr(Foreign, "observe", nothing)
 
 
 def ignore_the_reserve(patch: Patch) -> None:
@@ -330,6 +334,10 @@ CAUGHT_BY: list[tuple[Callable[[Patch], None], Check]] = [
     (
         forget_what_was_sent_before_the_window,
         test_quota.test_an_answer_without_headers_is_owed_by_the_window_that_a_later_one_shows,
+    ),
+    (
+        take_no_notice_of_other_consumers,
+        test_quota.test_case_11_another_consumer_is_believed_and_stops_us_in_time,
     ),
     (
         ignore_the_reserve,

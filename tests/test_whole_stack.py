@@ -170,7 +170,9 @@ def most_refused(api: Emulator, faults: dict[str, Any]) -> float:
     """
     if "garbled_headers" in faults:
         return math.inf
-    unseen = sum(each.fault == "dropped after counting" for each in api.requests if not each.counted)
+    unseen = sum(
+        each.fault == "dropped after counting" for each in api.requests if not each.counted
+    )
     return 1 + ("edge_skew" in faults) + unseen
 
 
