@@ -8,6 +8,7 @@ import tracemalloc
 import zlib
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -93,6 +94,10 @@ def bomb() -> bytes:
     return b"".join([*(packer.compress(million) for _ in range(100)), packer.flush()])
 
 
+@pytest.mark.skipif(
+    tuple(map(int, aiohttp.__version__.split(".")[:3])) < (3, 14, 2),
+    reason="aiohttp bounds its decompression from 3.14.2 on",
+)
 @pytest.mark.parametrize("status", [200, 404])
 def test_a_decompression_bomb_is_bounded(status: int) -> None:
     body = bomb()

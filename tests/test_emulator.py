@@ -588,7 +588,7 @@ async def test_the_command_prints_its_credentials_and_stops_on_ctrl_c() -> None:
         *(sys.executable, "-m", "aiotwhelp.emulator", "--port", "0", "--set", "help/privacy=7"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONDEVMODE": ""},
     )
     assert process.stdout is not None
     env = {}

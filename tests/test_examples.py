@@ -39,7 +39,12 @@ class Run:
 
 
 def environment(**more: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if "AIOTWHELP" not in name}
+    """As users run them: without credentials, and without a debug mode that talks to stderr."""
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if "AIOTWHELP" not in name and name != "PYTHONDEVMODE"
+    }
     clean.pop("PYTEST_ADDOPTS", None)
     if not any(each.name == "aiotwhelp" for each in entry_points(group="pytest11")):
         # On the path but not installed: the fixtures have to be asked for.
