@@ -1,4 +1,4 @@
-"""One call, from attempt to attempt: its wait, its way through the wire, its judgement."""
+"""One call, from attempt to attempt: its wait, its way through the wire, its end."""
 
 from __future__ import annotations
 
@@ -8,37 +8,20 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import aiohttp
-from aiohttp import hdrs
 from yarl import URL
 
 from aiotwhelp import answers, events
 from aiotwhelp.bodies import Body
-from aiotwhelp.errors import (
-    AiotwhelpError,
-    AuthError,
-    BodyNotReplayableError,
-    EndpointRetiredError,
-    RateLimitError,
-    SessionClosedError,
-)
+from aiotwhelp.errors import BodyNotReplayableError
+from aiotwhelp.judge import Judge
 from aiotwhelp.limiter import Permit
-from aiotwhelp.middleware import NEVER_LEFT, Caller, Pass, PermitNeeded
+from aiotwhelp.middleware import Caller, Pass, PermitNeeded
 from aiotwhelp.pool import Pool
 from aiotwhelp.queues import Priority
-from aiotwhelp.retries import (
-    CLOCK_IS_OFF,
-    DONE_BEFORE,
-    PASSING,
-    REFUSALS,
-    Failure,
-    Retries,
-    may_be_mended,
-    may_be_repeated,
-)
+from aiotwhelp.retries import Failure, Retries
 from aiotwhelp.routes import expand
 
 logger = logging.getLogger("aiotwhelp")
@@ -48,20 +31,8 @@ T = TypeVar("T")
 #: What makes of an answer what the caller wants; it raises for an answer that is an error.
 Finish = Callable[["Call", aiohttp.ClientResponse], Awaitable[T]]
 
-_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-
-#: Failures of a connection that another attempt may not meet.
-_TRANSPORT = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
-
-#: What aiohttp may raise in a call when its session is closed.
-_CUT_OFF = (*_TRANSPORT, OSError, AssertionError, RuntimeError)
-
 #: aiohttp's own default.
 _MAX_REDIRECTS = 10
-
-#: 404 with one of these is about an endpoint that is gone: 34 is "that page does not exist".
-#: Others (50, no such user; 144, no such status) are about what was asked for.
-_GONE = frozenset({34, 251})
 
 
 class _Unset:
@@ -98,20 +69,17 @@ class Call:
         "_body",
         "_caller",
         "_client_options",
-        "_corrected_clock",
         "_cost",
         "_deadline",
+        "_judge",
         "_key",
         "_max_wait",
-        "_may_be_done",
         "_method",
         "_middlewares",
         "_pass",
         "_pool",
         "_priority",
         "_raise_for_status",
-        "_refusals",
-        "_rejected",
         "_retries",
         "_ticket",
         "_total",
@@ -146,11 +114,7 @@ class Call:
         self._ticket: int | None = None
         self._deadline: float | None = None
         self._waited = 0.0
-        self._refusals = 0
-        self._rejected = False
-        self._corrected_clock = False
-        #: Whether an attempt got no answer that says that it was not carried out.
-        self._may_be_done = False
+        self._judge: Judge | None = None
         self._pass: Pass | None = None
 
     async def run(self, finish: Finish[T]) -> T:
@@ -177,7 +141,7 @@ class Call:
             if response is None:
                 continue
             try:
-                if response.status >= 400 and await self._is_sent_back(response, finish):
+                if response.status >= 400 and await self._goes_back(response, finish):
                     continue
                 return await finish(self, response)
             except Failure:
@@ -191,6 +155,26 @@ class Call:
             except BaseException:
                 response.close()
                 raise
+
+    async def _goes_back(self, response: aiohttp.ClientResponse, finish: Finish[T]) -> bool:
+        """Have an error judged: True sends the call back to the gate; else it is the answer."""
+        assert self._pass is not None  # noqa: S101 - a response has passed, for the type checker
+        otherwise = partial(_finished, self, response, finish)
+        cause = await self._judged().of_answer(
+            response, self._pass, self._method, self._url, otherwise
+        )
+        if cause is not None:
+            self._rewind(cause)
+        return cause is not None
+
+    def _judged(self) -> Judge:
+        """Return the judge of this call: most calls need none."""
+        if self._judge is None:
+            self._judge = Judge(self._caller, self._pool, self._retries.refusals)
+        return self._judge
+
+    def _instead_of(self, error: Exception, *, never_left: bool = False) -> Exception | None:
+        return self._judged().of_failure(self._method, error, never_left=never_left)
 
     async def _send(self) -> aiohttp.ClientResponse | None:
         """Wait for a permit and send once; None if a hop inside must wait for its own."""
@@ -219,7 +203,8 @@ class Call:
                 raise
             raise failure from error
         finally:
-            self._may_be_done |= one.unanswered > 0
+            if one.unanswered:
+                self._judged().note_unanswered()
             if not permit.is_settled:
                 # It never reached the wire: a bad URL, or a middleware that answered itself.
                 permit.unsent()
@@ -304,119 +289,6 @@ class Call:
                 "pass bytes, JSON, or a file that can seek"
             ) from cause
 
-    # Judging -----------------------------------------------------------------------------------
-
-    def _instead_of(self, error: Exception, *, never_left: bool = False) -> Exception | None:
-        """Return what to raise for an error: that it may be mended, or nothing better."""
-        if isinstance(error, AuthError) and (error.status >= 500 or error.status == 429):
-            return Failure(
-                "the token endpoint failed", error=error, after=self._retry_after(error.headers)
-            )
-        if isinstance(error, AiotwhelpError):
-            return None
-        if self._pool.is_closed and isinstance(error, _CUT_OFF):
-            return SessionClosedError("the session was closed during a call")
-        if not isinstance(error, _TRANSPORT):
-            return None
-        never_left = never_left or isinstance(error, NEVER_LEFT)
-        if not may_be_repeated(self._method, self._caller.api.idempotent, never_left=never_left):
-            return None
-        return Failure(f"{type(error).__name__}: {error}", error=error)
-
-    async def _is_sent_back(self, response: aiohttp.ClientResponse, finish: Finish[T]) -> bool:
-        """Judge an error: True sends the call back to the gate; otherwise it is the answer."""
-        status = response.status
-        is_gated = self._pass is not None and self._pass.is_gated
-        if status in REFUSALS and is_gated:
-            await self._refused(response)
-            return True
-        if status in (401, 403):
-            return await self._is_authorized_anew(response)
-        if status == 402:
-            raise answers.as_error(response, await answers.read_error(response))
-        if status in (404, 410):
-            await self._raise_if_retired(response)
-        elif status in PASSING or status in REFUSALS:
-            self._raise_if_passing(response, finish)
-        return False
-
-    async def _refused(self, response: aiohttp.ClientResponse) -> None:
-        """Take in a refusal for the rate; raises if it outlasts the policy, or no wait helps."""
-        body = await answers.read_error(response)
-        response.release()
-        if body.is_cap:
-            raise answers.as_error(response, body)
-        self._refusals += 1
-        error = self._rate_limit_error(response, body)
-        if self._refusals > self._retries.refusals:
-            raise error
-        self._rewind(error)
-
-    def _rate_limit_error(
-        self, response: aiohttp.ClientResponse, body: answers.ErrorBody
-    ) -> RateLimitError:
-        said = self._caller.api.dialect.read(response.headers)
-        window = min(said.windows, key=attrgetter("remaining"), default=None)
-        limit, remaining, reset = (
-            (window.limit, window.remaining, window.reset) if window else (None, None, None)
-        )
-        waits = [] if said.retry_after is None else [said.retry_after]
-        if window and reset is not None and not remaining:
-            # With tokens left it is another limit, whose reset nobody told.
-            left = reset - self._pool.limiter.server_time(self._key.api)
-            waits.append(min(max(0.0, left), window.kind.ceiling))
-        return RateLimitError(
-            answers.describe(response, body),
-            limit=limit,
-            remaining=remaining,
-            resets_at=reset,
-            retry_after=max(waits, default=None),
-            **answers.evidence(response, body),
-        )
-
-    def _raise_if_passing(self, response: aiohttp.ClientResponse, finish: Finish[T]) -> None:
-        """Raise `Failure` for an answer that another attempt may mend."""
-        after = self._retry_after(response.headers)
-        if response.status != 503 or after is None:
-            self._may_be_done = True
-        if may_be_mended(self._method, self._caller.api.idempotent, response.status, after):
-            raise Failure(
-                f"status {response.status}",
-                error=answers.as_error(response, answers.ErrorBody()),
-                otherwise=partial(_finished, self, response, finish),
-                after=after,
-                free=partial(answers.free, response),
-            )
-
-    async def _is_authorized_anew(self, response: aiohttp.ClientResponse) -> bool:
-        """Correct the clock or renew the token, once each; or find that a write had worked."""
-        body = await answers.read_error(response)
-        if self._may_be_done and self._method in _WRITES and DONE_BEFORE.intersection(body.codes):
-            raise answers.already_done(response, body)
-        auth, signed = self._caller.auth, self._pass.authorization if self._pass else ""
-        if auth is None or not signed:
-            return False
-        if CLOCK_IS_OFF in body.codes:
-            # The answer's Date has corrected the clock by now.
-            sent_back, self._corrected_clock = not self._corrected_clock, True
-        else:
-            now = self._pool.limiter.server_time(self._caller.host)
-            renewable = auth.rejected(signed, response.status, body.codes, now)
-            sent_back = renewable and not self._rejected
-            self._rejected = self._rejected or renewable
-        if sent_back:
-            response.release()
-            self._rewind(answers.as_error(response, body))
-        return sent_back
-
-    async def _raise_if_retired(self, response: aiohttp.ClientResponse) -> None:
-        endpoint = self._caller.api.endpoint(self._method, self._url)
-        if endpoint is None or endpoint.farewell is None or not self._caller.is_own(response.url):
-            return
-        body = await answers.read_error(response)
-        if endpoint.retired or response.status == 410 or _GONE.issuperset(body.codes):
-            raise EndpointRetiredError(endpoint.farewell, **answers.evidence(response, body))
-
     # Finishing ---------------------------------------------------------------------------------
 
     async def raise_for_status(self, response: aiohttp.ClientResponse) -> None:
@@ -443,11 +315,6 @@ class Call:
             if answers.is_delimited(response) or self._method not in self._caller.api.idempotent:
                 raise error from problem
             raise Failure("a body that broke off", error=error) from problem
-
-    def _retry_after(self, headers: Mapping[str, str] | None) -> float | None:
-        if not headers or hdrs.RETRY_AFTER not in headers:
-            return None
-        return self._caller.api.dialect.read(headers).retry_after
 
 
 async def _finished(call: Call, response: aiohttp.ClientResponse, finish: Finish[T]) -> T:

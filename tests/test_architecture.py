@@ -31,6 +31,7 @@ FLOORS = [
     "coalesce",
     "middleware",
     "pool",
+    "judge",
     "calls",
     "session",
     "help",
