@@ -531,7 +531,9 @@ def test_an_address_that_is_none_is_refused(url):
 def test_no_text_at_all_is_our_own_unless_it_leads_to_us(text):
     for url in (text, f"https://{text}", f"https://api.x.com{text}", f"https://{text}api.x.com"):
         if X.is_own(url):
-            assert URL(url).raw_host.rstrip(".") in {"api.x.com", "api.twitter.com"}
+            sub, _, domain = URL(url).raw_host.rstrip(".").partition(".")
+            assert sub in {"api", "upload"}
+            assert domain in {"x.com", "twitter.com"}
             assert URL(url).scheme == "https"
             assert URL(url).raw_user is None
 
