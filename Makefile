@@ -7,11 +7,12 @@ PIP := python -m pip install --quiet --disable-pip-version-check
 # What `make test-pythons` looks for, besides PYTHON.
 OTHERS ?= python3.12 python3.13 python3.14
 
-.PHONY: help demo test test-lowest test-pythons check format clean
+.PHONY: help demo test chaos test-lowest test-pythons check format clean
 
 help:
 	@echo "make demo          run the main job on the embedded emulator"
 	@echo "make test          run the test suite"
+	@echo "make chaos         play 10 000 schedules of calls and faults"
 	@echo "make check         format, lint and types"
 	@echo "make format        mend what can be mended by itself"
 	@echo "make test-lowest   run the tests on the lowest declared versions"
@@ -28,6 +29,11 @@ demo: $(VENV)/.ready
 # On all cores, with asyncio's debug mode.
 test: $(VENV)/.ready
 	PYTHONDEVMODE=1 $(BIN)/python -m pytest --numprocesses auto
+
+# `SCHEDULES=500 make chaos` for fewer; what fails names the seed that repeats it.
+SCHEDULES ?= 10000
+chaos: $(VENV)/.ready
+	$(BIN)/python -m tests.chaos --schedules $(SCHEDULES) --processes 2
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

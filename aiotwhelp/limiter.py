@@ -574,7 +574,7 @@ class Limiter:
                 self._timers_made += 1
                 entry = (answer.at, waiter.ticket, self._timers_made, line)
                 heapq.heappush(self._timers, entry)
-                self._arm(now)
+            self._arm(now)
         if answer.at < INF:
             self._check_deadlines(line, answer)
 
@@ -612,7 +612,9 @@ class Limiter:
             if not self._grant_head(line):
                 if line.parked is not None and line.parked.gate is gate:
                     return
-            elif (waiter := line.head()) is not None:
+            elif (waiter := line.head()) is None:
+                self._unpark(line)
+            else:
                 # Its next caller may have to let another line's go first.
                 self._queue_at(gate, line, waiter)
         self._soon(self._wake, gate)

@@ -243,9 +243,9 @@ async def crowd(
 
 
 def at_rest(limiter: Limiter) -> bool:
-    """Whether nothing is left behind: no waiter, no call in flight."""
+    """Whether nothing is left behind: no waiter, no call in flight, no timer."""
     stats = limiter.stats()
-    return stats.waiting == 0 and stats.in_flight == 0
+    return stats.waiting == 0 and stats.in_flight == 0 and limiter._timer is None
 
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:

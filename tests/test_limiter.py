@@ -190,6 +190,40 @@ async def test_invariant_i3_behind_a_shared_window_someone_always_has_the_timer(
 
 
 @in_virtual_time
+async def test_invariant_i8_no_timer_stays_for_a_line_that_waits_for_room_instead():
+    limiter, room = Limiter(), Room(1)
+    await opened(limiter, 0)
+    held = await limiter.acquire(OTHER, room=room)
+    (patient,) = await waiting(limiter, 1)
+    assert timers(limiter) == 1
+    (urgent,) = await waiting(limiter, 1, room=room, priority=Priority.INTERACTIVE)
+    patient.cancel()
+    urgent.cancel()
+    await settle()
+    assert timers(limiter) == 0
+    held.unsent()
+
+
+@in_virtual_time
+async def test_invariant_i8_no_timer_stays_for_a_line_whose_last_caller_went():
+    limiter = Limiter()
+    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
+    soon = str(int(wall_time() + 50))
+    day = {"x_app_limit_24hour_remaining": "0", "x_app_limit_24hour_reset": soon}
+    for user in users:
+        await opened(limiter, 15, user, **day)
+    (first,), (second,) = [await waiting(limiter, 1, user) for user in users]
+    permit = await first
+    assert timers(limiter) == 1, "a probe that is silent is followed by another"
+    day["x_app_limit_24hour_remaining"] = "10"
+    day["x_app_limit_24hour_reset"] = str(int(wall_time() + 80_000))
+    permit.observed(headers(15, **day))
+    assert second.done() or await second
+    assert timers(limiter) == 0
+    second.result().unsent()
+
+
+@in_virtual_time
 async def test_two_thousand_users_with_a_cold_app_window_do_not_all_run_into_it():
     server_left, refused = 100, 0
     limiter, room = Limiter(), Room(20)

@@ -1,0 +1,255 @@
+"""What happens in one schedule: composed from its seed, and from nothing else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+
+#: Faults that change what callers can count on; see `Plan.most_refused`.
+LIES = frozenset({"adversarial", "foreign", "hidden", "shrinking"})
+LOSSES = frozenset(
+    {"drops", "missing", "garbled", "bursts", "cancels", "timeouts", "truncated", "outages"}
+)
+
+
+@dataclass
+class Plan:
+    """One schedule. Times are in seconds, chances from 0 to 1; kinds names the faults in it."""
+
+    seed: int
+    kinds: tuple[str, ...] = ()
+    # The API.
+    limit: int = 15
+    length: float = 5.0
+    app_limit: int = 0
+    users: int = 1
+    routes: int = 1
+    # The callers.
+    calls: int = 110
+    spread: float = 0.0
+    # The way there and back.
+    latency: tuple[float, float] = (0.01, 0.08)
+    drop_before: float = 0.0
+    drop_after: float = 0.0
+    truncated: float = 0.0
+    slow: float = 0.0
+    timeout: float | None = None
+    outages: list[tuple[float, float]] = field(default_factory=list)
+    bursts: list[tuple[float, float]] = field(default_factory=list)
+    burst_counts: bool = False
+    burst_status: int = 503
+    # Headers.
+    missing: float = 0.0
+    garbled: float = 0.0
+    adversarial: float = 0.0
+    backends: tuple[float, ...] = (0.0,)
+    # Its clock and windows.
+    skew: float = 0.0
+    drift: float = 0.0
+    steps: list[tuple[float, float]] = field(default_factory=list)
+    late: float = 0.0
+    early: float = 0.0
+    shrink_at: float | None = None
+    hidden_gap: float = 0.0
+    foreign: float = 0.0
+    # What callers do.
+    cancelled: float = 0.0
+    impatient: float = 0.0
+    redirected: float = 0.0
+    away: float = 0.0
+    coalesced: float = 0.0
+    written: float = 0.0
+    priorities: bool = False
+    close_at: float | None = None
+
+    def __str__(self) -> str:
+        plain = Plan(self.seed)
+        changed = [
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in fields(self)
+            if each.name not in ("seed", "kinds")
+            and getattr(self, each.name) != getattr(plain, each.name)
+        ]
+        return f"seed {self.seed}: {', '.join(self.kinds)} ({', '.join(changed)})"
+
+    def has(self, *kinds: str) -> bool:
+        return not set(kinds).isdisjoint(self.kinds)
+
+    @property
+    def most_refused(self) -> int | None:
+        """Refusals of one window that callers may see; None where no header could have told."""
+        if self.has(*LIES):
+            return None
+        # A lost or unreadable answer leaves one call unknown, and a probe finds out.
+        most = int(self.has(*LOSSES))
+        # A late rollover is found by a probe, and one more 1, 2, 4 s after it.
+        most += {0.0: 0, 0.7: 1, 2.5: 2}[self.late]
+        # A clock that is set back, or slows down, is a late rollover of that size.
+        most += 2 * self.has("steps") + self.has("drift")
+        return most
+
+    @property
+    def everyone_is_served(self) -> bool:
+        if self.has("adversarial", "bursts", "outages", "impatient", "closing", "timeouts"):
+            return False
+        # A write that may have been done is not repeated.
+        return not (self.written and self.has(*LOSSES))
+
+
+def compose(seed: int) -> Plan:
+    """Compose a schedule of at least three kinds of fault."""
+    dice = random.Random(seed)
+    plan = Plan(
+        seed,
+        limit=dice.choice([3, 5, 8, 15, 40]),
+        length=dice.choice([5.0, 15.0, 900.0]),
+        users=dice.choice([1, 1, 1, 2, 3]),
+        routes=dice.choice([1, 1, 2]),
+        calls=dice.randint(100, 130),
+        spread=dice.choice([0.0, 0.0, 3.0, 20.0]),
+    )
+    names = dice.sample(list(KINDS), dice.choice([3, 3, 4, 5, 6]))
+    plan.kinds = tuple(sorted(names))
+    for name in plan.kinds:
+        KINDS[name](plan, dice)
+    return plan
+
+
+def _jitter(plan: Plan, dice: random.Random) -> None:
+    plan.latency = dice.choice([(0.0, 0.0), (0.001, 0.5), (0.3, 0.32), (0.0, 2.0)])
+
+
+def _drops(plan: Plan, dice: random.Random) -> None:
+    plan.drop_before = dice.choice([0.0, 0.03])
+    plan.drop_after = dice.choice([0.02, 0.05])
+
+
+def _truncated(plan: Plan, dice: random.Random) -> None:
+    plan.truncated = dice.choice([0.03, 0.1])
+
+
+def _timeouts(plan: Plan, dice: random.Random) -> None:
+    plan.slow, plan.timeout = 0.05, 6.0
+
+
+def _outages(plan: Plan, dice: random.Random) -> None:
+    plan.outages = _times(plan, dice)
+
+
+def _bursts(plan: Plan, dice: random.Random) -> None:
+    plan.bursts = _times(plan, dice)
+    plan.burst_counts = dice.random() < 0.5
+    plan.burst_status = dice.choice([500, 502, 503])
+
+
+def _missing(plan: Plan, dice: random.Random) -> None:
+    plan.missing = dice.choice([0.05, 0.1])
+
+
+def _garbled(plan: Plan, dice: random.Random) -> None:
+    plan.garbled = dice.choice([0.03, 0.1])
+
+
+def _adversarial(plan: Plan, dice: random.Random) -> None:
+    plan.adversarial = dice.choice([0.02, 0.2])
+
+
+def _backends(plan: Plan, dice: random.Random) -> None:
+    plan.backends = (0.0, dice.choice([1.0, 2.0, 3.0]))
+
+
+def _skew(plan: Plan, dice: random.Random) -> None:
+    plan.skew = dice.choice([-4000.0, -300.0, -3.0, 3.0, 300.0, 1e6])
+
+
+def _drift(plan: Plan, dice: random.Random) -> None:
+    plan.drift = dice.choice([-1e-3, -1e-4, 1e-4, 1e-3])
+
+
+def _steps(plan: Plan, dice: random.Random) -> None:
+    when = sorted(dice.uniform(0, 4 * plan.length) for _ in range(dice.randint(1, 3)))
+    plan.steps = [(at, dice.choice([-2.0, -1.0, 1.0, 3.0, 60.0])) for at in when]
+
+
+def _late(plan: Plan, dice: random.Random) -> None:
+    plan.late = dice.choice([0.7, 2.5])
+
+
+def _early(plan: Plan, dice: random.Random) -> None:
+    plan.early = dice.choice([0.3, 1.0, 2.0])
+
+
+def _shrinking(plan: Plan, dice: random.Random) -> None:
+    plan.shrink_at = dice.uniform(0, 2 * plan.length)
+
+
+def _hidden(plan: Plan, dice: random.Random) -> None:
+    plan.hidden_gap = dice.choice([0.1, 0.5, 1.0])
+    plan.limit *= 10
+
+
+def _foreign(plan: Plan, dice: random.Random) -> None:
+    plan.foreign = dice.choice([0.1, 0.2, 0.5])
+
+
+def _app(plan: Plan, dice: random.Random) -> None:
+    plan.app_limit = dice.choice([10, 30, 200])
+    plan.users = 3
+
+
+def _cancels(plan: Plan, dice: random.Random) -> None:
+    plan.cancelled = dice.choice([0.1, 0.33])
+
+
+def _impatient(plan: Plan, dice: random.Random) -> None:
+    plan.impatient = dice.choice([0.1, 0.5])
+
+
+def _redirects(plan: Plan, dice: random.Random) -> None:
+    plan.redirected, plan.away = 0.1, 0.05
+
+
+def _mixed(plan: Plan, dice: random.Random) -> None:
+    plan.priorities, plan.written, plan.coalesced = True, 0.1, 0.2
+
+
+def _closing(plan: Plan, dice: random.Random) -> None:
+    plan.close_at = dice.uniform(0, 3 * plan.length)
+
+
+def _times(plan: Plan, dice: random.Random) -> list[tuple[float, float]]:
+    first = dice.uniform(0, 2 * plan.length)
+    second = first + plan.length + dice.uniform(0, plan.length)
+    return [(first, first + dice.uniform(0.1, 3)), (second, second + dice.uniform(0.1, 1))]
+
+
+KINDS: dict[str, Callable[[Plan, random.Random], None]] = {
+    function.__name__.removeprefix("_"): function
+    for function in (
+        _jitter,
+        _drops,
+        _truncated,
+        _timeouts,
+        _outages,
+        _bursts,
+        _missing,
+        _garbled,
+        _adversarial,
+        _backends,
+        _skew,
+        _drift,
+        _steps,
+        _late,
+        _early,
+        _shrinking,
+        _hidden,
+        _foreign,
+        _app,
+        _cancels,
+        _impatient,
+        _redirects,
+        _mixed,
+        _closing,
+    )
+}
