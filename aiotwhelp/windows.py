@@ -48,6 +48,9 @@ _MOST_DEBTS = 256
 #: Others may use a quota, too: at most so many of their calls for each of ours are reckoned with.
 _MOST_FOREIGN = 4.0
 
+#: What is presumed of a quota that is new to us: that others take a fifth of it.
+_PRESUMED_FOREIGN = 0.25
+
 #: The quickest of so many round trips tells how quick one can be.
 _ENOUGH_ANSWERS = 4
 
@@ -221,14 +224,17 @@ class Foreign:
         "_next_mark",
         "_others",
         "_own",
+        "_presumed",
         "_quickest",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, presumed: float = _PRESUMED_FOREIGN) -> None:
         #: Calls of others, and of ours, in this window; and their ratio in those before.
         self._others = 0
         self._own = 0
         self._before = 0.0
+        #: What that ratio is taken for until a whole window has told.
+        self._presumed = presumed
         #: The lowest remaining that calls of ours explain.
         self._explained = 0
         self._quickest = INF
@@ -239,12 +245,16 @@ class Foreign:
 
     @property
     def is_seen(self) -> bool:
-        """Whether there are others at all."""
+        """Whether any were seen."""
         return self._others > 0 or self._before > 0
 
     @property
     def rate(self) -> float:
         """Calls of others for each of ours."""
+        return max(self._seen, self._presumed)
+
+    @property
+    def _seen(self) -> float:
         return min(_MOST_FOREIGN, max(self._others / max(1, self._own), self._before))
 
     @property
@@ -257,9 +267,11 @@ class Foreign:
 
     def begin(self, explained: int) -> None:
         """Begin a window; what was learned in the last one halves."""
+        if self._answers:
+            self._presumed = 0.0
         if self._own:
             self._before /= 2
-            self._before = self.rate
+            self._before = self._seen
         self._others = self._own = 0
         self._explained = explained
         self._marks.clear()
@@ -395,7 +407,7 @@ class Window:
     def _spared(self, reserve: float) -> float:
         """Tokens that a call must leave: for interactive ones, and for other consumers."""
         spared: float = self._kept(reserve) if reserve else 0
-        if self.in_flight and self.foreign.is_seen:
+        if self.in_flight and self.foreign.rate:
             spared += self.foreign.margin(self.in_flight)
         return spared
 

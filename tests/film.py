@@ -9,7 +9,7 @@ from typing import Any
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import DAY_OF_APP, FIFTEEN_MINUTES, Reading, WindowKind, WindowReading
 from aiotwhelp.quota import Bucket, Granted, NotUntil
-from aiotwhelp.windows import Numbering, Window
+from aiotwhelp.windows import Foreign, Numbering, Window
 
 #: The server's clock shows this at the instant 0 of a film.
 EPOCH = 1_700_000_000.0
@@ -74,9 +74,15 @@ Row = tuple[float, Any, Any]
 
 
 class Film:
-    """Plays rows on buckets that share a clock and windows."""
+    """Plays rows on buckets that share a clock and windows.
 
-    def __init__(self, *, clock: ServerClock | None = None, random: float = 0.0) -> None:
+    Their quotas are known to be used by nobody else, unless others are ``presumed``.
+    """
+
+    def __init__(
+        self, *, clock: ServerClock | None = None, random: float = 0.0, presumed: float = 0.0
+    ) -> None:
+        self.presumed = presumed
         self.numbering = Numbering()
         self.clock = clock or ServerClock()
         if clock is None:
@@ -94,6 +100,7 @@ class Film:
             window = self.windows.get((owner, kind.name))
             if window is None:
                 window = Window(kind, self.clock, self.numbering, (owner, kind.name))
+                window.foreign = Foreign(self.presumed)
                 self.windows[owner, kind.name] = window
                 if kind.scope == "app":
                     self.shared.append(window)
@@ -170,9 +177,16 @@ def assert_outcome(outcome: Granted | NotUntil | None, expected: Any, where: str
         assert abs(outcome.at - expected.at) < 0.05, (where, outcome.at)
 
 
-def opened(remaining: int = 15, *, limit: int = 15, reset: float = 900.0, now: float = 0.0) -> Film:
+def opened(
+    remaining: int = 15,
+    *,
+    limit: int = 15,
+    reset: float = 900.0,
+    now: float = 0.0,
+    presumed: float = 0.0,
+) -> Film:
     """Return a film whose window was opened by a probe, and whose slow start is over."""
-    film = Film()
+    film = Film(presumed=presumed)
     film.step(now, Ask("probe"))
     film.step(now, Answer("probe", remaining, limit, reset))
     film.bucket.answered = 1000

@@ -18,6 +18,7 @@ from typing import Any, ParamSpec
 
 from aiotwhelp.limiter import Limiter, Permit, Priority, QuotaKey
 from aiotwhelp.testing import VirtualTimeLoop, run
+from aiotwhelp.windows import Foreign
 
 P = ParamSpec("P")
 
@@ -300,10 +301,13 @@ def headers(
 async def opened(
     limiter: Limiter, remaining: int, key: Any = KEY, reset_in: float = 60.0, **more: str
 ) -> None:
-    """Let a first call's answer open the window of a key."""
+    """Let a first call's answer open the windows of a key, and let it be known as one of ours."""
     permit = await limiter.acquire(key)
     permit.observed(headers(remaining, reset_in, **more))
-    limiter._lines[key].bucket.answered = 10**9
+    bucket = limiter._lines[key].bucket
+    bucket.answered = 10**9
+    for window in bucket.windows:
+        window.foreign = Foreign(presumed=0.0)
 
 
 async def settle() -> None:

@@ -863,9 +863,9 @@ def longest_callback(loop: asyncio.AbstractEventLoop) -> list[float]:
             return original(callback, *args, context=context)
 
         def timed() -> None:
-            began = time.perf_counter()
+            began = time.thread_time()
             callback(*args)
-            spent.append(time.perf_counter() - began)
+            spent.append(time.thread_time() - began)
 
         return original(timed, context=context)
 
@@ -930,7 +930,7 @@ async def test_case_52_failing_twenty_thousand_deadlines_goes_in_slices():
             assert left - len(line) <= 256
     finally:
         gc.enable()
-    # Measured: 3 ms. The bound leaves room for a machine that is busy with something else.
+    # Of CPU, whatever else the machine is busy with. Measured: 3 ms.
     assert sorted(spent)[len(spent) * 99 // 100] < 0.020
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(result) for result in results} == {QuotaTimeoutError}

@@ -728,6 +728,20 @@ def test_a_call_that_never_left_gives_a_rates_token_back_but_never_an_old_one():
     film.play([(20, Ask("c"), GO), (20.5, Unsent("b"), None), (20.5, Ask(), Until(21.0))])
 
 
+def test_case_11_a_quota_that_is_new_is_spent_to_the_end_with_ever_fewer_calls_in_flight():
+    film = opened(20, limit=21, presumed=0.25)
+    batches = []
+    for now in range(1, 12):
+        taken = film.take_all(now)
+        batches.append(len(taken))
+        for granted in taken:
+            left = 20 - sum(batches)
+            granted.bucket.observed(granted, now + 0.5, Reading((reading(left, 900.0, 21),)))
+        if not left:
+            break
+    assert batches == [13, 4, 1, 1, 1], "as if others took one for every four of ours"
+
+
 def test_a_coarse_rate_never_catches_up_after_a_late_timer():
     film = rated(Rate(1, per=1))
     film.play([(10, Ask(), GO), (11.4, Ask(), GO), (12.3, Ask(), Until(12.4))])

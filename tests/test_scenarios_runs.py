@@ -157,8 +157,9 @@ def test_case_11_another_consumer_costs_few_refusals_and_no_time(latency: tuple[
         assert outcome.makespan <= 1.02 * 900 * (len(outcome.server.history) - 1)
         assert all(window.used == 50 for window in outcome.server.history[:-1])
         refused.append(outcome.refused)
-    assert statistics.mean(refused) <= 4
-    assert max(refused) <= 10
+    # One call in flight at a time costs 4, and takes a hundred times as long.
+    assert statistics.mean(refused) <= 2.5
+    assert max(refused) <= 7
 
 
 def test_a_server_that_is_shared_no_longer_is_used_at_full_speed_again():

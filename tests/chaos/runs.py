@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, islice
 
+import pytest
+
 from tests.chaos.play import Outcome, play
+from tests.sabotages import Sabotage
 
 #: Schedules that a process plays between two reports.
 BATCH = 50
@@ -84,3 +87,15 @@ def reports(first: int, schedules: int | None, processes: int) -> Iterator[Repor
         while running:
             yield running.pop(0).get()
             running += [pool.apply_async(batch, (some,)) for some in islice(batches, 1)]
+
+
+def catches(sabotage: Sabotage, most: int = 500) -> tuple[int, str] | None:
+    """Return how many schedules it took to notice a broken rule, and what was noticed."""
+    with pytest.MonkeyPatch.context() as patch:
+        sabotage(patch)
+        for seed in range(most):
+            try:
+                play(seed)
+            except Exception as error:  # noqa: BLE001 - however it fails, it fails
+                return seed + 1, f"{type(error).__name__}: {error}".partition("\n")[0]
+    return None

@@ -1,0 +1,247 @@
+"""Broken variants of the rule and of the waiting, each a mistake that somebody would make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from aiotwhelp import windows
+from aiotwhelp.clock import ServerClock
+from aiotwhelp.limiter import Limiter
+from aiotwhelp.queues import Queue
+from aiotwhelp.quota import Bucket, Pace
+from aiotwhelp.windows import INF, Debts, Foreign, Probing, RateWindow, Window
+
+Patch = pytest.MonkeyPatch
+Sabotage = Callable[[Patch], None]
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """Do nothing: what many mistakes come down to."""
+
+
+def overwrite_the_floor(patch: Patch) -> None:
+    patch.setattr(Window, "_retire", lambda window, _: window.observations.clear())
+
+
+def forget_in_flight(patch: Patch) -> None:
+    take = Window.take
+
+    def taken(window: Window, now: float, cost: int, since: float, even: bool) -> Any:
+        probe = take(window, now, cost, since, even)
+        window.in_flight = 0
+        return probe
+
+    patch.setattr(Window, "take", taken)
+    patch.setattr(Window, "give_back", nothing)
+
+
+def forget_lost_calls(patch: Patch) -> None:
+    patch.setattr(Debts, "add_ghost", nothing)
+
+
+def ignore_the_span(patch: Patch) -> None:
+    add = Debts.add_ghost
+    patch.setattr(Debts, "add_ghost", lambda debts, _, number, cost: add(debts, -INF, number, cost))
+
+
+def ignore_unread_answers(patch: Patch) -> None:
+    patch.setattr(Debts, "add_unread", nothing)
+
+
+def ignore_cost_in_debts(patch: Patch) -> None:
+    add = Debts.add_ghost
+    patch.setattr(Debts, "add_ghost", lambda debts, after, number, _: add(debts, after, number, 1))
+
+
+def let_the_next_window_clear_debts(patch: Patch) -> None:
+    opens = Window._open
+
+    def opened(window: Window, now: float, remaining: int, reset: float | None) -> None:
+        window.debts = Debts()
+        opens(window, now, remaining, reset)
+
+    patch.setattr(Window, "_open", opened)
+
+
+def open_on_a_probe_without_headers(patch: Patch) -> None:
+    unread = Window.unread
+
+    def opened(window: Window, granted: Any, number: int, now: float, *, failed: bool) -> None:
+        unread(window, granted, number, now, failed=failed)
+        window._open(now, window.limit or 15, None)
+
+    patch.setattr(Window, "unread", opened)
+
+
+def broadcast_at_the_reset(patch: Patch) -> None:
+    patch.setattr(Probing, "opens", lambda *_: -INF)
+
+
+def never_send_a_second_probe(patch: Patch) -> None:
+    patch.setattr(Probing, "opens", lambda probing, *_: INF if probing.out else probing.hold)
+
+
+def no_probe_back_off(patch: Patch) -> None:
+    patch.setattr(Probing, "missed", nothing)
+
+
+def no_back_off_of_refused_probes(patch: Patch) -> None:
+    patch.setattr(Probing, "refused", nothing)
+
+
+def no_slow_start(patch: Patch) -> None:
+    join = Bucket._join_shown
+
+    def joined(bucket: Bucket, shown: Any) -> None:
+        join(bucket, shown)
+        bucket.answered = 10**9
+
+    patch.setattr(Bucket, "_join_shown", joined)
+
+
+def no_tolerance_of_resets(patch: Patch) -> None:
+    patch.setattr(Window, "_is_same", lambda window, reset: reset == window.reset)
+
+
+def believe_answers_of_the_old_window(patch: Patch) -> None:
+    patch.setattr(Window, "_is_earlier", lambda *_: False)
+
+
+def reset_at_the_early_edge(patch: Patch) -> None:
+    patch.setattr(ServerClock, "local", ServerClock.soonest)
+
+
+def never_learn_lateness(patch: Patch) -> None:
+    patch.setattr(Window, "_learn_lateness", nothing)
+
+
+def never_forget_lateness(patch: Patch) -> None:
+    learn = Window._learn_lateness
+
+    def learned(window: Window, sent: float) -> None:
+        late = window.late
+        learn(window, sent)
+        window.late = max(late, window.late)
+
+    patch.setattr(Window, "_learn_lateness", learned)
+
+
+def never_slow_down(patch: Patch) -> None:
+    patch.setattr(Pace, "refused", lambda *_: False)
+
+
+def slow_down_for_every_refusal(patch: Patch) -> None:
+    refused = Pace.refused
+
+    def grown(pace: Pace, granted: Any, now: float) -> bool:
+        granted.growths = pace.growths
+        return refused(pace, granted, now)
+
+    patch.setattr(Pace, "refused", grown)
+
+
+def ignore_retry_after(patch: Patch) -> None:
+    patch.setattr(Window, "keep_shut", nothing)
+
+
+def back_off_without_a_cap(patch: Patch) -> None:
+    patch.setattr(windows, "LONGEST_BACKOFF", INF)
+
+
+def spend_one_window_while_another_blocks(patch: Patch) -> None:
+    opens = Window.opens
+
+    def opened(window: Window, *asked: Any) -> float:
+        return opens(window, *asked) if window.kind.scope == "identity" else -INF
+
+    patch.setattr(Window, "opens", opened)
+
+
+def let_every_user_find_out(patch: Patch) -> None:
+    patch.setattr(Bucket, "presume", nothing)
+
+
+def forget_what_was_sent_before_the_window(patch: Patch) -> None:
+    patch.setattr(Debts, "absorb", nothing)
+
+
+def presume_to_be_alone(patch: Patch) -> None:
+    init = Foreign.__init__
+    patch.setattr(Foreign, "__init__", lambda foreign, presumed=0.0: init(foreign, 0.0))
+
+
+def take_no_notice_of_other_consumers(patch: Patch) -> None:
+    patch.setattr(Foreign, "observe", nothing)
+
+
+def ignore_the_reserve(patch: Patch) -> None:
+    patch.setattr(Window, "_kept", lambda *_: 0)
+
+
+def let_priming_raise_the_floor(patch: Patch) -> None:
+    prime = Window.prime
+
+    def primed(window: Window, reading: Any) -> None:
+        window.observations.clear()
+        prime(window, reading)
+
+    patch.setattr(Window, "prime", primed)
+
+
+def forget_calls_answered_by_a_cache(patch: Patch) -> None:
+    patch.setattr(Bucket, "_answered_by_cache", nothing)
+
+
+def give_old_rate_tokens_back(patch: Patch) -> None:
+    def returned(rate: RateWindow, cost: int, _: float, __: float) -> None:
+        rate.slot -= cost * rate.rate.gap
+
+    patch.setattr(RateWindow, "returned", returned)
+
+
+def let_newcomers_overtake(patch: Patch) -> None:
+    patch.setattr(Queue, "add", lambda queue, waiter: queue._back.appendleft(waiter))
+
+
+def let_other_lines_overtake(patch: Patch) -> None:
+    patch.setattr(Limiter, "_others_wait", lambda *_: False)
+    patch.setattr(
+        Limiter,
+        "_ask",
+        lambda limiter, line, waiter, now: line.bucket.ask(now, waiter.cost, room=waiter.room),
+    )
+
+
+def send_retried_callers_to_the_back(patch: Patch) -> None:
+    patch.setattr(Queue, "add", lambda queue, waiter: queue._back.append(waiter))
+
+
+def grant_to_the_cancelled(patch: Patch) -> None:
+    patch.setattr(Queue, "head", lambda queue: queue._back[0] if queue._back else None)
+
+
+def lose_the_token_of_a_cancelled_caller(patch: Patch) -> None:
+    patch.setattr(Limiter, "_cancelled", nothing)
+
+
+def never_arm_the_timer(patch: Patch) -> None:
+    patch.setattr(Limiter, "_arm", nothing)
+
+
+def wake_nobody_else(patch: Patch) -> None:
+    patch.setattr(Limiter, "_wake", nothing)
+
+
+def never_look_again_at_deadlines(patch: Patch) -> None:
+    patch.setattr(Limiter, "_check_deadlines", nothing)
+
+
+def never_forget_a_quota(patch: Patch) -> None:
+    patch.setattr(Limiter, "_forget_some", nothing)
+
+
+def close_in_one_go(patch: Patch) -> None:
+    patch.setattr("aiotwhelp.limiter._SLICE", 10**9)
