@@ -274,7 +274,7 @@ class Bucket:
         self._time(now - granted.sent)
         refused = status in (429, 420)
         number = self.numbering.next()
-        if reading.cached:
+        if reading.cached and not refused:
             self._answered_by_cache(granted, number, now)
             return
         shown = reading.windows

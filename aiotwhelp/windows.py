@@ -427,9 +427,9 @@ class Window:
 
     def _opens_when_spent(self, now: float, cost: int, left: int) -> float:
         """At the reset; or if only calls without an answer block, one goes to see before."""
-        if left >= cost or self.in_flight:
+        if self.in_flight or (left >= cost and self.reset is not None):
             return self.ends
-        if left + self.debts.ghosts >= cost:
+        if left < cost <= left + self.debts.ghosts:
             probe = max(self.debts.newest_ghost, self.probing.opens(now, self.round_trip))
             return min(self.ends, probe)
         if self.reset is None:

@@ -226,6 +226,11 @@ def test_case_13_an_answer_from_a_cache_is_not_observed():
     film.play([(3, Ask("b"), GO), (4, Answer("b", 9), 9)])
 
 
+def test_case_13_a_refusal_from_a_cache_ends_the_probing_for_a_while():
+    film = opened(0, reset=60.0).play([(60, Ask("a"), GO)])
+    film.play([(60.1, Answer("a", status=429, cached=True), None), (60.1, Ask(), Until(61.1))])
+
+
 def test_case_13_a_cached_first_answer_does_not_count_as_one_without_headers():
     film = Film().play([(0, Ask("a"), GO), (1, Answer("a", cached=True), None)])
     assert film.bucket.blank == 0
@@ -571,6 +576,11 @@ def test_a_reserve_is_left_for_interactive_calls_and_not_applied_to_probes():
     film = opened(0, limit=1, reset=60.0)
     film.play([(60, Ask("probe", reserve=0.9), GO)])
     film.play([(60.1, Answer("probe", 1, 1, reset=120.0), None), (60.2, Ask(reserve=0.9), GO)])
+
+
+def test_what_is_kept_by_a_reserve_blocks_nobody_for_long_where_no_reset_is_told():
+    film = Film().play([(0, Ask("a"), GO), (0, Answer("a", 2, reset=None), 2)])
+    film.play([(0, Ask(reserve=0.2), Until(1.0)), (1.0, Ask("probe", reserve=0.2), GO)])
 
 
 def test_room_bounds_the_calls_in_flight():

@@ -6,10 +6,23 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
-#: Faults that change what callers can count on; see `Plan.most_refused`.
-LIES = frozenset({"adversarial", "foreign", "hidden", "shrinking"})
+#: Faults after which no header could have told a caller what is left.
+LIES = frozenset({"adversarial", "foreign", "shrinking"})
+
+#: Faults of which an answer that is not there or cannot be read is the consequence.
 LOSSES = frozenset(
-    {"drops", "missing", "garbled", "bursts", "cancels", "timeouts", "truncated", "outages"}
+    {
+        "bursts",
+        "cached",
+        "cancels",
+        "drops",
+        "garbled",
+        "missing",
+        "outages",
+        "silence",
+        "timeouts",
+        "truncated",
+    }
 )
 
 
@@ -39,16 +52,21 @@ class Plan:
     bursts: list[tuple[float, float]] = field(default_factory=list)
     burst_counts: bool = False
     burst_status: int = 503
+    silence: tuple[float, float] | None = None
     # Headers.
     missing: float = 0.0
     garbled: float = 0.0
     adversarial: float = 0.0
+    cached: float = 0.0
+    retry_after: float = 0.0
+    no_reset: bool = False
     backends: tuple[float, ...] = (0.0,)
     # Its clock and windows.
     skew: float = 0.0
     drift: float = 0.0
     steps: list[tuple[float, float]] = field(default_factory=list)
     late: float = 0.0
+    late_until: float = float("inf")
     early: float = 0.0
     shrink_at: float | None = None
     hidden_gap: float = 0.0
@@ -60,8 +78,15 @@ class Plan:
     away: float = 0.0
     coalesced: float = 0.0
     written: float = 0.0
+    costly: float = 0.0
     priorities: bool = False
+    primed: bool = False
+    horde: int = 0
     close_at: float | None = None
+    # The limiter.
+    reserve: float = 0.0
+    rate: float = 0.0
+    max_quotas: int = 0
 
     def __str__(self) -> str:
         plain = Plan(self.seed)
@@ -77,9 +102,27 @@ class Plan:
         return not set(kinds).isdisjoint(self.kinds)
 
     @property
+    def lies(self) -> bool:
+        return self.has(*LIES)
+
+    @property
+    def has_one_clock(self) -> bool:
+        """Whether the server's Date and its windows follow one steady clock."""
+        return not self.has("adversarial", "steps", "drift", "backends", "early")
+
+    @property
+    def has_only_a_hidden_limit(self) -> bool:
+        """Whether all refusals with calls left come from it."""
+        return self.has("hidden") and not (self.has("app", "costly", *LIES, *LOSSES))
+
+    def is_of(self, reset: float, ends: float) -> bool:
+        """Whether a reset is that of a window that ends then."""
+        return -0.5 < reset - ends < max(self.backends) + 0.5
+
+    @property
     def most_refused(self) -> int | None:
         """Refusals of one window that callers may see; None where no header could have told."""
-        if self.has(*LIES):
+        if self.has("hidden", "no_reset", *LIES):
             return None
         # A lost or unreadable answer leaves one call unknown, and a probe finds out.
         most = int(self.has(*LOSSES))
@@ -90,9 +133,30 @@ class Plan:
         return most
 
     @property
+    def most_foreign(self) -> int | None:
+        """Refusals in all that another consumer of the same quota may cost."""
+        if not self.has("foreign") or self.has("hidden", "no_reset", "adversarial", "shrinking"):
+            return None
+        return None
+
+    @property
+    def is_spent_to_the_end(self) -> bool:
+        """Whether every window but the last is: nothing but waiting callers, from the start."""
+        return (
+            set(self.kinds) <= {"app", "cancels", "drops", "skew", "late", "redirects", "truncated"}
+            and self.spread == 0
+            and self.length == 900
+            and self.users == 1
+        )
+
+    @property
     def everyone_is_served(self) -> bool:
-        if self.has("adversarial", "bursts", "outages", "impatient", "closing", "timeouts"):
+        if self.has(
+            "adversarial", "bursts", "outages", "impatient", "closing", "timeouts", "silence"
+        ):
             return False
+        if self.has("no_reset", "late_once"):
+            return False  # a caller may be refused more often than it puts up with
         # A write that may have been done is not repeated.
         return not (self.written and self.has(*LOSSES))
 
@@ -180,6 +244,11 @@ def _early(plan: Plan, dice: random.Random) -> None:
     plan.early = dice.choice([0.3, 1.0, 2.0])
 
 
+def _late_once(plan: Plan, dice: random.Random) -> None:
+    plan.late, plan.late_until = 2.5, 3 * plan.length
+    plan.limit = min(plan.limit, 5)
+
+
 def _shrinking(plan: Plan, dice: random.Random) -> None:
     plan.shrink_at = dice.uniform(0, 2 * plan.length)
 
@@ -189,13 +258,55 @@ def _hidden(plan: Plan, dice: random.Random) -> None:
     plan.limit *= 10
 
 
+def _silence(plan: Plan, dice: random.Random) -> None:
+    start = dice.uniform(0, 2 * plan.length)
+    plan.silence = (start, start + dice.uniform(20, 60))
+
+
+def _cached(plan: Plan, dice: random.Random) -> None:
+    plan.cached = dice.choice([0.05, 0.1])
+
+
+def _retry_after(plan: Plan, dice: random.Random) -> None:
+    plan.retry_after = dice.uniform(0.5, 5.0)
+
+
+def _no_reset(plan: Plan, dice: random.Random) -> None:
+    plan.no_reset = True
+
+
+def _primed(plan: Plan, dice: random.Random) -> None:
+    plan.primed = True
+
+
+def _costly(plan: Plan, dice: random.Random) -> None:
+    plan.costly = 0.3
+
+
+def _reserve(plan: Plan, dice: random.Random) -> None:
+    plan.reserve = dice.choice([0.2, 0.5])
+    plan.priorities = True
+
+
+def _rated(plan: Plan, dice: random.Random) -> None:
+    plan.rate = dice.choice([0.1, 0.5])
+
+
+def _crowd(plan: Plan, dice: random.Random) -> None:
+    plan.users, plan.max_quotas = 12, 4
+
+
+def _horde(plan: Plan, dice: random.Random) -> None:
+    plan.horde = 700
+
+
 def _foreign(plan: Plan, dice: random.Random) -> None:
     plan.foreign = dice.choice([0.1, 0.2, 0.5])
 
 
 def _app(plan: Plan, dice: random.Random) -> None:
     plan.app_limit = dice.choice([10, 30, 200])
-    plan.users = 3
+    plan.users = max(3, plan.users)
 
 
 def _cancels(plan: Plan, dice: random.Random) -> None:
@@ -241,9 +352,20 @@ KINDS: dict[str, Callable[[Plan, random.Random], None]] = {
         _drift,
         _steps,
         _late,
+        _late_once,
         _early,
         _shrinking,
         _hidden,
+        _silence,
+        _cached,
+        _retry_after,
+        _no_reset,
+        _primed,
+        _costly,
+        _reserve,
+        _rated,
+        _crowd,
+        _horde,
         _foreign,
         _app,
         _cancels,

@@ -11,12 +11,13 @@ from typing import Any
 
 import aiohttp
 
-from aiotwhelp import AiotwhelpError, Api, Priority, Session, testing
+from aiotwhelp import AiotwhelpError, Api, Priority, Rate, RateLimitError, Session, testing
 from aiotwhelp.auth import Auth
-from aiotwhelp.limiter import Limiter, Permit
-from aiotwhelp.queues import Line, Waiter
-from aiotwhelp.quota import Granted, NotUntil
-from tests.chaos.plan import Plan, compose
+from aiotwhelp.headers import FIFTEEN_MINUTES, WindowReading
+from aiotwhelp.limiter import Limiter
+from aiotwhelp.views import QuotaKey
+from tests.chaos.checks import CheckedLimiter
+from tests.chaos.plan import LIES, LOSSES, Plan, compose
 from tests.chaos.world import World
 
 #: Virtual seconds within which every schedule must have ended: some wait for days of an app.
@@ -43,64 +44,6 @@ class Named(Auth):
 
     def authorize(self, method: str, url: Any, **_: Any) -> str:
         return self.name
-
-
-class CheckedLimiter(Limiter):
-    """Checks the invariants of its state after each step."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.rings = 0
-
-    def try_acquire(self, key: Any, **options: Any) -> Permit | None:
-        permit = super().try_acquire(key, **options)
-        if permit is not None:
-            line = self._line(key)
-            ahead = line.queues[: options["priority"] + 1]
-            assert not any(queue.head() for queue in ahead), "I5: a newcomer overtook a waiter"
-        return permit
-
-    def _ask(self, line: Line, waiter: Waiter, now: float) -> Granted | NotUntil:
-        answer = super()._ask(line, waiter, now)
-        if isinstance(answer, NotUntil):
-            assert answer.at > now, "I7: a wait without a floor"
-        else:
-            queue = line.queues[waiter.priority]
-            first = min(each.ticket for each in queue.everyone() if not each.future.done())
-            assert waiter.ticket == first, "I5: out of order"
-        return answer
-
-    def _settled(self, line: Line, room: Any) -> None:
-        super()._settled(line, room)
-        self.check()
-
-    def _ring(self) -> None:
-        self.rings += 1
-        super()._ring()
-        self.check()
-
-    def check(self) -> None:
-        for line in self._lines.values():
-            bucket = line.bucket
-            assert bucket.calls >= 0, "I2"
-            assert bucket.in_flight >= 0, "I2"
-            for window in bucket.windows:
-                assert window.in_flight >= 0, "I2"
-                assert window.debts.unread >= 0, "I2"
-                assert window.debts.ghosts >= 0, "I2"
-                assert not window.is_confirmed or window.observations
-            if line.head() is not None and not line.pumping:
-                assert self.can_wake(line), f"I3: nobody will wake {line.key}"
-
-    def can_wake(self, line: Line) -> bool:
-        if self._is_closed or line.bucket.calls:
-            return True
-        if line.timer < float("inf"):
-            return self._timer is not None
-        parked = line.parked
-        return parked is not None and (
-            parked.gate.in_flight > 0 or parked.gate.blocked[0].line is not line
-        )
 
 
 @dataclass
@@ -130,7 +73,7 @@ def play(seed: int) -> Outcome:
 async def _play(plan: Plan) -> Outcome:
     outcome = Outcome(plan)
     async with World(plan) as world:
-        limiter = CheckedLimiter()
+        limiter = limiter_of(plan, world)
         timeout = aiohttp.ClientTimeout(total=plan.timeout)
         session = Session(
             Api("chaos", world.url),
@@ -156,12 +99,29 @@ async def _play(plan: Plan) -> Outcome:
     return outcome
 
 
+def limiter_of(plan: Plan, world: World) -> CheckedLimiter:
+    options: dict[str, Any] = {"reserve": plan.reserve}
+    if plan.rate:
+        options["rates"] = {"/1.1/route0.json": Rate(1, per=plan.rate)}
+    if plan.max_quotas:
+        options["max_quotas"] = plan.max_quotas
+    return CheckedLimiter(plan, world, **options)
+
+
 async def _storm(plan: Plan, world: World, session: Session, outcome: Outcome) -> None:
     dice = random.Random(plan.seed ^ 0xCA11)
-    sessions = [session]
-    sessions += [session.as_user(f"u:{n}", auth=Named(f"u:{n}")) for n in range(1, plan.users)]
+    users = [session.as_user(f"u:{n}", auth=Named(f"u:{n}")) for n in range(plan.users)]
+    limiter = session.limiter
+    assert isinstance(limiter, CheckedLimiter)
+    limiter.names = {f"u:{n}": f"u:{n}" for n in range(plan.users)}
+    if plan.primed:
+        _prime(plan, world, limiter)
+    keys = [user._settings.caller.key("GET", f"{world.url}/1.1/route0.json") for user in users]
+    horde = [
+        asyncio.ensure_future(_stand_in_line(limiter, keys[0], session)) for _ in range(plan.horde)
+    ]
     calls = [
-        asyncio.ensure_future(_caller(plan, dice, sessions[n % plan.users], n))
+        asyncio.ensure_future(_caller(plan, dice, users[n % plan.users], n))
         for n in range(plan.calls)
     ]
     for call in calls:
@@ -174,9 +134,33 @@ async def _storm(plan: Plan, world: World, session: Session, outcome: Outcome) -
         await session.close(grace=1.0)
     async with asyncio.timeout(LONGEST):
         results = await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.gather(*horde)
     for result in results:
         assert result is None or isinstance(result, EXPECTED), repr(result)
         outcome.ends["served" if result is None else type(result).__name__] += 1
+
+
+async def _stand_in_line(limiter: Limiter, key: QuotaKey, session: Session) -> None:
+    """Wait for a permit, and do without the call."""
+    try:
+        permit = await limiter.acquire(key, owner=session._settings.pool, max_wait=1e6)
+    except AiotwhelpError:
+        return
+    permit.unsent()
+
+
+def _prime(plan: Plan, world: World, limiter: Limiter) -> None:
+    """Tell the limiter again and again what was true at the start of each window."""
+    for line_key in list(limiter.quotas()):
+        name = (line_key.identity, *line_key.route.split(" "))
+        count = world.counts.get(name)
+        if count is not None:
+            world.faults["a stale number"] += 1
+            limiter.prime(
+                line_key, [WindowReading(FIFTEEN_MINUTES, count.limit, count.limit, count.ends)]
+            )
+    if not world.is_calm:
+        world.loop.call_later(0.7, _prime, plan, world, limiter)
 
 
 async def _caller(plan: Plan, dice: random.Random, session: Session, number: int) -> None:
@@ -191,11 +175,16 @@ async def _caller(plan: Plan, dice: random.Random, session: Session, number: int
         options |= {"method": "POST", "json": {"text": "hello"}}
     elif chance > 1 - plan.written - plan.coalesced:
         options["coalesce"] = True
+    if dice.random() < plan.costly and not plan.rate:  # a rate has a burst of 1
+        cost = dice.randint(1, max(1, plan.limit // 3))
+        options |= {"cost": cost, "headers": {"X-Cost": str(cost)}}
     if plan.priorities:
         options["priority"] = dice.choice(list(Priority))
     if dice.random() < plan.impatient:
         options[dice.choice(["max_wait", "total_timeout"])] = dice.uniform(0, 2 * plan.length)
     arrival = dice.uniform(0, plan.spread)
+    if plan.has("app") and number % plan.users:
+        arrival += 3.0 * (number % plan.users)
     if arrival:
         await asyncio.sleep(arrival)
     body = await session.fetch(path, **options)
@@ -206,22 +195,65 @@ async def _is_well(session: Session, limiter: CheckedLimiter) -> None:
     """All is over: nothing is held, and the next call goes through."""
     for _ in range(20):
         await asyncio.sleep(0)
-    limiter.check()
+    for line in limiter._lines.values():
+        limiter.check(line)
     assert limiter.stats().in_flight == limiter.stats().waiting == 0, "I8"
     async with asyncio.timeout(LONGEST):
-        await session.fetch("/1.1/route0.json")
+        try:
+            await session.fetch("/1.1/route0.json")
+        except RateLimitError:
+            assert limiter.plan.no_reset, "nothing goes wrong any more"
+    if most := limiter.plan.max_quotas:
+        for stranger in range(40):
+            (await limiter.acquire(f"stranger {stranger}")).unsent()
+        assert len(limiter.quotas()) <= 1.25 * most + 2, "case 44: too many quotas are kept"
     stats = limiter.stats()
     assert limiter.rings <= 20 + 4 * stats.granted + limiter._now() / 15, "I7: it spins"
 
 
 def _judge(plan: Plan, world: World, limiter: CheckedLimiter, outcome: Outcome) -> None:
     assert not world.spilled, "a credential went abroad"
+    assert world.requests <= limiter.stats().granted, "case 41: a request without a permit"
     if plan.everyone_is_served:
         assert outcome.ends.keys() <= {"served", "CancelledError"}, outcome.ends
+    if plan.is_spent_to_the_end:
+        spent = {count.key: count for count in world.history}
+        for count in world.history:
+            full = count.used == count.limit or count is spent[count.key] or count.key[0] == "app"
+            assert full, f"I4: not spent: {count}"
+    for name, lost in world.in_silence.items():
+        most = plan.limit + 15
+        assert lost <= most, f"case 49: {lost} calls of {name} into the silence"
+    _judge_refusals(plan, world)
+    if plan.has("late_once") and not plan.has("steps", "drift", *LIES, *LOSSES):
+        _judge_lateness(plan, world, limiter)
+
+
+def _judge_refusals(plan: Plan, world: World) -> None:
     most = plan.most_refused
     if most is not None:
         # A key that shows no headers at first opens as if it had none.
         blind = 7 if plan.has("missing", "garbled", "redirects") else 0
-        for window in world.history:
-            allowed = max(most, blind) if window.number == 1 else most
-            assert window.seen <= allowed, f"I1: {window.seen} refused, {allowed} allowed: {window}"
+        for count in world.history:
+            # A quota that was forgotten costs a probe to know again.
+            allowed = plan.has("crowd") + (max(most, blind) if count.number == 1 else most)
+            assert count.seen <= allowed, f"I1: {count.seen} refused, {allowed} allowed: {count}"
+        if plan.late and not plan.has(*LOSSES, "steps", "drift", "crowd"):
+            rolled = Counter(count.key for count in world.history)
+            refused = Counter(count.key for count in world.history if count.seen)
+            for name, windows in rolled.items():
+                # What was learned halves at each clean rollover, so every other one is found out.
+                assert refused[name] <= windows / 2 + 1.5, f"case 15: {name}, {windows} windows"
+
+
+def _judge_lateness(plan: Plan, world: World, limiter: CheckedLimiter) -> None:
+    """Ten clean rollovers leave nothing of it."""
+    for line in limiter._lines.values():
+        for window in line.bucket.windows:
+            name = limiter._name_of(line.key, window)
+            clean = sum(
+                count.key == name and count.ends > world.began_at + plan.late_until + plan.length
+                for count in world.history
+            )
+            if clean > 10:
+                assert window.late == 0, f"case 51: {window.late} s after {clean} rollovers"

@@ -42,8 +42,8 @@ LIES = [
 
 
 @dataclass(slots=True)
-class Window:
-    """Begins with its first request, on a whole second of the server's clock."""
+class Count:
+    """A window: begins with its first request, on a whole second of the server's clock."""
 
     key: object
     number: int
@@ -53,12 +53,20 @@ class Window:
     seen: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    identity: str
+    cost: int = 1
+
+
 @dataclass(slots=True)
 class Verdict:
     status: int
     headers: dict[str, str]
     body: bytes = BODY
-    blamed: Window | None = None
+    blamed: Count | None = None
 
 
 class World:
@@ -71,17 +79,23 @@ class World:
         assert isinstance(loop, VirtualTimeLoop)
         self.loop = loop
         self.began = loop.time()
-        self.windows: dict[object, Window] = {}
-        self.history: list[Window] = []
+        self.counts: dict[object, Count] = {}
+        self.history: list[Count] = []
         self.numbers: Counter[object] = Counter()
         self.faults: Counter[str] = Counter()
         self.requests = 0
-        self.counted = 0
-        self.most_seen = 0
         self.spilled: list[str] = []
-        self.last_accepted = -1e9
+        self.last_accepted: dict[object, float] = {}
+        self.last_told: dict[object, dict[str, str]] = {}
+        #: Costs of requests that have been sent, and have not arrived yet; by name of the window.
+        self.under_way: Counter[object] = Counter()
+        #: Those among them whose caller has gone, with the instants from which nobody counts them.
+        self.orphans: dict[object, list[tuple[float, int]]] = {}
+        self.in_silence: Counter[object] = Counter()
         self.turn = 0
         self.is_calm = False
+        #: What the server's clock showed at the start.
+        self.began_at = self.clock()
 
     async def __aenter__(self) -> Self:
         self.server = await self.loop.create_server(lambda: Wire(self), "127.0.0.1", 0)
@@ -123,95 +137,143 @@ class World:
         return True
 
     def delay(self) -> float:
-        delay = self.dice.uniform(*self.plan.latency)
-        return delay + 30.0 if self.falls(self.plan.slow, "an answer after the timeout") else delay
+        return self.dice.uniform(*self.plan.latency)
+
+    def delay_back(self) -> float:
+        slow = self.falls(self.plan.slow, "an answer after the timeout")
+        return self.delay() + (30.0 if slow else 0.0)
+
+    # On the way --------------------------------------------------------------------------------
+
+    def names(self, request: Request) -> list[object]:
+        """Return the names of the windows that count a request."""
+        if request.path.startswith(("/old", "/away")):
+            return []
+        own: list[object] = [(request.identity, request.method, request.path)]
+        has_app = self.plan.app_limit and request.method == "GET"
+        return [*own, ("app", request.path)] if has_app else own
+
+    def sent(self, request: Request) -> None:
+        for name in self.names(request):
+            self.under_way[name] += request.cost
+
+    def arrived(self, request: Request, *, is_orphan: bool) -> None:
+        for name in self.names(request):
+            self.under_way[name] -= request.cost
+            if is_orphan:
+                self.orphans[name].pop()
+
+    def abandoned(self, request: Request) -> None:
+        """Note that nobody waits for a request any more: its ghost may go in a second."""
+        for name in self.names(request):
+            due = (self.loop.time() + 1.0, request.cost)
+            self.orphans.setdefault(name, []).insert(0, due)
+
+    def forgotten(self, name: object) -> int:
+        """Return the cost of what is under way though its caller need not reckon with it."""
+        now = self.loop.time()
+        return sum(cost for at, cost in self.orphans.get(name, ()) if at <= now)
 
     # Judging -----------------------------------------------------------------------------------
 
-    def judge(self, method: str, path: str, identity: str) -> Verdict | None:
+    def judge(self, request: Request) -> Verdict | None:
         """Decide on a request that has arrived; None if its connection breaks unanswered."""
         self.requests += 1
         plan, now = self.plan, self.clock()
         date = {"Date": formatdate(int(now), usegmt=True)}
         if self.falls(plan.drop_before, "lost before counting"):
             return None
+        path = request.path
         if path.startswith("/old"):
             self.faults["redirect"] += 1
-            to = path.removeprefix("/old")
-            return Verdict(302, {**date, "Location": to}, b"")
+            return Verdict(302, {**date, "Location": path.removeprefix("/old")}, b"")
         if path.startswith("/away"):
             self.faults["redirect abroad"] += 1
             return Verdict(302, {**date, "Location": f"{self.foreign_url}/x"}, b"")
-        windows = [self.window((identity, method, path), plan.limit, plan.length)]
-        if plan.app_limit and method == "GET":
-            windows.append(self.window(("app", path), plan.app_limit, DAY))
-        if not self.is_calm and any(a <= self.loop.time() - self.began < b for a, b in plan.bursts):
+        counts = [self.current(name) for name in self.names(request)]
+        if any(self.is_in(burst) for burst in plan.bursts):
             self.faults["5xx"] += 1
-            for window in windows:
-                window.used += plan.burst_counts and window.used < window.limit
+            for count in counts:
+                count.used += request.cost * (plan.burst_counts and count.used < count.limit)
             return Verdict(plan.burst_status, date)
-        return self.count(windows, date, now)
+        verdict = self.weigh(request, counts, date, now)
+        if self.is_in(plan.silence):
+            self.faults["silence"] += 1
+            self.in_silence[counts[0].key] += 1
+            return None
+        return verdict
 
-    def count(self, windows: list[Window], headers: dict[str, str], now: float) -> Verdict:
-        plan = self.plan
+    def is_in(self, span: tuple[float, float] | None) -> bool:
+        elapsed = self.loop.time() - self.began
+        return span is not None and not self.is_calm and span[0] <= elapsed < span[1]
+
+    def weigh(
+        self, request: Request, counts: list[Count], headers: dict[str, str], now: float
+    ) -> Verdict:
+        plan, key = self.plan, counts[0].key
         if self.falls(plan.foreign, "another consumer"):
-            windows[0].used = min(windows[0].limit, windows[0].used + 1)
-        spent = next((window for window in windows if window.used >= window.limit), None)
-        hidden = not self.is_calm and now - self.last_accepted < plan.hidden_gap
+            counts[0].used = min(counts[0].limit, counts[0].used + 1)
+        spent = next((each for each in counts if each.used + request.cost > each.limit), None)
+        gap = now - self.last_accepted.get(key, -1e9)
         verdict = Verdict(200, headers)
-        if spent is not None or hidden:
+        if spent is not None or (not self.is_calm and gap < plan.hidden_gap):
             verdict.status, verdict.blamed = 429, spent
             verdict.body = b'{"errors":[{"code":88,"message":"Rate limit exceeded"}]}'
             self.faults["hidden limit"] += spent is None
+            if spent is not None and plan.retry_after:
+                headers["Retry-After"] = f"{max(0.0, spent.ends - now) + plan.retry_after:.1f}"
         else:
-            self.counted += 1
-            self.last_accepted = now
-            for window in windows:
-                window.used += 1
+            self.last_accepted[key] = now
+            for count in counts:
+                count.used += request.cost
         if not self.falls(plan.missing, "no headers"):
-            for name, window in zip(("x-rate-limit", "x-app-limit-24hour"), windows, strict=False):
-                headers |= self.told(name, window)
+            headers |= self.told(counts)
         if self.falls(plan.adversarial, "a lie"):
             headers |= self.dice.choice(LIES)
         return verdict
 
-    def window(self, key: object, limit: int, length: float) -> Window:
-        plan, now = self.plan, self.clock()
-        window = self.windows.get(key)
-        is_own = length == plan.length
-        if window is None or now >= window.ends + is_own * (plan.late - plan.early):
-            self.numbers[key] += 1
-            if plan.shrink_at is not None and self.loop.time() - self.began > plan.shrink_at:
-                limit = max(1, limit // 2)
-            window = Window(key, self.numbers[key], limit, float(int(now)) + length)
-            self.windows[key] = window
-            self.history.append(window)
-        elif (
-            plan.shrink_at is not None
-            and is_own
-            and self.loop.time() - self.began > plan.shrink_at
-            and window.limit == plan.limit > 1
-        ):
-            self.faults["a limit that shrinks"] += 1
-            window.limit = max(1, limit // 2)
-            window.used = min(window.used, window.limit)
-        return window
-
-    def told(self, name: str, window: Window) -> dict[str, str]:
+    def told(self, counts: list[Count]) -> dict[str, str]:
+        """Return what the headers say of the windows, or said before, out of a cache."""
         self.turn += 1
+        headers: dict[str, str] = {}
+        for name, count in zip(("x-rate-limit", "x-app-limit-24hour"), counts, strict=False):
+            headers |= self.told_of(name, count)
+        key = counts[0].key
+        if key in self.last_told and self.falls(self.plan.cached, "an answer from a cache"):
+            return {**self.last_told[key], "Age": "77"}
+        self.last_told[key] = headers
+        return headers
+
+    def told_of(self, name: str, count: Count) -> dict[str, str]:
         offset = self.plan.backends[self.turn % len(self.plan.backends)]
-        values = [
-            str(window.limit),
-            str(window.limit - window.used),
-            str(int(window.ends + offset)),
-        ]
+        remaining, reset = str(count.limit - count.used), str(int(count.ends + offset))
         if self.falls(self.plan.garbled, "garbled headers"):
-            values[1] = self.dice.choice(NONSENSE)
+            remaining = self.dice.choice(NONSENSE)
         if self.falls(self.plan.garbled, "garbled headers"):
-            values[2] = self.dice.choice(NONSENSE)
-        return dict(
-            zip((f"{name}-limit", f"{name}-remaining", f"{name}-reset"), values, strict=True)
-        )
+            reset = self.dice.choice(NONSENSE)
+        headers = {f"{name}-limit": str(count.limit), f"{name}-remaining": remaining}
+        return headers if self.plan.no_reset else {**headers, f"{name}-reset": reset}
+
+    def current(self, name: object) -> Count:
+        """Return the window of that name that counts now."""
+        plan, now = self.plan, self.clock()
+        is_app = isinstance(name, tuple) and name[0] == "app"
+        limit, length = (plan.app_limit, DAY) if is_app else (plan.limit, plan.length)
+        elapsed = self.loop.time() - self.began
+        shrinks = not is_app and plan.shrink_at is not None and elapsed > plan.shrink_at
+        if shrinks:
+            limit = max(1, limit // 2)
+        off = 0.0 if is_app else (plan.late if elapsed < plan.late_until else 0.0) - plan.early
+        count = self.counts.get(name)
+        if count is None or now >= count.ends + off:
+            self.numbers[name] += 1
+            count = Count(name, self.numbers[name], limit, float(int(now)) + length)
+            self.counts[name] = count
+            self.history.append(count)
+        elif count.limit > limit:
+            self.faults["a limit that shrinks"] += 1
+            count.limit, count.used = limit, min(count.used, limit)
+        return count
 
     def delivered(self, verdict: Verdict) -> None:
         """Note what a caller gets to see."""
@@ -225,18 +287,27 @@ class Wire(asyncio.Protocol):
     def __init__(self, world: World) -> None:
         self.world = world
         self.received = b""
+        self.under_way: list[Request] = []
+        self.is_lost = False
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_lost = True
+        for request in self.under_way:
+            self.world.abandoned(request)
+
     def data_received(self, data: bytes) -> None:
         self.received += data
         for request in self.requests():
-            self.world.loop.call_later(self.world.delay(), self.arrive, *request)
+            self.under_way.append(request)
+            self.world.sent(request)
+            self.world.loop.call_later(self.world.delay(), self.arrive, request)
 
-    def requests(self) -> Iterator[tuple[str, str, str]]:
+    def requests(self) -> Iterator[Request]:
         while b"\r\n\r\n" in self.received:
             head, _, rest = self.received.partition(b"\r\n\r\n")
             first, *lines = head.decode("latin-1").split("\r\n")
@@ -246,14 +317,17 @@ class Wire(asyncio.Protocol):
                 return
             self.received = rest[length:]
             method, path, _ = first.split(" ")
-            yield method, path, fields.get("authorization", "")
+            cost = int(fields.get("x-cost", 1))
+            yield Request(method, path, fields.get("authorization", ""), cost)
 
-    def arrive(self, method: str, path: str, identity: str) -> None:
-        verdict = self.world.judge(method, path, identity)
+    def arrive(self, request: Request) -> None:
+        self.under_way.remove(request)
+        self.world.arrived(request, is_orphan=self.is_lost)
+        verdict = self.world.judge(request)
         if verdict is None:
             self.transport.abort()
         else:
-            self.world.loop.call_later(self.world.delay(), self.answer, verdict)
+            self.world.loop.call_later(self.world.delay_back(), self.answer, verdict)
 
     def answer(self, verdict: Verdict) -> None:
         world = self.world
@@ -275,7 +349,7 @@ class Wire(asyncio.Protocol):
 class Abroad(Wire):
     """A server of another origin: what it is told is told to anyone."""
 
-    def arrive(self, method: str, path: str, identity: str) -> None:
-        if identity:
-            self.world.spilled.append(identity)
+    def arrive(self, request: Request) -> None:
+        if request.identity:
+            self.world.spilled.append(request.identity)
         self.answer(Verdict(200, {}))

@@ -1,0 +1,228 @@
+"""A limiter that checks itself after each step, against what the server knows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from aiotwhelp.headers import Reading
+from aiotwhelp.limiter import Limiter, Permit
+from aiotwhelp.queues import Line, Priority, Waiter, first_at
+from aiotwhelp.quota import Bucket, Granted, NotUntil
+from aiotwhelp.views import QuotaKey
+from aiotwhelp.windows import INF, RateWindow, Room, Window
+from tests.chaos.plan import Plan
+from tests.chaos.world import Count, World
+
+#: The longest that a window without a reset, and a back-off, keep anyone waiting.
+LONGEST_BACKOFF = 60.0
+
+#: More than this in one callback of the loop is no slice.
+SLICE = 600
+
+
+class CheckedLimiter(Limiter):
+    """Knows the server's counts, and the invariants by their numbers in the messages."""
+
+    def __init__(self, plan: Plan, world: World, **options: Any) -> None:
+        super().__init__(**options)
+        self.plan = plan
+        self.world = world
+        self.rings = 0
+        #: The names by which the server knows whom we know by their identities.
+        self.names: dict[str, str] = {}
+        self._answers: WeakKeyDictionary[Bucket, int] = WeakKeyDictionary()
+        self._shut_until: WeakKeyDictionary[Bucket, float] = WeakKeyDictionary()
+        self._rated: dict[RateWindow, list[float]] = {}
+        self._idle: dict[Line, tuple[float, float]] = {}
+        self._in_this_callback = 0
+
+    # Grants ------------------------------------------------------------------------------------
+
+    def try_acquire(self, key: Any, **options: Any) -> Permit | None:
+        permit = super().try_acquire(key, **options)
+        if permit is not None:
+            line, priority = permit._line, options.get("priority", Priority.NORMAL)
+            ahead = line.queues[: priority + 1]
+            assert not any(queue.head() for queue in ahead), "I5: a newcomer overtook a waiter"
+            self._check_grant(line, permit._granted, priority, None)
+        return permit
+
+    def _ask(self, line: Line, waiter: Waiter, now: float) -> Granted | NotUntil:
+        answer = super()._ask(line, waiter, now)
+        if isinstance(answer, NotUntil):
+            self._check_wait(answer, now)
+        else:
+            queue = line.queues[waiter.priority]
+            first = min(each.ticket for each in queue.everyone() if not each.future.done())
+            assert waiter.ticket == first, "I5: out of order"
+            self._check_grant(line, answer, waiter.priority, waiter.ticket)
+            self._count_work()
+        return answer
+
+    def _check_wait(self, answer: NotUntil, now: float) -> None:
+        wait = answer.at - now
+        assert wait > 0, "I7: a wait without a floor"
+        if wait < INF and isinstance(answer.by, Window):
+            window = answer.by
+            is_blind = window.reset is None and not window.in_flight and window.shut < now
+            longest = LONGEST_BACKOFF if is_blind else window.kind.ceiling
+            assert wait <= longest + 0.01, f"I7: {wait:.0f} s are too long for {window}"
+
+    def _check_grant(self, line: Line, granted: Granted, priority: int, ticket: int | None) -> None:
+        self._idle.pop(line, None)
+        bucket, now = line.bucket, self._now()
+        if bucket.shown:
+            assert bucket.calls <= self._answers.get(bucket, 0) + 1, "case 1: no slow start"
+        assert now >= self._shut_until.get(bucket, -INF), "case 24: before the Retry-After"
+        for gate in bucket.gates:
+            first = first_at(gate)
+            if first is not None and first.line is not line:
+                older = (first.priority, first.ticket) < (priority, ticket or INF)
+                assert not older, "I5: another line's caller was overtaken"
+            if isinstance(gate, RateWindow):
+                self._check_rate(gate, now)
+            else:
+                self._check_taken(gate, granted, priority)
+
+    def _check_taken(self, window: Window, granted: Granted, priority: int) -> None:
+        if not granted.is_probe_of(window.probing):
+            if self._reserve and priority != Priority.INTERACTIVE and window.limit:
+                kept = min(int(self._reserve * window.limit), window.limit - 1)
+                assert window.available >= kept, "the reserve was spent"
+        elif not window.is_confirmed and window.reset is not None and self.plan.has_one_clock:
+            clock = self.world.clock()
+            assert clock >= window.reset - 1e-6, f"case 17: {window.reset - clock:.3f} s too early"
+
+    def _check_rate(self, rate: RateWindow, now: float) -> None:
+        grants = self._rated.setdefault(rate, [])
+        assert not grants or now >= grants[-1] + rate.rate.gap - 1e-6, "a rate was exceeded"
+        grants.append(now)
+
+    # Settling ----------------------------------------------------------------------------------
+
+    def _observed(self, line: Line, granted: Granted, reading: Reading, status: int) -> None:
+        self._check_probes(line, granted)
+        bucket, now = line.bucket, self._now()
+        if reading.windows:
+            self._answers[bucket] = self._answers.get(bucket, 0) + 1
+        if status == 429 and reading.retry_after:
+            self._shut_until[bucket] = now + min(reading.retry_after, 960.0)
+        super()._observed(line, granted, reading, status)
+
+    def _lost(self, line: Line, granted: Granted) -> None:
+        self._check_probes(line, granted)
+        super()._lost(line, granted)
+
+    def _unsent(self, line: Line, granted: Granted, *, failed: bool) -> None:
+        for gate in line.bucket.local:
+            grants = self._rated.get(gate, [])
+            if granted.sent in grants and self._now() < granted.sent + gate.rate.gap:
+                grants.remove(granted.sent)
+        super()._unsent(line, granted, failed=failed)
+
+    def _check_probes(self, line: Line, granted: Granted) -> None:
+        """A probe that was silent for long must have been followed by another."""
+        waiter, now = line.head(), self._now()
+        if waiter is None or self.plan.has("app", "hidden", "retry_after", "rated", "closing"):
+            return
+        bucket = line.bucket
+        cold = [] if bucket.shown or bucket.blank else [(bucket.probing, bucket.round_trip)]
+        unknown = [(w.probing, w.round_trip) for w in bucket.windows if not w.is_confirmed]
+        for probing, trip in [*cold, *unknown]:
+            alone = granted.is_probe_of(probing) and probing.out == 1
+            silent = now - max(granted.sent, waiter.since, probing.hold)
+            due = silent > max(2.0, 3.0 * trip) + 1.0 and bucket.next < now - 3.0
+            assert not (alone and due), "case 2: a slow probe stalled everybody"
+
+    def _settled(self, line: Line, room: Room | None) -> None:
+        super()._settled(line, room)
+        self.check(line)
+
+    def _ring(self) -> None:
+        self.rings += 1
+        super()._ring()
+        for line in self._lines.values():
+            self.check(line)
+
+    # Waiting -----------------------------------------------------------------------------------
+
+    def _park(self, line: Line, waiter: Waiter, answer: NotUntil, now: float) -> None:
+        super()._park(line, waiter, answer, now)
+        if line.bucket.calls or answer.at == INF:
+            self._idle.pop(line, None)
+        elif self._idle.get(line, (None,))[0] != answer.at:
+            self._idle[line] = (answer.at, now)
+
+    def _expire(self, line: Line, waiter: Waiter) -> None:
+        at, since = self._idle.get(line, (-INF, 0.0))
+        if not waiter.future.done() and waiter.deadline is not None and since < self._now() - 0.01:
+            assert at <= waiter.deadline + 1.0, "case 36: it was known to be too late"
+        super()._expire(line, waiter)
+
+    def _fail(self, line: Line, waiter: Waiter, error: Exception) -> None:
+        super()._fail(line, waiter, error)
+        self._count_work()
+
+    def _count_work(self) -> None:
+        if not self._in_this_callback:
+            asyncio.get_running_loop().call_soon(self._begin_callback)
+        self._in_this_callback += 1
+        assert self._in_this_callback <= SLICE, "case 52: the loop is held"
+
+    def _begin_callback(self) -> None:
+        self._in_this_callback = 0
+
+    # After each step ---------------------------------------------------------------------------
+
+    def check(self, line: Line) -> None:
+        bucket = line.bucket
+        assert bucket.calls >= 0, "I2"
+        assert bucket.in_flight >= 0, "I2"
+        for window in bucket.windows:
+            self._check_window(line, window)
+        if line.head() is not None and not line.pumping:
+            assert self._can_wake(line), f"I3: nobody will wake {line.key}"
+        if self.plan.has_only_a_hidden_limit:
+            most = 4 * (self.plan.hidden_gap + self.plan.latency[1])
+            assert bucket.pace.gap <= max(0.5, most), f"case 22: a gap of {bucket.pace.gap} s"
+
+    def _check_window(self, line: Line, window: Window) -> None:
+        assert window.in_flight >= 0, "I2"
+        assert window.debts.unread >= 0, "I2"
+        assert window.debts.ghosts >= 0, "I2"
+        if not window.is_confirmed or self._now() >= window.ends or self.plan.lies:
+            return
+        assert window.observations, "a window that is confirmed was read"
+        count = self.world.counts.get(self._name_of(line.key, window))
+        if count is None or window.reset is None or not self.plan.is_of(window.reset, count.ends):
+            return
+        left = count.limit - count.used
+        coming = self.world.under_way[count.key] - self.world.forgotten(count.key)
+        assert window.available <= max(0, left - coming), (
+            f"I1: believed {window.available}, {left} are left, {coming} are coming"
+        )
+        if not (window.in_flight or window.debts.unread or window.debts.ghosts or coming):
+            self._check_at_rest(window, count)
+
+    def _check_at_rest(self, window: Window, count: Count) -> None:
+        if not self.plan.has("garbled") and not self.world.under_way[count.key]:
+            left = max(0, count.limit - count.used)
+            assert window.floor == left, f"I4: believed {window.floor} at rest, {left} are left"
+
+    def _name_of(self, key: QuotaKey, window: Window) -> object:
+        method, _, path = key.route.partition(" ")
+        if window.kind.scope == "app":
+            return ("app", path)
+        return (self.names.get(key.identity), method, path)
+
+    def _can_wake(self, line: Line) -> bool:
+        if self._is_closed or line.bucket.calls:
+            return True
+        if line.timer < INF:
+            return self._timer is not None
+        parked = line.parked
+        return parked is not None and (
+            parked.gate.in_flight > 0 or parked.gate.blocked[0].line is not line
+        )
