@@ -673,6 +673,10 @@ class _Signer(_Secretive, oauth1.Client):
         return str(signature.sign_hmac_sha1_with_client(base_string, self))
 
 
+#: Those who wait, in the order in which they came: they wake in it, too.
+_Waiters = dict[asyncio.Future[None], None]
+
+
 class _Flight:
     """One piece of work for all who want it at the same time; it outlives those who leave."""
 
@@ -680,17 +684,17 @@ class _Flight:
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: _Waiters = {}
 
     async def join(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start the work or join it, and wait for its end; leaving early is O(1)."""
         task = self._under_way() or self._start(work())
         waiters, waiter = self._waiters, task.get_loop().create_future()
-        waiters.add(waiter)
+        waiters[waiter] = None
         try:
             await waiter
         finally:
-            waiters.discard(waiter)
+            del waiters[waiter]
         if task.cancelled():
             raise SessionClosedError("closed while a token was being obtained")
         task.result()
@@ -713,12 +717,13 @@ class _Flight:
         return None if task is None or task.done() or task.get_loop().is_closed() else task
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        waiters = self._waiters = set()
+        waiters: _Waiters = {}
+        self._waiters = waiters
         task = self._task = asyncio.create_task(work)
         task.add_done_callback(lambda task: self._landed(task, waiters))
         return task
 
-    def _landed(self, task: asyncio.Task[None], waiters: set[asyncio.Future[None]]) -> None:
+    def _landed(self, task: asyncio.Task[None], waiters: _Waiters) -> None:
         if self._task is task:
             self._task = None
         if not task.cancelled():

@@ -57,7 +57,8 @@ class _Flight(Generic[T]):
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         self.task = asyncio.ensure_future(work)
         # A future for each: leaving is O(1), which it is not among a task's callbacks.
-        self._waiters: set[asyncio.Future[None]] = set()
+        # In the order in which they came: they wake in it, too.
+        self._waiters: dict[asyncio.Future[None], None] = {}
 
     @property
     def is_deserted(self) -> bool:
@@ -65,11 +66,11 @@ class _Flight(Generic[T]):
 
     async def aboard(self) -> T:
         waiter: asyncio.Future[None] = self.task.get_loop().create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = None
         try:
             await waiter
         finally:
-            self._waiters.discard(waiter)
+            del self._waiters[waiter]
         if self.task.cancelled():
             raise SessionClosedError("closed while a call shared with others was in flight")
         error = self.task.exception()

@@ -466,6 +466,23 @@ async def test_case_40_a_thousand_callers_share_one_token_request() -> None:
 
 
 @pytest.mark.asyncio
+async def test_callers_wake_in_the_order_in_which_they_came() -> None:
+    server, order = Server(), []
+    server.open.clear()
+    auth = ClientCredentials(CONSUMER_KEY, APP_SECRET)
+
+    async def call(number: int) -> None:
+        await auth.prepare(server.send, NOW)
+        order.append(number)
+
+    callers = [asyncio.create_task(call(number)) for number in range(100)]
+    await settle(lambda: server.requests)
+    server.open.set()
+    await asyncio.gather(*callers)
+    assert order == list(range(100))
+
+
+@pytest.mark.asyncio
 async def test_callers_refused_with_one_old_token_cause_one_renewal() -> None:
     server = Server()
     auth = ClientCredentials(CONSUMER_KEY, APP_SECRET)

@@ -139,3 +139,16 @@ async def test_a_newcomer_begins_another_flight_when_the_last_was_given_up() -> 
     first.cancel()
     await ticks(1)
     assert await coalescer.join("k", work) == 2
+
+
+@in_virtual_time
+async def test_callers_wake_in_the_order_in_which_they_came() -> None:
+    coalescer: Coalescer[None] = Coalescer()
+    order: list[int] = []
+
+    async def call(number: int) -> None:
+        await coalescer.join("k", lambda: asyncio.sleep(1))
+        order.append(number)
+
+    await asyncio.gather(*map(call, range(100)))
+    assert order == list(range(100))
