@@ -324,23 +324,34 @@ class Limiter:
     async def close(self, owner: object = None) -> None:
         """Wake all waiters, or those of one owner, with `SessionClosedError`.
 
-        Done in slices, so that the loop is never held for long. Without ``owner`` the limiter
-        accepts nobody from then on.
+        Done in slices, so that the loop is never held for long; cancelling this leaves nobody
+        waiting. Without ``owner`` the limiter accepts nobody from then on.
         """
         if owner is None:
             self._is_closed = True
-        steps = 0
+        closed = asyncio.get_running_loop().create_future()
+        self._close_slice(self._closing(owner), closed)
+        await closed
+
+    # Closing -----------------------------------------------------------------------------------
+
+    def _closing(self, owner: object) -> Iterator[None]:
+        """Fail those who wait, in small steps."""
         for line in list(self._lines.values()):
-            for waiter in (*line.everyone(), None):
-                steps += 1
-                if steps % _SLICE == 0:
-                    await asyncio.sleep(0)
-                if waiter is None:
-                    self._pump(line)
-                elif owner is None or waiter.owner is owner:
+            for waiter in line.everyone():
+                if owner is None or waiter.owner is owner:
                     self._fail(line, waiter, SessionClosedError("closed while waiting for quota"))
+                yield
+            self._pump(line)
+            yield
         if owner is None:
             self._disarm()
+
+    def _close_slice(self, steps: Iterator[None], closed: asyncio.Future[None]) -> None:
+        if sum(1 for _ in islice(steps, _SLICE)) == _SLICE:
+            closed.get_loop().call_soon(self._close_slice, steps, closed)
+        elif not closed.done():
+            closed.set_result(None)
 
     # Waiting -----------------------------------------------------------------------------------
 

@@ -437,6 +437,21 @@ async def test_case_34_close_for_one_owner_leaves_the_others_waiting():
         each.cancel()
 
 
+@in_virtual_time
+async def test_case_34_closing_that_is_cancelled_leaves_nobody_waiting():
+    limiter = Limiter()
+    await opened(limiter, 0)
+    tasks = await waiting(limiter, 1000)
+    closing = asyncio.ensure_future(limiter.close())
+    await asyncio.sleep(0)
+    assert len(limiter._lines[KEY])
+    closing.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert closing.cancelled()
+    assert {type(result) for result in results} == {SessionClosedError}
+    assert at_rest(limiter)
+
+
 def test_case_34_a_second_event_loop_is_told_so_and_another_limiter_works_there():
     limiter = Limiter()
 
