@@ -79,9 +79,10 @@ class Pool:
             raise SessionClosedError("the session was closed between two attempts of a call")
 
     async def close(self, grace: float) -> None:
-        """Wake all waiters; after so many seconds cut what is still in flight."""
-        if self.is_closed:
-            return
+        """Wake all waiters; after so many seconds cut what is still in flight.
+
+        Whatever a close that was cancelled has left, the next one brings to its end.
+        """
         self.is_closed = True
         for sleeper in self._sleepers:
             _wake(sleeper)
@@ -97,7 +98,8 @@ class Pool:
 
     async def _rest(self) -> None:
         """Wait for calls in flight, and then for token requests that outlive their calls."""
-        self._rested = asyncio.Event()
+        if self._rested is None:
+            self._rested = asyncio.Event()
         while self._active:
             self._rested.clear()
             await self._rested.wait()

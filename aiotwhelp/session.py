@@ -258,8 +258,9 @@ class Session:
     async def close(self, *, grace: float = GRACE) -> None:
         """Wake all waiters with `SessionClosedError`; let calls in flight finish for a while.
 
-        ``grace`` is in seconds. Closing twice does nothing. A session from `as_user` has nothing
-        of its own to close.
+        ``grace`` is in seconds. Cancelling this cuts the calls in flight; closing again is safe,
+        and brings to an end what is left. A session from `as_user` has nothing of its own to
+        close.
         """
         if self._owns_pool:
             await self._settings.pool.close(grace)

@@ -9,13 +9,23 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from aiotwhelp import AuthError, Bearer, ClientCredentials, OAuth2User, Session
+from aiotwhelp import (
+    AuthError,
+    Bearer,
+    ClientCredentials,
+    MemoryStore,
+    OAuth2User,
+    Session,
+    SessionClosedError,
+    Token,
+)
 from aiotwhelp.emulator import Emulator
 from tests.stack import (
     LANGUAGES,
     PRIVACY,
     TOS,
     assert_at_rest,
+    assert_nothing_is_left,
     elapsed,
     in_virtual_time,
     oauth1_of,
@@ -168,6 +178,30 @@ async def test_closing_saves_a_token_whose_callers_have_left() -> None:
         call.cancel()
         await session._settings.pool.close(5)
         assert auth.ready(asyncio.get_running_loop().wall_time())
+
+
+@in_virtual_time
+async def test_closing_again_waits_for_a_token_that_a_cancelled_close_left_under_way() -> None:
+    class SlowStore(MemoryStore):
+        async def save(self, token: Token) -> None:
+            await asyncio.sleep(3)
+            await super().save(token)
+
+    async with Emulator() as api:
+        grant = api.grant(expires_in=1)
+        store = SlowStore(Token(grant.access_token, grant.refresh_token, 0.0))
+        auth = OAuth2User(api.app.client_id, client_secret=api.app.client_secret, store=store)
+        session = session_of(api, auth=auth)
+        call = asyncio.create_task(session.fetch(ME))
+        await asyncio.sleep(1)
+        closing = asyncio.create_task(session.close())
+        await asyncio.sleep(1)
+        closing.cancel()
+        await asyncio.wait([closing])
+        await session.close()
+        assert isinstance(call.exception(), SessionClosedError)
+        assert auth.ready(asyncio.get_running_loop().wall_time())
+    await assert_nothing_is_left()
 
 
 @in_virtual_time
