@@ -198,6 +198,8 @@ class Call:
             self._follow(hop, one.sends)
             return None
         except Exception as error:
+            if one.hides_a_cancellation(error):
+                raise asyncio.CancelledError from error
             failure = self._instead_of(error, never_left=one.sends == 0)
             if failure is None:
                 raise

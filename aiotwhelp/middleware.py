@@ -7,6 +7,7 @@ itself are calls to the server like any other.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Mapping
@@ -105,6 +106,7 @@ class Pass:
         "priority",
         "sends",
         "unanswered",
+        "was_cut_off",
     )
 
     def __init__(
@@ -130,6 +132,8 @@ class Pass:
         self.unanswered = 0
         #: What became of the last request, if it got no answer: aiohttp may send it once more.
         self.broken: Exception | None = None
+        #: Whether a cancellation cut off the last wait for an answer.
+        self.was_cut_off = False
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -162,6 +166,7 @@ class Pass:
         except BaseException:
             permit.unsent()
             raise
+        earlier = request.response
         try:
             response = await handler(request)
         except NEVER_LEFT:
@@ -172,6 +177,8 @@ class Pass:
             self.sends += 1
             self.unanswered += 1
             self.broken = error if isinstance(error, Exception) else None
+            waited = request.response is not earlier
+            self.was_cut_off = waited and isinstance(error, asyncio.CancelledError)
             permit.lost()
             raise
         finally:
@@ -180,6 +187,19 @@ class Pass:
         self.broken = None
         permit.observed(response.headers, status=response.status)
         return response
+
+    def hides_a_cancellation(self, error: Exception) -> bool:
+        """Whether aiohttp's total timeout took a cancellation in the same tick for its own.
+
+        While an answer is waited for it has two timers entered, and each takes one cancellation
+        back: together also the one that somebody else asked for (aiohttp 3.14). A timer raises in
+        a plain ``with``; other people's timeouts, in a middleware, are ``async with``.
+        """
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        is_a_timers = trace is not None and trace.tb_frame.f_code.co_name == "__exit__"
+        return self.was_cut_off and is_a_timers
 
     async def _sign(self, request: aiohttp.ClientRequest) -> None:
         """Sign now, after every wait: with a fresh nonce, by the server's clock."""

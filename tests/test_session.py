@@ -710,6 +710,38 @@ def test_a_file_inside_a_ready_form_is_not_resent_half(tmp_path: Any) -> None:
     scene()
 
 
+# Cut off ---------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_cancellation_in_the_tick_of_aiohttps_time_out_is_not_lost() -> None:
+    async with Emulator(latency=60) as api, session_of(api) as session:
+        call = asyncio.create_task(session.fetch(PRIVACY, timeout=aiohttp.ClientTimeout(total=3)))
+        asyncio.get_running_loop().call_later(3, call.cancel)
+        await asyncio.wait([call])
+        assert call.cancelled()
+        assert elapsed() == 3
+
+
+@pytest.mark.parametrize("seconds", [2, 3])
+def test_a_time_out_of_a_middlewares_own_is_no_cancellation(seconds: float) -> None:
+    async def hurry(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        async with asyncio.timeout(seconds):
+            return await handler(request)
+
+    @in_virtual_time
+    async def scene() -> None:
+        async with Emulator(latency=60) as api, session_of(api, retries=0) as session:
+            timeout = aiohttp.ClientTimeout(total=3)
+            with pytest.raises(TimeoutError):
+                await session.fetch(PRIVACY, middlewares=[hurry], timeout=timeout)
+            assert elapsed() == seconds
+
+    scene()
+
+
 # The end ---------------------------------------------------------------------------------------
 
 
