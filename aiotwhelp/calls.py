@@ -204,6 +204,11 @@ class Call:
             if failure is None:
                 raise
             raise failure from error
+        except BaseException:
+            if one.answer is not None:
+                # A middleware of the user's was cut off with the answer in its hands.
+                one.answer.close()
+            raise
         finally:
             if one.unanswered:
                 self._judged().note_unanswered()

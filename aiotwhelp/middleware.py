@@ -96,6 +96,7 @@ class Pass:
     """
 
     __slots__ = (
+        "answer",
         "authorization",
         "broken",
         "caller",
@@ -132,6 +133,8 @@ class Pass:
         self.unanswered = 0
         #: What became of the last request, if it got no answer: aiohttp may send it once more.
         self.broken: Exception | None = None
+        #: The last answer, which the middlewares before this one may still hold.
+        self.answer: aiohttp.ClientResponse | None = None
         #: Whether a cancellation cut off the last wait for an answer.
         self.was_cut_off = False
 
@@ -185,6 +188,7 @@ class Pass:
             self._redact(request)
         self.sends += 1
         self.broken = None
+        self.answer = response
         permit.observed(response.headers, status=response.status)
         return response
 

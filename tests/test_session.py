@@ -742,6 +742,26 @@ def test_a_time_out_of_a_middlewares_own_is_no_cancellation(seconds: float) -> N
     scene()
 
 
+@in_virtual_time
+async def test_a_call_cut_off_in_a_middleware_gives_its_connection_back() -> None:
+    async def ponder(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        response = await handler(request)
+        await asyncio.sleep(60)
+        return response
+
+    async with Emulator() as api, session_of(api) as session:
+        api.reply("GET", "help/privacy", body=b"x" * 1_000_000)
+        call = asyncio.create_task(session.fetch(PRIVACY, middlewares=[ponder]))
+        await asyncio.sleep(1)
+        call.cancel()
+        # Whoever keeps the error keeps its traceback, and all that is in its frames.
+        [error] = await asyncio.gather(call, return_exceptions=True)
+        assert isinstance(error, asyncio.CancelledError)
+        await assert_at_rest(session)
+
+
 # The end ---------------------------------------------------------------------------------------
 
 
