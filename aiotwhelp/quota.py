@@ -99,8 +99,8 @@ class Pace:
 
     @property
     def least(self) -> float:
-        """What the gap does not shrink below: more than what was refused."""
-        return 1.1 * self._refused[0][1] if self._refused else 0.0
+        """What the gap does not shrink below: more than what was refused, within the longest."""
+        return min(LONGEST_BACKOFF, 1.1 * self._refused[0][1]) if self._refused else 0.0
 
     def refused(self, granted: Granted, now: float) -> bool:
         """Grow, unless the call was granted before the last growth; say whether it grew."""

@@ -368,6 +368,18 @@ def test_case_22_the_pace_grows_to_a_minute_and_stays_above_what_was_refused():
     assert pace.gap == 0.0, "after ten minutes it is forgotten"
 
 
+def test_case_22_a_limit_that_refuses_every_second_call_widens_the_pace_to_no_more_than_a_minute():
+    film, now, gaps = opened(300, limit=300), 1.0, []
+    for number in range(60):
+        while isinstance(answer := film.ask(now, Ask("a")), NotUntil):
+            gaps.append(answer.at - now)
+            now = answer.at
+        refused = number < 10 or number % 2
+        film.step(now + 0.1, Answer("a", 290, 300, now + 800.0, status=429 if refused else 200))
+        now += 0.1
+    assert max(gaps) == pytest.approx(60.0)
+
+
 def test_case_23_refusals_without_any_header_back_off_with_jitter():
     delays = []
     for jitter in (0.0, 1.0):
