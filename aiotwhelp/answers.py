@@ -22,6 +22,12 @@ _ERROR_TIME = 10.0
 #: So much of a body an exception carries.
 _SNIPPET = 2048
 
+#: So much of what a server says its text shows; the API's messages are below 200 characters.
+_LONGEST_SAYING = 500
+
+#: Error codes have a few digits; a number in JSON may have thousands.
+_NO_CODE = 2**31
+
 #: Problem types, and titles where the type is blank, that no wait of minutes lifts
 #: (facts of the API: its catalogue of 429s and its neighbours).
 _CAPS = frozenset(
@@ -148,8 +154,8 @@ def already_done(response: aiohttp.ClientResponse, body: ErrorBody) -> ApiError:
 
 
 def describe(response: aiohttp.ClientResponse, body: ErrorBody) -> str:
-    """Say what an error answer says, in one line."""
-    text = body.message or response.reason or "error"
+    """Say what an error answer says, in one line that can be printed."""
+    text = _line(body.message) or _line(response.reason or "") or "error"
     codes = ", ".join(f"code {code}" for code in body.codes)
     return f"{text} ({codes})" if codes else text
 
@@ -191,7 +197,7 @@ def _codes(parsed: Mapping[str, Any]) -> tuple[tuple[int, ...], str]:
     codes = tuple(
         each["code"]
         for each in listed[:16]
-        if isinstance(each.get("code"), int) and not isinstance(each["code"], bool)
+        if type(each.get("code")) is int and -_NO_CODE < each["code"] < _NO_CODE
     )
     message = _text(listed[0].get("message")) if listed else _text(parsed.get("error"))
     return codes, message
@@ -205,4 +211,12 @@ def _last_segment(kind: object) -> str | None:
 
 
 def _text(value: object) -> str:
-    return value[:500] if isinstance(value, str) else ""
+    return value[:_LONGEST_SAYING] if isinstance(value, str) else ""
+
+
+def _line(text: str) -> str:
+    """Leave out what breaks a line, steers a terminal, or is half a character and unprintable."""
+    shown = text[:_LONGEST_SAYING]
+    if shown.isprintable():
+        return shown
+    return " ".join("".join(each if each.isprintable() else " " for each in shown).split())

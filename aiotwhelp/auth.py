@@ -59,6 +59,9 @@ _OAUTH2_ERRORS = frozenset(
     }
 )
 
+#: So many error codes are quoted.
+_MOST_CODES = 16
+
 _FORM = "application/x-www-form-urlencoded"
 
 #: Marks in reprs are digests under a key of this process: they tell credentials apart in one log
@@ -866,7 +869,7 @@ def _codes(answer: TokenAnswer) -> tuple[int, ...]:
     errors = (_json_object(answer.body[:ANSWER_LIMIT]) or {}).get("errors")
     if not isinstance(errors, list):
         return ()
-    found = [error.get("code") for error in errors if isinstance(error, dict)]
+    found = [error.get("code") for error in errors[:_MOST_CODES] if isinstance(error, dict)]
     return tuple(code for code in found if type(code) is int and 0 <= code < 10_000)
 
 

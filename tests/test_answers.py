@@ -49,6 +49,36 @@ def test_a_code_that_is_no_number_is_none(code: Any) -> None:
     assert parse_error(json.dumps({"errors": [{"code": code}]}).encode()).codes == ()
 
 
+@pytest.mark.parametrize("code", [-(2**31), 2**31, 10**4000], ids=["low", "high", "huge"])
+def test_a_code_that_no_api_would_give_is_none(code: int) -> None:
+    assert parse_error(json.dumps({"errors": [{"code": code}]}).encode()).codes == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("one\r\ntwo\u2028three\x85", "one two three"),
+        ("\x1b[31mred\x07", "[31mred"),
+        ("a\x00b", "a b"),
+        ("half \ud800 a character", "half a character"),
+        ("\u202egnp.exe", "gnp.exe"),
+        ("S\u00e3o Paulo \u2603 \U0001f600", "S\u00e3o Paulo \u2603 \U0001f600"),
+        ("\r\n", "Not Found"),
+    ],
+)
+def test_what_a_server_says_stands_in_one_line_that_can_be_printed(said: str, shown: str) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        answer = web.json_response({"error": said}, status=404)
+        async with serving(scripted(lambda _: answer)) as server, Session(server.url) as session:
+            with pytest.raises(ApiError) as caught:
+                await session.fetch("/x")
+            assert caught.value.message == shown
+            assert str(caught.value).isprintable()
+
+    scene()
+
+
 async def endless(request: web.Request) -> web.StreamResponse:
     """A body in chunks without an end."""
     response = web.StreamResponse(status=int(request.query["status"]))

@@ -543,6 +543,15 @@ async def test_invalidating_sends_the_token_as_it_came_and_forgets_it() -> None:
 
 
 @pytest.mark.asyncio
+async def test_an_error_quotes_a_few_codes_of_a_thousand() -> None:
+    server = Server()
+    server.answers.append(says(403, {"errors": [{"code": code} for code in range(1000)]}))
+    with pytest.raises(AuthError) as caught:
+        await ClientCredentials(CONSUMER_KEY, APP_SECRET).prepare(server.send, NOW)
+    assert caught.value.codes == tuple(range(16))
+
+
+@pytest.mark.asyncio
 async def test_a_refused_invalidation_keeps_the_token() -> None:
     server = Server()
     auth = ClientCredentials(CONSUMER_KEY, APP_SECRET)
