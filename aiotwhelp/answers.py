@@ -48,10 +48,18 @@ class ErrorBody:
 
 @dataclass(frozen=True, slots=True)
 class Json:
-    """A body that is JSON, raw too, so that each caller can decode a copy of its own."""
+    """A body that is JSON, raw too, so that each caller can have a copy of its own."""
 
+    response: aiohttp.ClientResponse
     raw: bytes
     value: Any
+
+    def copy(self) -> Any:
+        """Decode it once more; BodyError if the caller's stack has no room for its nesting."""
+        try:
+            return decode(self.raw)
+        except RecursionError as problem:
+            raise body_error(self.response, "the body is nested too deeply", self.raw) from problem
 
 
 async def read_within(response: aiohttp.ClientResponse, most: int) -> bytes | None:

@@ -316,7 +316,7 @@ class Call:
         if body is None:
             raise answers.body_error(response, f"the body is larger than {most} bytes")
         try:
-            return answers.Json(body, answers.decode(body))
+            return answers.Json(response, body, answers.decode(body))
         except (ValueError, RecursionError) as problem:
             error = answers.body_error(response, "the body is not JSON", body)
             if answers.is_delimited(response) or self._method not in self._caller.api.idempotent:

@@ -215,7 +215,7 @@ class Session:
         if self._settings.coalesce if coalesce is None else coalesce:
             key = self._coalescing_key(method, path, options, max_body)
             if key is not None:
-                return answers.decode((await self._coalescer.join(key, begin)).raw)
+                return (await self._coalescer.join(key, begin)).copy()
         return (await begin()).value
 
     def quota(self, path: str | URL, *, method: str = "GET") -> Quota:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aiotwhelp import ApiError
+from aiotwhelp import ApiError, BodyError
 from aiotwhelp.coalesce import Coalescer
 from aiotwhelp.emulator import Emulator
 from tests.stack import PRIVACY, assert_at_rest, in_virtual_time, oauth1_of, session_of, ticks
@@ -23,6 +23,21 @@ async def test_equal_fetches_are_one_request_and_each_gets_its_own_copy() -> Non
         one["privacy"] = "mine"
         assert all(other["privacy"] != "mine" for other in others)
         assert api.tally.received == 1
+        await assert_at_rest(session)
+
+
+@in_virtual_time
+async def test_a_body_nested_too_deeply_for_a_callers_own_copy_is_an_error_of_ours() -> None:
+    async def from_afar(calls: int) -> Any:
+        # Each call takes a frame of the stack, of which the decoder takes one for each list.
+        return await (from_afar(calls - 1) if calls else session.fetch("/x"))
+
+    async with Emulator() as api, session_of(api, coalesce=True) as session:
+        api.reply("GET", "/x", body=b"[" * 700 + b"]" * 700)
+        assert await session.fetch("/x")
+        (outcome,) = await asyncio.gather(from_afar(400), return_exceptions=True)
+        # From Python 3.12 on the decoder has a stack of its own.
+        assert isinstance(outcome, list | BodyError)
         await assert_at_rest(session)
 
 
