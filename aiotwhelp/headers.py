@@ -18,6 +18,8 @@ from math import isfinite
 _LONGEST = 64
 #: Counts from here on are no counts: 2**64 - 1 is a server's own -1 in an unsigned integer.
 _NO_COUNT = 2**53
+#: No zone is a day or more away from GMT.
+_DAY = 24 * 3600
 #: Epoch seconds reach 1e11 in the year 5138; epoch milliseconds have passed it since 1973.
 _MILLISECONDS = 1e11
 
@@ -170,7 +172,7 @@ def _parse_date(text: str) -> float | None:
 
 def _posix(text: str) -> float | None:
     fields = parsedate_tz(text)
-    if fields is None or fields[5] > 60:
+    if fields is None or fields[5] > 60 or abs(fields[9] or 0) >= _DAY:
         return None
     # datetime knows no leap second, which RFC 9110 allows: 23:59:60 is one after 23:59:59.
     whole = datetime(*fields[:5], min(fields[5], 59), tzinfo=UTC)
@@ -276,4 +278,8 @@ def _caseless(headers: Mapping[str, str]) -> Mapping[str, str]:
             swapped = name.swapcase()
             if swapped != name and swapped in headers:
                 return headers
-    return {name.lower(): value for name, value in headers.items() if isinstance(name, str)}
+    fields: dict[str, str] = {}
+    for name, value in headers.items():
+        if isinstance(name, str):
+            fields.setdefault(name.lower(), value)
+    return fields

@@ -136,6 +136,13 @@ def test_names_are_found_in_any_case_in_any_mapping(headers):
     assert X_DIALECT.read(headers) == X_DIALECT.read(RECORDED)
 
 
+@pytest.mark.parametrize("mapping", [dict, types.MappingProxyType, CIMultiDict])
+@pytest.mark.parametrize("before", [{}, {"1": "a header without letters comes first"}], ids=len)
+def test_of_a_field_in_several_lines_the_first_counts(mapping, before):
+    headers = mapping({**before, "X-Rate-Limit-Remaining": "4", "x-rate-limit-remaining": "5"})
+    assert X_DIALECT.read(headers).windows[0].remaining == 4
+
+
 def test_the_headers_of_aiohttp_are_not_copied():
     class Watched(CIMultiDict):
         def items(self):
@@ -308,6 +315,9 @@ def test_a_date_without_a_zone_does_not_depend_on_where_we_are(monkeypatch):
         "Sun, 13 Jan 1913 17:29:54 GMT",
         "Wed, 31 Dec 1969 23:59:59 GMT",
         "Sun, ١٣ Jan 2013 17:29:54 GMT",
+        "Sun, 13 Jan 2013 17:29:54 +9999",
+        "Sun, 13 Jan 2013 17:29:54 -2400",
+        "Sun, 13 Jan 2013 17:29:54 -9999999999999999999999999999999999",
         DATE + " " * 64,
         DATE * 1000,
     ],
