@@ -9,7 +9,7 @@ slash are dropped.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from string import ascii_letters, digits, hexdigits
 from urllib.parse import quote, unquote
 from uuid import UUID
@@ -46,7 +46,8 @@ def expand(template: str, params: Mapping[str, object] | None = None) -> str:
     values, TypeError for values of other types.
     """
     params = params or {}
-    names = _PLACEHOLDER.findall(template)
+    # A dict, so that each name is looked up at once, and named in its order.
+    names = dict.fromkeys(_PLACEHOLDER.findall(template))
     _check_names(template, names, params)
     values = {name: _segment(template, name, params[name]) for name in names}
     return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
@@ -187,7 +188,7 @@ def _is_placeholder(segment: str) -> bool:
     return segment.startswith("{") and segment.endswith("}")
 
 
-def _check_names(template: str, names: list[str], params: Mapping[str, object]) -> None:
+def _check_names(template: str, names: Collection[str], params: Mapping[str, object]) -> None:
     if "{" in (rest := _PLACEHOLDER.sub("", template)) or "}" in rest or "" in names:
         raise ValueError(f"{template!r} is no template: write placeholders as {{name}}")
     if missing := [name for name in names if name not in params]:

@@ -196,6 +196,23 @@ def test_a_template_may_have_several_placeholders_and_a_suffix():
     assert path == "/1.1/1/%7Ba%7D/1.json"
 
 
+def test_the_work_grows_with_the_number_of_placeholders_and_not_with_its_square():
+    class Name(str):
+        compared = 0
+
+        def __eq__(self, other):
+            Name.compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    many = 1000
+    template = "".join(f"/{{n{number}}}" for number in range(many))
+    params = {Name(f"n{number}"): number for number in range(many)}
+    assert expand(template, params) == "".join(f"/{number}" for number in range(many))
+    assert Name.compared < 10 * many
+
+
 def test_a_path_without_placeholders_stays_as_it_is():
     assert expand("/2/users/me") == "/2/users/me"
     assert expand("/2/users/me", {}) == "/2/users/me"
