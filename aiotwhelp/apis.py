@@ -161,7 +161,7 @@ class Api:
         http is accepted for loopback hosts only. A URL that names a user is never our own.
         """
         try:
-            parsed = URL(url)
+            parsed = _parsed(url)
         except (ValueError, TypeError):
             return False
         if parsed.raw_user is not None or parsed.raw_password is not None:
@@ -218,7 +218,7 @@ class Api:
     def _below_base(self, path: str | URL) -> str:
         if isinstance(path, str) and path.startswith("/") and not _has_dots(path):
             return path
-        url = URL(path)
+        url = _parsed(path)
         # yarl resolves dots in whole URLs only, as it will when the request is made.
         url = url if url.absolute else URL(self.base_url + str(url))
         raw = url.raw_path
@@ -299,12 +299,20 @@ def _base(text: str) -> str:
 def _web_url(text: str) -> URL:
     # The parser's own words may quote a password: they are not passed on.
     try:
-        url = URL(text)
+        url = _parsed(text)
     except ValueError:
         raise ValueError(f"{_shown(text)} is not a URL") from None
     if url.scheme not in ("http", "https") or not url.raw_host:
         raise ValueError(f"{_shown(text)} is not an http or https URL")
     return url
+
+
+def _parsed(url: str | URL) -> URL:
+    try:
+        return URL(url)
+    except IndexError:
+        # yarl's own, for brackets before an empty host (aio-libs/yarl#1822).
+        raise ValueError("a URL with brackets and no host") from None
 
 
 def _origin(url: URL) -> str | None:

@@ -419,6 +419,7 @@ def test_case_41_credentials_may_go_to_the_own_origins(url):
         "https:api.x.com/",
         "https://api.x.com:99999/",
         "https://[api.x.com]/",
+        "https://[api.x.com]@",
         "http://localhost/",
         "https://[::1]/",
         None,
@@ -497,6 +498,11 @@ def test_a_url_that_cannot_be_asked_for_is_refused_in_clear_words(path, text):
         X.url(path)
 
 
+def test_a_url_that_is_none_has_no_template():
+    with pytest.raises(ValueError, match="host"):
+        X.template("GET", "https://[::1]@")
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -518,7 +524,15 @@ def test_a_password_in_a_url_is_in_no_error(url):
 
 @pytest.mark.parametrize(
     "url",
-    ["", "/", "api.x.com", "ftp://api.x.com", "https://a.example?x=1", "https://a.example/#x"],
+    [
+        "",
+        "/",
+        "api.x.com",
+        "ftp://api.x.com",
+        "https://a.example?x=1",
+        "https://a.example/#x",
+        "https://[::1]@",
+    ],
 )
 def test_an_address_that_is_none_is_refused(url):
     with pytest.raises(ValueError, match=r"URL|address"):
