@@ -16,6 +16,10 @@ DRIFT = 1e-4
 #: So many answers in a row that agree with each other prove that a clock was stepped.
 _STEPPED = 3
 
+#: A bound that so many answers in a row contradict came of a wrong Date. Where edges answer in
+#: turn, none of them has three in a row that would prove it.
+_FORGOTTEN = 32
+
 #: Contradicting clocks (edges of a network) that are remembered at once.
 _MOST_BOUNDS = 3
 
@@ -27,7 +31,9 @@ class _Bound:
     low: float
     high: float
     at: float
+    #: Answers in a row that agreed with it, and that did not.
     run: int = 1
+    missed: int = 0
 
     def narrow(self, low: float, high: float, at: float) -> bool:
         """Intersect with another answer's interval; False if they contradict each other."""
@@ -71,14 +77,17 @@ class ServerClock:
         for bound in self._bounds:
             if not met and bound.narrow(low, high, received):
                 bound.run += 1
+                bound.missed = 0
                 met = True
             else:
                 bound.run = 0
+                bound.missed += 1
         if not met:
             self._bounds = [*self._bounds[1 - _MOST_BOUNDS :], _Bound(low, high, received)]
         elif len(self._bounds) > 1:
             stepped = [bound for bound in self._bounds if bound.run >= _STEPPED]
-            self._bounds = stepped or self._bounds
+            lasting = [bound for bound in self._bounds if bound.missed < _FORGOTTEN]
+            self._bounds = stepped or lasting
 
     def assume(self, offset: float) -> None:
         """Use this offset, the local wall clock's, for as long as no Date is seen."""

@@ -85,6 +85,14 @@ def test_one_wrong_date_is_forgotten_after_three_right_ones():
     assert clock.local(1000.0) == pytest.approx(1000.0, abs=1.5)
 
 
+def test_one_wrong_date_is_forgotten_even_if_two_edges_answer_in_turn():
+    clock = ServerClock()
+    clock.observe(0.0, 10.0, 10.1)
+    for number in range(80):
+        seen(clock, EPOCH + 3.0 * (number % 2), 11.0 + number)
+    assert clock.local(1000.0 + EPOCH) == pytest.approx(1000.0, abs=4.0)
+
+
 def test_clocks_that_drift_apart_over_days_are_followed():
     clock = ServerClock()
     ppm = 50e-6
