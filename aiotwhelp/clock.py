@@ -84,7 +84,7 @@ class ServerClock:
                 bound.missed += 1
         if not met:
             self._bounds = [*self._bounds[1 - _MOST_BOUNDS :], _Bound(low, high, received)]
-        elif len(self._bounds) > 1:
+        else:
             stepped = [bound for bound in self._bounds if bound.run >= _STEPPED]
             lasting = [bound for bound in self._bounds if bound.missed < _FORGOTTEN]
             self._bounds = stepped or lasting
