@@ -152,7 +152,7 @@ def parse_date(value: object) -> float | None:
 
     Garbage, and dates before 1970, give None.
     """
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST:
+    if not isinstance(value, str) or len(value) > _LONGEST:
         return None
     return _parse_date(value)
 
@@ -212,7 +212,7 @@ def _count(value: object) -> int | None:
     if number is None or abs(number) >= _NO_COUNT:
         return None
     # Part of a call cannot be made: 14.9 left are 14.
-    return int(number // 1)
+    return int(number)
 
 
 def _digits(value: object) -> int | None:
@@ -258,7 +258,7 @@ def _is_hit(value: object) -> bool:
     if not isinstance(value, str):
         return False
     # Only the first word of each layer is its verdict; a host name may follow.
-    verdicts = [layer.lower().split(None, 1) for layer in value[:_LONGEST].split(",")]
+    verdicts = [layer.lower().split() for layer in value[:_LONGEST].split(",")]
     return any(words and _served_stored(words[0]) for words in verdicts)
 
 
@@ -273,7 +273,7 @@ def _caseless(headers: Mapping[str, str]) -> Mapping[str, str]:
     The headers of HTTP clients do so by themselves and are used as they are.
     """
     if not isinstance(headers, dict):
-        name = next(iter(headers), "")
+        name = next(iter(headers), None)
         if isinstance(name, str):
             swapped = name.swapcase()
             if swapped != name and swapped in headers:

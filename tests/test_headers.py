@@ -235,6 +235,23 @@ def test_a_limit_of_zero_is_no_limit():
     assert only(remaining="0", limit="0").limit is None
 
 
+def test_none_left_of_an_unknown_limit_is_none_left():
+    assert only(remaining="0", limit="-1") == WindowReading(FIFTEEN_MINUTES, 0, None, 1358098325.0)
+    assert only(remaining="-1", limit="0") == WindowReading(FIFTEEN_MINUTES, 0, None, 1358098325.0)
+
+
+@pytest.mark.parametrize(("value", "count"), [(2**53 - 1, 2**53 - 1), (2**53, None)])
+def test_what_a_float_cannot_count_is_no_count(value, count):
+    assert only(limit=str(value)).limit == count
+
+
+def test_the_longest_value_that_is_looked_at_has_64_characters():
+    assert only(remaining="14".zfill(64)).remaining == 14
+    assert windows(remaining="14".zfill(65)) == ()
+    assert parse_date(DATE.ljust(64)) == DATE_SECONDS
+    assert parse_date(DATE.ljust(65)) is None
+
+
 def test_case_10_remaining_above_the_limit_is_kept():
     assert only(remaining="900", limit="300") == WindowReading(
         FIFTEEN_MINUTES, 900, 300, 1358098325.0
@@ -416,6 +433,7 @@ FROM_THE_ORIGIN = [
     {"age": ""},
     {"x-from-cache": "0"},
     {"x-from-cache": "false"},
+    {"x-from-cache": "no"},
     {"x-from-cache": ""},
     {"x-cache": "MISS"},
     {"x-cache": "Miss from cloudfront"},
