@@ -866,7 +866,7 @@ class Limiter:
             partial(self._window, key),
             self._numbering,
             key=str(key),
-            rates=[RateWindow(rate, str(key)) for rate in rates],
+            rates=[RateWindow(rate) for rate in rates],
             shared=siblings.windows,
         )
         siblings.buckets[bucket] = None

@@ -215,7 +215,7 @@ class Bucket:
         at = self.next + ahead * self.pace.least
         if not self.shown and not self.calls:
             at = max(at, self.probing.hold)
-        return max(now, at, *(window.expect(now, ahead) for window in self.gates), -INF)
+        return max(now, at, *(window.expect(now, ahead) for window in self.gates))
 
     def _opens(self, now: float, cost: int, reserve: float, even: bool) -> tuple[float, Gate]:
         if self.pace.gap and self.calls:
@@ -225,7 +225,7 @@ class Bucket:
         if not self.shown:
             for window in self.shared:
                 self.presume(window)
-            at = max(at, self._opens_cold(now))
+            at = max(at, self._opens_cold())
         elif self.calls > self.answered:
             return INF, self  # as TCP opens: one more in flight than has been answered
         for window in self.windows:
@@ -235,16 +235,16 @@ class Bucket:
             if opens > at:
                 at, by = opens, window
         for rate in self.local:
-            opens = rate.opens(now, cost, reserve, even)
+            opens = rate.opens(cost)
             if opens > at:
                 at, by = opens, rate
         return at, by
 
-    def _opens_cold(self, now: float) -> float:
+    def _opens_cold(self) -> float:
         """Nothing is known of this key: one probe, or 2^k after k answers without headers."""
         if self.blank:
             return INF if self.calls >= 2**self.blank else -INF
-        return self.probing.opens(now, self.round_trip)
+        return self.probing.opens(self.round_trip)
 
     def _grant(self, now: float, cost: int, since: float, even: bool, room: Room | None) -> Granted:
         granted = Granted(self, now, cost, room)
@@ -257,7 +257,7 @@ class Bucket:
             if probe is not None:
                 granted.probes = [*(granted.probes or ()), probe]
         for rate in self.local:
-            rate.take(now, cost, since, even)
+            rate.take(now, cost, since)
         if not self.shown and not self.blank:
             granted.probes = [*(granted.probes or ()), self.probing.start(now)]
         if self.pace.gap:
@@ -364,7 +364,7 @@ class Bucket:
                     self._add(window)
         if not self.shown:
             self.shown = True
-            self.debts = Debts(_FEW_DEBTS)
+            self.debts = Debts()
             for window in [each for each in self.windows if each.kind not in kinds]:
                 self._drop(window)
 

@@ -104,7 +104,7 @@ class Probing:
         self.refusals = 0
         self.hold = -INF
 
-    def opens(self, now: float, round_trip: float) -> float:
+    def opens(self, round_trip: float) -> float:
         """Return the instant from which a probe may go."""
         if self.out == 0:
             return self.hold
@@ -198,8 +198,8 @@ class Debts:
 
     @property
     def newest_ghost(self) -> float:
-        """The instant from which a call clears every ghost."""
-        return max((ghost[0] for ghost in self._ghosts), default=-INF)
+        """The instant from which a call clears every ghost; there is one."""
+        return max(ghost[0] for ghost in self._ghosts)
 
     def absorb(self, other: Debts) -> None:
         """Take over what another key owes."""
@@ -423,14 +423,14 @@ class Window:
             self._pass(now)
             if self.is_confirmed:
                 return self._opens_when_spent(now, cost, left)
-        return self.probing.opens(now, self.round_trip)
+        return self.probing.opens(self.round_trip)
 
     def _opens_when_spent(self, now: float, cost: int, left: int) -> float:
         """At the reset; or if only calls without an answer block, one goes to see before."""
         if self.in_flight or (left >= cost and self.reset is not None):
             return self.ends
         if left < cost <= left + self.debts.ghosts:
-            probe = max(self.debts.newest_ghost, self.probing.opens(now, self.round_trip))
+            probe = max(self.debts.newest_ghost, self.probing.opens(self.round_trip))
             return min(self.ends, probe)
         if self.reset is None:
             # Spent, and nobody knows until when: probe after 1 s, doubling to 60 s.
@@ -717,11 +717,10 @@ class Rate:
 class RateWindow:
     """A local rate as a window: the generic cell rate algorithm, ahead of its schedule by burst."""
 
-    __slots__ = ("blocked", "buckets", "in_flight", "key", "rate", "slot")
+    __slots__ = ("blocked", "buckets", "in_flight", "rate", "slot")
 
-    def __init__(self, rate: Rate, key: str = "") -> None:
+    def __init__(self, rate: Rate) -> None:
         self.rate = rate
-        self.key = key
         #: When the next token is there if every earlier one was taken in time.
         self.slot = -INF
         self.in_flight = 0
@@ -731,7 +730,7 @@ class RateWindow:
     def __repr__(self) -> str:
         return f"<RateWindow {self.rate.limit:g} per {self.rate.per:g} s>"
 
-    def opens(self, now: float, cost: int, reserve: float, even: bool) -> float:
+    def opens(self, cost: int) -> float:
         """Return the instant from which a call may go."""
         if cost > self.rate.burst:
             raise ValueError(
@@ -743,7 +742,7 @@ class RateWindow:
         """Return the earliest instant for a caller behind so many tokens."""
         return self.slot + (ahead + 1 - self.rate.burst) * self.rate.gap
 
-    def take(self, now: float, cost: int, since: float, even: bool) -> None:
+    def take(self, now: float, cost: int, since: float) -> None:
         """Take the tokens; the schedule goes on from the last slot, not from a late timer."""
         self.slot = _next_slot(self.slot, cost * self.rate.gap, now, since)
         self.in_flight += cost
