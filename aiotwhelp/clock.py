@@ -16,12 +16,15 @@ DRIFT = 1e-4
 #: So many answers in a row that agree with each other prove that a clock was stepped.
 _STEPPED = 3
 
-#: A bound that so many answers in a row contradict came of a wrong Date. Where edges answer in
-#: turn, none of them has three in a row that would prove it.
-_FORGOTTEN = 32
-
 #: Contradicting clocks (edges of a network) that are remembered at once.
 _MOST_BOUNDS = 3
+
+#: Of contradicting clocks one speaks if it has a quarter of the trust of the one trusted most:
+#: a page from a gateway with a clock of its own must not hold a window shut for minutes.
+_LEAST_TRUST = 0.25
+
+#: Trust is the number of answers that agreed, of about the last 32.
+_FADING = 1 - 1 / 32
 
 
 @dataclass(slots=True)
@@ -31,9 +34,9 @@ class _Bound:
     low: float
     high: float
     at: float
-    #: Answers in a row that agreed with it, and that did not.
+    #: Answers in a row that agreed with it.
     run: int = 1
-    missed: int = 0
+    trust: float = 1.0
 
     def narrow(self, low: float, high: float, at: float) -> bool:
         """Intersect with another answer's interval; False if they contradict each other."""
@@ -47,7 +50,10 @@ class _Bound:
 
 
 class ServerClock:
-    """One server's clock. Contradicting Dates widen the bound instead of breaking it."""
+    """One server's clock.
+
+    Contradicting Dates widen the bound instead of breaking it, once they are no rare exception.
+    """
 
     __slots__ = ("_assumed", "_bounds")
 
@@ -58,8 +64,8 @@ class ServerClock:
     def __repr__(self) -> str:
         if not self._bounds:
             return f"<ServerClock assumed {self._assumed}>"
-        low = min(bound.low for bound in self._bounds)
-        high = max(bound.high for bound in self._bounds)
+        low = min(bound.low for bound in self._speaking)
+        high = max(bound.high for bound in self._speaking)
         return f"<ServerClock offset {low:.3f} to {high:.3f}>"
 
     @property
@@ -75,19 +81,19 @@ class ServerClock:
         low, high = date - received, date + 1.0 - sent
         met = False
         for bound in self._bounds:
+            bound.trust *= _FADING
             if not met and bound.narrow(low, high, received):
                 bound.run += 1
-                bound.missed = 0
+                bound.trust += 1.0
                 met = True
             else:
                 bound.run = 0
-                bound.missed += 1
         if not met:
-            self._bounds = [*self._bounds[1 - _MOST_BOUNDS :], _Bound(low, high, received)]
+            self._make_room()
+            self._bounds.append(_Bound(low, high, received))
         else:
             stepped = [bound for bound in self._bounds if bound.run >= _STEPPED]
-            lasting = [bound for bound in self._bounds if bound.missed < _FORGOTTEN]
-            self._bounds = stepped or lasting
+            self._bounds = stepped or self._bounds
 
     def assume(self, offset: float) -> None:
         """Use this offset, the local wall clock's, for as long as no Date is seen."""
@@ -104,14 +110,14 @@ class ServerClock:
         # What is left until the epoch may drift, too, hence the second term.
         return max(
             epoch - bound.low + DRIFT * max(0.0, epoch - bound.low - bound.at)
-            for bound in self._bounds
+            for bound in self._speaking
         )
 
     def soonest(self, epoch: float) -> float:
         """Return the earliest instant at which the server's clock may come to show ``epoch``."""
         if not self._bounds:
             return epoch - (self._assumed or 0.0)
-        return min(epoch - bound.high for bound in self._bounds)
+        return min(epoch - bound.high for bound in self._speaking)
 
     def epoch(self, now: float) -> float:
         """Return the best guess of what the server's clock shows at the instant ``now``."""
@@ -119,3 +125,16 @@ class ServerClock:
             return now + (self._assumed or 0.0)
         newest = max(self._bounds, key=lambda bound: bound.at)
         return now + (newest.low + newest.high) / 2
+
+    @property
+    def _speaking(self) -> list[_Bound]:
+        """The bounds that count: nearly always there is one."""
+        if len(self._bounds) == 1:
+            return self._bounds
+        least = _LEAST_TRUST * max(bound.trust for bound in self._bounds)
+        return [bound for bound in self._bounds if bound.trust >= least]
+
+    def _make_room(self) -> None:
+        """Forget the bound that is trusted least, the oldest of them, if there are too many."""
+        if len(self._bounds) >= _MOST_BOUNDS:
+            self._bounds.remove(min(self._bounds, key=lambda bound: bound.trust))

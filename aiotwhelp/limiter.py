@@ -87,16 +87,20 @@ class Permit:
         self._limiter._observed(self._line, self._granted, reading, status)
         return reading
 
-    def unsent(self, *, failed: bool = False) -> None:
+    def unsent(self, *, failed: bool = False, reason: str = "") -> None:
         """Settle a call that surely never left: its token goes back.
 
-        Pass ``failed=True`` if it was tried and nobody was there (a refused connection).
+        Pass ``failed=True`` if it was tried and nobody was there (a refused connection). Callers
+        that wait in vain are told the ``reason``.
         """
-        self._limiter._unsent(self._line, self._granted, failed=failed)
+        self._limiter._unsent(self._line, self._granted, failed=failed, reason=reason)
 
-    def lost(self) -> None:
-        """Settle a call that may have been counted and whose answer will not come."""
-        self._limiter._lost(self._line, self._granted)
+    def lost(self, *, reason: str = "") -> None:
+        """Settle a call that may have been counted and whose answer will not come.
+
+        Callers that wait in vain are told the ``reason``.
+        """
+        self._limiter._lost(self._line, self._granted, reason=reason)
 
 
 class Limiter:
@@ -129,6 +133,8 @@ class Limiter:
         max_quotas: int = 100_000,
         on_event: events.Handler | None = None,
     ) -> None:
+        #: Those that were looked at longest ago come first.
+        self._lines: OrderedDict[QuotaKey, Line] = OrderedDict()
         if not 0.0 <= reserve < 1.0:
             raise ValueError(f"reserve is a share from 0 to below 1, not {reserve!r}")
         if pace not in ("burst", "even"):
@@ -142,8 +148,6 @@ class Limiter:
         self._max_quotas = max_quotas
         self._handlers: list[events.Handler] = [on_event] if on_event is not None else []
         self._numbering = Numbering()
-        #: Those that were looked at longest ago come first.
-        self._lines: OrderedDict[QuotaKey, Line] = OrderedDict()
         self._windows: dict[Hashable, Window] = {}
         #: By API, app and route.
         self._siblings: dict[tuple[str, str, str], _Siblings] = {}
@@ -238,7 +242,12 @@ class Limiter:
         dialect: Dialect = X_DIALECT,
         room: Room | None = None,
     ) -> Permit | None:
-        """Return a permit if one is there now and nobody waits for it, else None."""
+        """Return a permit if one is there now and nobody waits for it, else None.
+
+        Raises ValueError for a cost that is no whole number from 1 on, or never fits.
+        """
+        if type(cost) is not int or cost < 1:
+            raise ValueError(f"cost is a whole number from 1 on, not {cost!r}")
         self._bind()
         line = self._line(as_key(key))
         if line.head() is not None or line.pumping or self._others_wait(line, priority):
@@ -370,7 +379,9 @@ class Limiter:
         assert loop is not None  # noqa: S101 - bound by try_acquire, for the type checker
         self._count_suspend()
         now = self._now()
-        if self._max_waiters is not None and len(line) >= self._max_waiters:
+        # Who comes back was here before the others.
+        is_new = ticket == self._tickets
+        if is_new and self._max_waiters is not None and len(line) >= self._max_waiters:
             raise TooManyWaitersError(
                 f"{len(line)} callers wait for {line.key} already (max_waiters)"
             )
@@ -485,8 +496,10 @@ class Limiter:
         quota = self._describe(line)
         allowed = 0.0 if waiter.deadline is None else waiter.deadline - waiter.since
         when = f"; a permit may be had in {needed:.0f} s" if needed > 0 else ""
+        known = f"; the last call failed: {line.trouble}" if line.trouble else ""
         return QuotaTimeoutError(
-            f"no quota for {line.key} within {allowed:g} s: {left_text(quota)}{when}",
+            f"no quota for {line.key} within {round(allowed, 1):g} s: "
+            f"{left_text(quota)}{known}{when}",
             key=str(line.key),
             limit=quota.limit,
             remaining=quota.remaining,
@@ -642,18 +655,23 @@ class Limiter:
         line.bucket.observed(granted, now, reading, status=status)
         if status in (429, 420):
             self._refused += 1
+        line.trouble = f"it was answered with {status}" if status >= 500 else ""
         if self._handlers:
             self._tell_observed(line, reading, status, now)
-        self._settled(line, granted.room)
-
-    def _unsent(self, line: Line, granted: Granted, *, failed: bool) -> None:
-        line.bucket.unsent(granted, self._now(), failed=failed)
-        if failed:
+        if status >= 500 and not reading.windows:
             self._fail_impatient(line)
         self._settled(line, granted.room)
 
-    def _lost(self, line: Line, granted: Granted) -> None:
+    def _unsent(self, line: Line, granted: Granted, *, failed: bool, reason: str) -> None:
+        line.bucket.unsent(granted, self._now(), failed=failed)
+        if failed:
+            line.trouble = reason
+            self._fail_impatient(line)
+        self._settled(line, granted.room)
+
+    def _lost(self, line: Line, granted: Granted, *, reason: str) -> None:
         line.bucket.lost(granted, self._now())
+        line.trouble = reason
         self._lost_calls += 1
         if self._handlers:
             self.tell(events.Lost(str(line.key), line.key.identity))
@@ -674,9 +692,10 @@ class Limiter:
         self._review(line, judge)
 
     def _nobody_answers(self, line: Line, waited: float) -> QuotaTimeoutError:
+        trouble = line.trouble or "it got no answer"
         return QuotaTimeoutError(
-            f"no permit for {line.key} after {waited:.0f} s: the server does not answer, "
-            f"and calls go one at a time until it does",
+            f"no permit for {line.key} after {waited:.0f} s: call after call has failed, "
+            f"and they go one at a time until one does not; of the last: {trouble}",
             key=str(line.key),
             retry_after=line.bucket.patience,
         )

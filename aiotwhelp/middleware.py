@@ -36,6 +36,13 @@ _TOKEN_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
+def _reason(error: BaseException) -> str:
+    """Say what went wrong with a request, for those who wait behind it."""
+    if isinstance(error, (aiohttp.ClientError, OSError)):
+        return f"{type(error).__name__}: {error}"[:300]
+    return type(error).__name__
+
+
 def digest(material: str) -> str:
     """Return a keyed digest of what names a credential, valid in this process only."""
     return hashlib.blake2b(material.encode(), key=_DIGEST_KEY, digest_size=9).hexdigest()
@@ -172,8 +179,8 @@ class Pass:
         earlier = request.response
         try:
             response = await handler(request)
-        except NEVER_LEFT:
-            permit.unsent(failed=True)
+        except NEVER_LEFT as error:
+            permit.unsent(failed=True, reason=_reason(error))
             raise
         except BaseException as error:
             # The server may have counted it, so the token stays spent.
@@ -182,7 +189,7 @@ class Pass:
             self.broken = error if isinstance(error, Exception) else None
             waited = request.response is not earlier
             self.was_cut_off = waited and isinstance(error, asyncio.CancelledError)
-            permit.lost()
+            permit.lost(reason=_reason(error))
             raise
         finally:
             self._redact(request)

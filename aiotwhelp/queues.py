@@ -141,6 +141,7 @@ class Line:
         "queues",
         "removed",
         "timer",
+        "trouble",
         "used",
         "warned",
         "was_busy",
@@ -163,6 +164,8 @@ class Line:
         #: The cost of all callers that have left the queue so far.
         self.removed = 0
         self.warned: float | None = None
+        #: What was wrong with the last call, if it failed.
+        self.trouble = ""
         self.used = -INF
 
     def __len__(self) -> int:

@@ -121,14 +121,32 @@ def test_case_17_three_agreeing_dates_mean_that_a_clock_stepped():
 
 def test_one_wrong_date_is_forgotten_after_three_right_ones():
     clock = ServerClock()
-    for at in range(10, 20):
-        seen(clock, 0.0, float(at))
+    seen(clock, 0.0, 10.0)
     seen(clock, -40.0, 20.0)
     for at in range(21, 23):
         seen(clock, 0.0, float(at))
-        assert clock.local(1000.0) > 1030.0
+        assert clock.local(1000.0) > 1030.0, "two of three, but not for long"
     seen(clock, 0.0, 23.0)
     assert clock.local(1000.0) == pytest.approx(1000.0, abs=1.5)
+
+
+@pytest.mark.parametrize("offset", [-1e6, -300.0, -60.0, 60.0])
+def test_dates_that_are_a_rare_exception_move_nothing(offset: float):
+    clock = ServerClock()
+    for at in range(100):
+        seen(clock, offset if at % 10 == 7 else 0.0, float(at))
+        if at >= 7:
+            assert clock.local(1000.0) == pytest.approx(1000.0, abs=1.5)
+            assert clock.soonest(1000.0) == pytest.approx(1000.0, abs=1.5)
+
+
+def test_wrong_dates_that_are_all_different_do_not_displace_what_is_trusted():
+    clock = ServerClock()
+    for at in range(10):
+        seen(clock, 0.0, float(at))
+    for at in range(10, 16):
+        seen(clock, -100.0 * at, float(at))
+        assert clock.local(1000.0) == pytest.approx(1000.0, abs=1.5)
 
 
 def test_one_wrong_date_is_forgotten_even_if_two_edges_answer_in_turn():

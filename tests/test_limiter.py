@@ -951,6 +951,38 @@ async def test_case_52_failing_twenty_thousand_deadlines_goes_in_slices():
     assert {type(result) for result in results} == {QuotaTimeoutError}
 
 
+@in_virtual_time
+async def test_a_caller_that_comes_back_is_not_turned_away_by_max_waiters():
+    limiter = Limiter(max_waiters=3)
+    ticket = limiter.ticket()
+    permit = await limiter.acquire(KEY, ticket=ticket)
+    others = await waiting(limiter, 3)
+    with pytest.raises(TooManyWaitersError):
+        await limiter.acquire(KEY)
+    permit.observed(headers(0), status=429)
+    (back,) = await waiting(limiter, 1, ticket=ticket)
+    assert not back.done()
+    permit = await back
+    assert not any(each.done() for each in others)
+    permit.unsent()
+    for each in others:
+        each.cancel()
+
+
+@in_virtual_time
+async def test_callers_that_wait_in_vain_are_told_what_went_wrong():
+    limiter = Limiter()
+    for _ in range(3):
+        (await limiter.acquire(KEY)).unsent(failed=True, reason="Cannot connect to host")
+    with pytest.raises(QuotaTimeoutError, match="the last call failed: Cannot connect to host"):
+        await limiter.acquire(KEY, max_wait=0.5)
+    await asyncio.sleep(60)
+    (await limiter.acquire(KEY)).observed(headers(0))
+    with pytest.raises(QuotaTimeoutError) as raised:
+        await limiter.acquire(KEY, max_wait=0.5)
+    assert "failed" not in str(raised.value)
+
+
 # Arguments ---------------------------------------------------------------------------------------
 
 
@@ -978,6 +1010,16 @@ def test_rates_that_are_no_rates_are_refused():
         Limiter(rates={"x": 5})  # type: ignore[dict-item]
 
 
+@pytest.mark.parametrize("cost", [0, -2, 1.5, float("nan"), "1", True, None])
+@in_virtual_time
+async def test_a_cost_is_a_whole_number_from_1_on(cost: object):
+    limiter = Limiter()
+    with pytest.raises(ValueError, match="cost is a whole number from 1 on"):
+        await limiter.acquire(KEY, cost=cost)  # type: ignore[arg-type]
+    assert at_rest(limiter)
+    assert not limiter.quotas()
+
+
 @in_virtual_time
 async def test_a_cost_that_turns_out_never_to_fit_fails_its_caller_and_nobody_else():
     limiter = Limiter()
@@ -989,6 +1031,13 @@ async def test_a_cost_that_turns_out_never_to_fit_fails_its_caller_and_nobody_el
     assert modest.done()
     with pytest.raises(ValueError, match="never fits"):
         await limiter.acquire(KEY, cost=20)
+
+
+def test_what_could_not_be_made_can_still_be_shown():
+    broken = Limiter.__new__(Limiter)
+    with pytest.raises(ValueError, match="reserve"):
+        broken.__init__(reserve=2)  # type: ignore[misc]
+    assert repr(broken) == "<Limiter 0 quotas, 0 waiting>"
 
 
 @in_virtual_time

@@ -10,8 +10,11 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from aiotwhelp import Emulator, Session
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,6 +60,19 @@ def test_the_readme_says_what_its_first_block_prints(capsys: pytest.CaptureFixtu
     assert promised is not None
     exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out == f"{promised[1]}\n"
+
+
+def test_what_the_readme_types_works_against_the_emulator() -> None:
+    _, block, *_ = (block for _, block in blocks(ROOT / "README.md"))
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+
+    async def main() -> None:
+        assert repr(names["a_session"]()).startswith("<Session ")
+        async with Emulator() as api, Session.from_env(api.env) as x:
+            await names["calls"](x)
+
+    asyncio.run(main())
 
 
 def test_the_blocks_that_are_test_files_pass(tmp_path: Path) -> None:

@@ -221,6 +221,25 @@ def test_case_49_every_connection_dropped_after_counting_ends_in_minutes(attempt
     main()
 
 
+@pytest.mark.parametrize("attempts", [1, 5])
+@pytest.mark.parametrize("after", [0, 15])
+def test_case_49_answers_of_5xx_without_headers_end_in_minutes_too(attempts: int, after: int):
+    @in_virtual_time
+    async def main() -> None:
+        server, limiter = Server(limit=100, length=900), Limiter()
+        await asyncio.gather(*(caller(server, limiter) for _ in range(after)))
+        server.faults.server_error = 1.0
+        results = await asyncio.gather(
+            *(caller(server, limiter, attempts=attempts) for _ in range(200)),
+            return_exceptions=True,
+        )
+        assert any(isinstance(result, QuotaTimeoutError) for result in results)
+        assert server.loop.elapsed < 900
+        assert at_rest(limiter)
+
+    main()
+
+
 def test_case_16_an_early_rollover_is_used_at_once():
     @in_virtual_time
     async def main() -> None:

@@ -111,16 +111,16 @@ class CheckedLimiter(Limiter):
             self._shut_until[bucket] = now + min(reading.retry_after, 960.0)
         super()._observed(line, granted, reading, status)
 
-    def _lost(self, line: Line, granted: Granted) -> None:
+    def _lost(self, line: Line, granted: Granted, *, reason: str) -> None:
         self._check_probes(line, granted)
-        super()._lost(line, granted)
+        super()._lost(line, granted, reason=reason)
 
-    def _unsent(self, line: Line, granted: Granted, *, failed: bool) -> None:
+    def _unsent(self, line: Line, granted: Granted, *, failed: bool, reason: str) -> None:
         for gate in line.bucket.local:
             grants = self._rated.get(gate, [])
             if granted.sent in grants and self._now() < granted.sent + gate.rate.gap:
                 grants.remove(granted.sent)
-        super()._unsent(line, granted, failed=failed)
+        super()._unsent(line, granted, failed=failed, reason=reason)
 
     def _check_probes(self, line: Line, granted: Granted) -> None:
         """A probe that was silent for long must have been followed by another."""
