@@ -888,7 +888,7 @@ class Limiter:
             rates=[RateWindow(rate) for rate in rates],
             shared=siblings.windows,
         )
-        siblings.buckets[bucket] = None
+        siblings.join(bucket)
         return bucket
 
     def _window(self, key: QuotaKey, kind: WindowKind) -> Window:
@@ -954,12 +954,20 @@ class _Siblings:
         self.buckets: dict[Bucket, None] = {}
         self.windows: list[Window] = []
 
+    def join(self, bucket: Bucket) -> None:
+        """Let one more presume that it shares what the others do."""
+        self.buckets[bucket] = None
+        for window in self.windows:
+            bucket.presume(window)
+
     def share(self, window: Window) -> None:
-        """Count in a window that one of them has shown what the others have on the way."""
+        """Let the others presume that they share a window that one of them has shown.
+
+        What they have on the way counts there, and whoever waits for it is before their callers.
+        """
         self.windows.append(window)
         for bucket in self.buckets:
-            if bucket.calls or bucket.debts.ghosts:
-                bucket.presume(window)
+            bucket.presume(window)
 
 
 #: Says why a caller must fail, given the tokens that those ahead of it will take.

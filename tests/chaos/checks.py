@@ -52,7 +52,7 @@ class CheckedLimiter(Limiter):
     def _ask(self, line: Line, waiter: Waiter, now: float) -> Granted | NotUntil:
         answer = super()._ask(line, waiter, now)
         if isinstance(answer, NotUntil):
-            self._check_wait(answer, now)
+            self._check_wait(line, answer, now)
         else:
             queue = line.queues[waiter.priority]
             first = min(each.ticket for each in queue.everyone() if not each.future.done())
@@ -61,12 +61,15 @@ class CheckedLimiter(Limiter):
             self._count_work()
         return answer
 
-    def _check_wait(self, answer: NotUntil, now: float) -> None:
+    def _check_wait(self, line: Line, answer: NotUntil, now: float) -> None:
         wait = answer.at - now
         assert wait > 0, "I7: a wait without a floor"
         if wait < INF and isinstance(answer.by, Window):
             window = answer.by
-            is_blind = window.reset is None and not window.in_flight and window.shut < now
+            first = first_at(window)
+            is_behind = first is not None and first.line is not line
+            is_blind = window.reset is None and not (window.in_flight or is_behind)
+            is_blind = is_blind and window.shut < now
             longest = LONGEST_BACKOFF if is_blind else window.kind.ceiling
             assert wait <= longest + 0.01, f"I7: {wait:.0f} s are too long for {window}"
 
@@ -195,7 +198,7 @@ class CheckedLimiter(Limiter):
         if not window.is_confirmed or self._now() >= window.ends or self.plan.lies:
             return
         assert window.observations, "a window that is confirmed was read"
-        count = self.world.counts.get(self._name_of(line.key, window))
+        count = self.world.counts.get(self.name_of(line.key, window))
         if count is None or window.reset is None or not self.plan.is_of(window.reset, count.ends):
             return
         left = count.limit - count.used
@@ -207,11 +210,11 @@ class CheckedLimiter(Limiter):
             self._check_at_rest(window, count)
 
     def _check_at_rest(self, window: Window, count: Count) -> None:
-        if not self.plan.has("garbled") and not self.world.under_way[count.key]:
+        if not self.plan.has("garbled", "early") and not self.world.under_way[count.key]:
             left = max(0, count.limit - count.used)
             assert window.floor == left, f"I4: believed {window.floor} at rest, {left} are left"
 
-    def _name_of(self, key: QuotaKey, window: Window) -> object:
+    def name_of(self, key: QuotaKey, window: Window) -> object:
         method, _, path = key.route.partition(" ")
         if window.kind.scope == "app":
             return ("app", path)

@@ -70,9 +70,11 @@ class Plan:
     early: float = 0.0
     shrink_at: float | None = None
     hidden_gap: float = 0.0
+    hidden_from: float = 0.0
     foreign: float = 0.0
     # What callers do.
     cancelled: float = 0.0
+    dawdling: float = 0.0
     impatient: float = 0.0
     redirected: float = 0.0
     away: float = 0.0
@@ -131,13 +133,6 @@ class Plan:
         # A clock that is set back, or slows down, is a late rollover of that size.
         most += 2 * self.has("steps") + self.has("drift")
         return most
-
-    @property
-    def most_foreign(self) -> int | None:
-        """Refusals in all that another consumer of the same quota may cost."""
-        if not self.has("foreign") or self.has("hidden", "no_reset", "adversarial", "shrinking"):
-            return None
-        return None
 
     @property
     def is_spent_to_the_end(self) -> bool:
@@ -255,6 +250,7 @@ def _shrinking(plan: Plan, dice: random.Random) -> None:
 
 def _hidden(plan: Plan, dice: random.Random) -> None:
     plan.hidden_gap = dice.choice([0.1, 0.5, 1.0])
+    plan.hidden_from = dice.choice([0.0, 0.0, 0.05])
     plan.limit *= 10
 
 
@@ -294,6 +290,10 @@ def _rated(plan: Plan, dice: random.Random) -> None:
 
 def _crowd(plan: Plan, dice: random.Random) -> None:
     plan.users, plan.max_quotas = 12, 4
+
+
+def _dawdlers(plan: Plan, dice: random.Random) -> None:
+    plan.dawdling = 0.1
 
 
 def _horde(plan: Plan, dice: random.Random) -> None:
@@ -365,6 +365,7 @@ KINDS: dict[str, Callable[[Plan, random.Random], None]] = {
         _reserve,
         _rated,
         _crowd,
+        _dawdlers,
         _horde,
         _foreign,
         _app,

@@ -13,7 +13,7 @@ import aiohttp
 
 from aiotwhelp import AiotwhelpError, Api, Priority, Rate, RateLimitError, Session, testing
 from aiotwhelp.auth import Auth
-from aiotwhelp.headers import FIFTEEN_MINUTES, WindowReading
+from aiotwhelp.headers import WindowReading
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.views import QuotaKey
 from tests.chaos.checks import CheckedLimiter
@@ -71,7 +71,9 @@ def play(seed: int) -> Outcome:
 
 
 async def _play(plan: Plan) -> Outcome:
-    outcome = Outcome(plan)
+    outcome, loop = Outcome(plan), asyncio.get_running_loop()
+    unseen: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: unseen.append(context))
     async with World(plan) as world:
         limiter = limiter_of(plan, world)
         timeout = aiohttp.ClientTimeout(total=plan.timeout)
@@ -96,7 +98,14 @@ async def _play(plan: Plan) -> Outcome:
     await asyncio.sleep(40)
     assert asyncio.all_tasks() == {asyncio.current_task()}, "I8: a task is left"
     assert world.loop.network.connections == 0, "I8: a connection is left"
+    _raise_first(unseen)
     return outcome
+
+
+def _raise_first(unseen: list[dict[str, Any]]) -> None:
+    """Raise what went wrong in a callback of the loop, which has nobody to tell."""
+    for context in unseen:
+        raise context.get("exception") or AssertionError(context["message"])
 
 
 def limiter_of(plan: Plan, world: World) -> CheckedLimiter:
@@ -124,8 +133,9 @@ async def _storm(plan: Plan, world: World, session: Session, outcome: Outcome) -
         asyncio.ensure_future(_caller(plan, dice, users[n % plan.users], n))
         for n in range(plan.calls)
     ]
+    world.callers = {str(number): call for number, call in enumerate(calls)}
     for call in calls:
-        if dice.random() < plan.cancelled:
+        if dice.random() < plan.cancelled / 2:
             outcome.faults["cancelled"] += 1
             world.loop.call_later(dice.uniform(0, 3 * plan.length), call.cancel)
     if plan.close_at is not None:
@@ -140,32 +150,56 @@ async def _storm(plan: Plan, world: World, session: Session, outcome: Outcome) -
         outcome.ends["served" if result is None else type(result).__name__] += 1
 
 
+async def _dawdle(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """A user's middleware that takes its time, and fails now and then before anything is sent."""
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(loop.time() % 1)
+    if loop.time() % 1 < 0.5:
+        raise aiohttp.ClientConnectionError("a middleware gave up")
+    return await handler(request)
+
+
 async def _stand_in_line(limiter: Limiter, key: QuotaKey, session: Session) -> None:
     """Wait for a permit, and do without the call."""
     try:
-        permit = await limiter.acquire(key, owner=session._settings.pool, max_wait=1e6)
+        permit = await limiter.acquire(
+            key, owner=session._settings.pool, max_wait=1e6, priority=Priority.BATCH
+        )
     except AiotwhelpError:
         return
     permit.unsent()
 
 
-def _prime(plan: Plan, world: World, limiter: Limiter) -> None:
-    """Tell the limiter again and again what was true at the start of each window."""
-    for line_key in list(limiter.quotas()):
-        name = (line_key.identity, *line_key.route.split(" "))
-        count = world.counts.get(name)
-        if count is not None:
-            world.faults["a stale number"] += 1
-            limiter.prime(
-                line_key, [WindowReading(FIFTEEN_MINUTES, count.limit, count.limit, count.ends)]
-            )
-    if not world.is_calm:
-        world.loop.call_later(0.7, _prime, plan, world, limiter)
+def _prime(plan: Plan, world: World, limiter: CheckedLimiter) -> None:
+    """Tell the limiter, in the first windows, what was true when each of them began."""
+    for line in limiter._lines.values():
+        for window in line.bucket.windows:
+            count = world.counts.get(limiter.name_of(line.key, window))
+            if count is not None:
+                world.faults["a stale number"] += 1
+                stale = WindowReading(window.kind, count.limit, count.limit, count.ends)
+                limiter.prime(line.key, [stale])
+    if world.loop.time() < world.began + 5 * plan.length:
+        world.loop.call_later(plan.length / 9, _prime, plan, world, limiter)
 
 
 async def _caller(plan: Plan, dice: random.Random, session: Session, number: int) -> None:
+    path, options = _what_to_call(plan, dice, number)
+    arrival = dice.uniform(0, plan.spread)
+    if plan.has("app"):
+        arrival += 3.0 * (number % plan.users)  # some come when the app's window is known
+    if arrival:
+        await asyncio.sleep(arrival)
+    body = await session.fetch(path, **options)
+    assert body["privacy"] == "of your data"
+
+
+def _what_to_call(plan: Plan, dice: random.Random, number: int) -> tuple[str, dict[str, Any]]:
     path = f"/1.1/route{number % plan.routes}.json"
-    options: dict[str, Any] = {}
+    headers = {"X-Number": str(number)}
+    options: dict[str, Any] = {"headers": headers}
     chance = dice.random()
     if chance < plan.redirected:
         path = f"/old{path}"
@@ -174,21 +208,17 @@ async def _caller(plan: Plan, dice: random.Random, session: Session, number: int
     elif chance > 1 - plan.written:
         options |= {"method": "POST", "json": {"text": "hello"}}
     elif chance > 1 - plan.written - plan.coalesced:
-        options["coalesce"] = True
+        return path, {"coalesce": True}
+    if dice.random() < plan.dawdling:
+        options["middlewares"] = [_dawdle]
     if dice.random() < plan.costly and not plan.rate:  # a rate has a burst of 1
-        cost = dice.randint(1, max(1, plan.limit // 3))
-        options |= {"cost": cost, "headers": {"X-Cost": str(cost)}}
+        cost = dice.randint(1, max(1, min(plan.limit, plan.app_limit or plan.limit) // 3))
+        headers["X-Cost"], options["cost"] = str(cost), cost
     if plan.priorities:
         options["priority"] = dice.choice(list(Priority))
     if dice.random() < plan.impatient:
         options[dice.choice(["max_wait", "total_timeout"])] = dice.uniform(0, 2 * plan.length)
-    arrival = dice.uniform(0, plan.spread)
-    if plan.has("app") and number % plan.users:
-        arrival += 3.0 * (number % plan.users)
-    if arrival:
-        await asyncio.sleep(arrival)
-    body = await session.fetch(path, **options)
-    assert body["privacy"] == "of your data"
+    return path, options
 
 
 async def _is_well(session: Session, limiter: CheckedLimiter) -> None:
@@ -250,7 +280,7 @@ def _judge_lateness(plan: Plan, world: World, limiter: CheckedLimiter) -> None:
     """Ten clean rollovers leave nothing of it."""
     for line in limiter._lines.values():
         for window in line.bucket.windows:
-            name = limiter._name_of(line.key, window)
+            name = limiter.name_of(line.key, window)
             clean = sum(
                 count.key == name and count.ends > world.began_at + plan.late_until + plan.length
                 for count in world.history

@@ -59,6 +59,7 @@ class Request:
     path: str
     identity: str
     cost: int = 1
+    number: str = ""
 
 
 @dataclass(slots=True)
@@ -93,6 +94,9 @@ class World:
         self.orphans: dict[object, list[tuple[float, int]]] = {}
         self.in_silence: Counter[object] = Counter()
         self.turn = 0
+        self.hiding = (plan.hidden_from, float("inf"))
+        #: Whoever made a call, by its number: some leave while it is on its way.
+        self.callers: dict[str, asyncio.Future[None]] = {}
         self.is_calm = False
         #: What the server's clock showed at the start.
         self.began_at = self.clock()
@@ -154,6 +158,8 @@ class World:
         return [*own, ("app", request.path)] if has_app else own
 
     def sent(self, request: Request) -> None:
+        if request.number in self.callers and self.falls(self.plan.cancelled / 2, "cancelled"):
+            self.loop.call_later(self.delay(), self.callers[request.number].cancel)
         for name in self.names(request):
             self.under_way[name] += request.cost
 
@@ -216,7 +222,7 @@ class World:
         spent = next((each for each in counts if each.used + request.cost > each.limit), None)
         gap = now - self.last_accepted.get(key, -1e9)
         verdict = Verdict(200, headers)
-        if spent is not None or (not self.is_calm and gap < plan.hidden_gap):
+        if spent is not None or (gap < plan.hidden_gap and self.is_in(self.hiding)):
             verdict.status, verdict.blamed = 429, spent
             verdict.body = b'{"errors":[{"code":88,"message":"Rate limit exceeded"}]}'
             self.faults["hidden limit"] += spent is None
@@ -318,7 +324,8 @@ class Wire(asyncio.Protocol):
             self.received = rest[length:]
             method, path, _ = first.split(" ")
             cost = int(fields.get("x-cost", 1))
-            yield Request(method, path, fields.get("authorization", ""), cost)
+            identity, number = fields.get("authorization", ""), fields.get("x-number", "")
+            yield Request(method, path, identity, cost, number)
 
     def arrive(self, request: Request) -> None:
         self.under_way.remove(request)
