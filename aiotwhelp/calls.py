@@ -15,7 +15,7 @@ from yarl import URL
 
 from aiotwhelp import answers, events
 from aiotwhelp.bodies import Body
-from aiotwhelp.errors import BodyNotReplayableError
+from aiotwhelp.errors import BodyNotReplayableError, SessionClosedError
 from aiotwhelp.judge import Judge
 from aiotwhelp.limiter import Permit
 from aiotwhelp.middleware import Caller, Pass, PermitNeeded
@@ -122,14 +122,19 @@ class Call:
         attempt = partial(self._attempt, finish)
         if self._total is not None:
             self._deadline = asyncio.get_running_loop().time() + self._total
-        self._pool.begin()
+        limit = asyncio.timeout_at(self._deadline)
+        self._pool.begin(limit)
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with limit:
                 return await self._retries.run(
                     attempt, pause=self._pause, time_left=self._time_left
                 )
+        except TimeoutError as error:
+            if limit.expired() and limit.when() != self._deadline:
+                raise SessionClosedError("the session was closed during a call") from error
+            raise
         finally:
-            self._pool.end()
+            self._pool.end(limit)
             self._body.close()
 
     # One attempt -------------------------------------------------------------------------------

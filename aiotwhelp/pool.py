@@ -34,6 +34,8 @@ class Pool:
         self._options = options
         self._client: aiohttp.ClientSession | None = None
         self._active = 0
+        #: By which the calls under way can be cut.
+        self._limits: set[asyncio.Timeout] = set()
         self._sleepers: set[asyncio.Future[None]] = set()
         self._rested: asyncio.Event | None = None
         self.is_closed = False
@@ -53,13 +55,17 @@ class Pool:
             self.room.limit = min(self.room.limit, *_connections(self._client.connector))
         return self._client
 
-    def begin(self) -> None:
-        """Note that a call has begun, or that an answer is being read."""
+    def begin(self, limit: asyncio.Timeout | None = None) -> None:
+        """Note that a call has begun, within a limit, or that an answer is being read."""
         self._active += 1
+        if limit is not None:
+            self._limits.add(limit)
 
-    def end(self) -> None:
+    def end(self, limit: asyncio.Timeout | None = None) -> None:
         """Note its end."""
         self._active -= 1
+        if limit is not None:
+            self._limits.remove(limit)
         if self._active == 0 and self._rested is not None:
             self._rested.set()
 
@@ -93,8 +99,16 @@ class Pool:
         except TimeoutError:
             logger.warning("%d calls in flight were cut when the session closed", self._active)
         finally:
+            self._cut()
             if self._client is not None:
                 await self._client.close()
+
+    def _cut(self) -> None:
+        """End the calls under way, also where they wait for no connection that could be closed."""
+        now = asyncio.get_running_loop().time()
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(now)
 
     async def _rest(self) -> None:
         """Wait for calls in flight, and then for token requests that outlive their calls."""

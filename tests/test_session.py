@@ -45,6 +45,7 @@ from tests.stack import (
     scripted,
     serving,
     session_of,
+    ticks,
 )
 
 
@@ -797,6 +798,30 @@ async def test_case_34_what_is_still_in_flight_after_the_grace_is_cut() -> None:
         for each in (call, post):
             with pytest.raises(SessionClosedError):
                 await each
+    await assert_nothing_is_left()
+
+
+@in_virtual_time
+async def test_case_34_a_call_that_no_connection_holds_is_cut_too() -> None:
+    async def ponder(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        await asyncio.sleep(60)
+        return await handler(request)
+
+    asyncio.get_running_loop().network.latency = 15
+    async with Emulator() as api:
+        session = session_of(api)
+        connecting = asyncio.create_task(session.fetch(PRIVACY))
+        pondering = asyncio.create_task(session.fetch(TOS, middlewares=[ponder]))
+        in_time = asyncio.create_task(session.fetch(LANGUAGES, total_timeout=2))
+        await asyncio.sleep(0.1)
+        await session.close()
+        await ticks()
+        assert elapsed() == pytest.approx(5.1)
+        assert isinstance(connecting.exception(), SessionClosedError)
+        assert isinstance(pondering.exception(), SessionClosedError)
+        assert type(in_time.exception()) is TimeoutError
     await assert_nothing_is_left()
 
 
