@@ -71,14 +71,14 @@ class Caller:
     @property
     def host(self) -> str:
         """The API's host and port: quotas and clocks belong to it."""
-        return self.origin.authority
+        return self.origin.raw_authority
 
     def key(self, method: str, url: str | URL) -> QuotaKey:
         """Return the key of the quota that a call spends; other hosts have quotas of their own."""
         url = URL(url)
         if self.is_own(url):
             return QuotaKey(self.api.quota_name(method, url), self.host, self.identity, self.app)
-        return QuotaKey(f"{method} {generic_template(url.raw_path)}", url.authority)
+        return QuotaKey(f"{method} {generic_template(url.raw_path)}", url.raw_authority)
 
     def is_own(self, url: URL) -> bool:
         """Whether a URL is the API's; whether credentials may go there is `Api.is_own`."""

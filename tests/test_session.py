@@ -579,6 +579,14 @@ async def test_case_50_rate_limit_status_never_raises_what_is_believed() -> None
         assert session.quota(PRIVACY).remaining == 2
 
 
+@pytest.mark.parametrize("host", ["xn--", "xn--a.example"])
+@in_virtual_time
+async def test_a_host_whose_name_cannot_be_decoded_has_a_quota_like_any_other(host: str) -> None:
+    async with Session(f"https://{host}") as session, Session("https://other.example") as other:
+        assert session.quota("/x").remaining is None
+        assert other.quota(f"https://{host}/x").remaining is None
+
+
 @in_virtual_time
 async def test_other_hosts_are_called_unsigned_with_quotas_of_their_own() -> None:
     async with (
