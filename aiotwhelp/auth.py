@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import hashlib
 import json
 import math
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NoReturn, Protocol
@@ -36,6 +37,12 @@ EARLY = 30.0
 #: A token that was just replaced after a 401 is not replaced again within so many seconds: the
 #: refusal has another cause, and asking for tokens too often is refused as well (code 99).
 RENEWAL_PAUSE = 60.0
+
+#: A token endpoint that fails is asked again after 1, 2, 4 ... seconds, at most this.
+LONGEST_PAUSE = 60.0
+
+#: Tokens are asked for no more often than that, whatever lifetimes the server names.
+_SHORTEST_USE = 1.0
 
 #: Longer answers are no token. The sender should not read further than that either.
 ANSWER_LIMIT = 64 * 1024
@@ -148,9 +155,10 @@ class Auth(ABC, _Secretive):
         goes on for the others, and for the next caller, since a rotated refresh token must not be
         lost half-way.
 
-        Raises AuthError: its ``status`` is the token endpoint's answer (5xx and 429: try later),
-        or 0 where the fault lies on this side (no refresh token, a failing store).
-        SessionClosedError: closed meanwhile. What ``send`` raises passes through.
+        Raises AuthError: its ``status`` is the token endpoint's answer, or 0 where none came or the
+        fault lies on this side (no refresh token, a failing store); ``retry_after`` is set where
+        the failure may pass. While the endpoint fails it is asked at growing intervals, and who
+        comes meanwhile gets its last error. SessionClosedError: closed meanwhile.
         """
 
     @abstractmethod
@@ -186,7 +194,11 @@ class Auth(ABC, _Secretive):
         """
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {_mark(self.identity)}>"
+        try:
+            mark = _mark(self.identity)
+        except AttributeError:
+            mark = "in the making"  # printed with the traceback of its own constructor
+        return f"<{type(self).__name__} {mark}>"
 
 
 class OAuth1(Auth):
@@ -358,9 +370,19 @@ class MemoryStore(_Secretive):
 class _Renewed(Auth):
     """A bearer token that is obtained from a token endpoint, and again when it ends."""
 
-    __slots__ = ("_flight", "_good_until", "_refused", "_refused_at", "_token")
+    __slots__ = (
+        "_flight",
+        "_good_until",
+        "_pace",
+        "_refused",
+        "_refused_at",
+        "_token",
+        "_token_path",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, token_path: str) -> None:
+        self._token_path = token_path
+        self._pace = _Pace(token_path)
         self._token: Token | None = None
         self._good_until = -math.inf
         self._refused: str | None = None
@@ -432,7 +454,7 @@ class ClientCredentials(_Renewed):
     below the API's base URL. ValueError if a part is empty or not visible ASCII.
     """
 
-    __slots__ = ("_basic", "_consumer_key", "_invalidate_path", "_token_path")
+    __slots__ = ("_basic", "_consumer_key", "_invalidate_path")
 
     context = "app"
 
@@ -444,10 +466,9 @@ class ClientCredentials(_Renewed):
         token_path: str = "/oauth2/token",  # noqa: S107 - a path, no password
         invalidate_path: str = "/oauth2/invalidate_token",
     ) -> None:
-        super().__init__()
+        super().__init__(token_path)
         self._consumer_key = _visible("consumer_key", consumer_key)
         self._basic = _basic(consumer_key, _visible("consumer_secret", consumer_secret))
-        self._token_path = token_path
         self._invalidate_path = invalidate_path
 
     @property
@@ -485,6 +506,10 @@ class ClientCredentials(_Renewed):
         return True
 
     async def _renew(self, send: Send, now: float) -> None:
+        token = await self._pace.ask(None, now, lambda: self._fetched(send, now))
+        self._adopt(token, now)
+
+    async def _fetched(self, send: Send, now: float) -> Token:
         client = oauth2.BackendApplicationClient(self._consumer_key)
         answer = await send(
             "POST",
@@ -498,7 +523,7 @@ class ClientCredentials(_Renewed):
                 "no bearer token: the consumer key and secret were not accepted,"
                 " or a token was asked for too often",
             )
-        self._adopt(_token_in(answer, now), now)
+        return _token_in(answer, now)
 
 
 class OAuth2User(_Renewed):
@@ -523,7 +548,6 @@ class OAuth2User(_Renewed):
         "_identity",
         "_shared",
         "_store",
-        "_token_path",
         "_unsaved",
     )
 
@@ -541,7 +565,7 @@ class OAuth2User(_Renewed):
         identity: str | None = None,
         token_path: str = "/2/oauth2/token",  # noqa: S107 - a path, no password
     ) -> None:
-        super().__init__()
+        super().__init__(token_path)
         if store is None and access_token is None and refresh_token is None:
             raise ValueError("give an access_token, a refresh_token or a store")
         self._client_id = _visible("client_id", client_id)
@@ -551,7 +575,6 @@ class OAuth2User(_Renewed):
             else _basic(client_id, _visible("client_secret", client_secret))
         )
         self._identity = identity or secrets.token_hex(16)
-        self._token_path = token_path
         self._first = Token(access_token, refresh_token, expires_at)
         #: Whether others may have renewed the token: then the store is asked before the first use.
         self._shared = store is not None
@@ -606,25 +629,28 @@ class OAuth2User(_Renewed):
             raise self._fault("the token ended and there is no refresh token: log in again")
         if held.refresh_token == self._dead:
             raise self._fault(_LOG_IN)
-        answer = await send(
-            "POST",
-            self._token_path,
-            headers=_form_headers(self._basic),
-            data=self._refresh_body(held.refresh_token),
-        )
-        if answer.status in {400, 401, 403}:
-            raise self._refresh_refused(answer, held)
-        token = _token_in(answer, now)
+        token = await self._pace.ask(held, now, lambda: self._asked(held, send, now))
         # A server that does not rotate names no new one (RFC 6749, 6).
         return Token(
             token.access_token, token.refresh_token or held.refresh_token, token.expires_at
         )
 
-    def _refresh_body(self, refresh_token: str) -> bytes:
+    async def _asked(self, held: Token, send: Send, now: float) -> Token:
+        answer = await send(
+            "POST",
+            self._token_path,
+            headers=_form_headers(self._basic),
+            data=self._refresh_body(held),
+        )
+        if answer.status in {400, 401, 403}:
+            raise self._refresh_refused(answer, held)
+        return _token_in(answer, now)
+
+    def _refresh_body(self, held: Token) -> bytes:
         client = oauth2.WebApplicationClient(self._client_id)
         # prepare_refresh_token_request would refuse http, on loopback too.
         body = client.prepare_refresh_body(
-            refresh_token=refresh_token,
+            refresh_token=held.refresh_token,
             client_id=self._client_id,
             include_client_id=self._basic is None,
         )
@@ -678,6 +704,64 @@ class _Signer(_Secretive, oauth1.Client):
 
 #: Those who wait, in the order in which they came: they wake in it, too.
 _Waiters = dict[asyncio.Future[None], None]
+
+
+class _Pace:
+    """Asks a token endpoint at growing intervals while it fails, however many want a token."""
+
+    __slots__ = ("_failure", "_failures", "_quiet_until", "_url", "_with")
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._with: Token | None = None
+        self._failure: AuthError | None = None
+        self._failures = 0
+        self._quiet_until = -math.inf
+
+    async def ask(
+        self, held: Token | None, now: float, ask: Callable[[], Awaitable[Token]]
+    ) -> Token:
+        """Return the token that an asking brings; raises the last error if it is too early to ask.
+
+        It is never too early with another token in hand, such as one of a new login.
+        """
+        if held == self._with:
+            self._raise_if_early(now)
+        self._with = held
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            token = await ask()
+        except AuthError as error:
+            may_pass = error.status >= 500 or error.status == 429
+            self._note(error, now + clock() - began, may_pass=may_pass)
+            raise
+        except (aiohttp.ClientError, OSError) as problem:
+            # Raised as it is, it would pass for a failure of the call, which aiohttp sends again.
+            text = f"no token: the token endpoint was not reached ({type(problem).__name__})"
+            unreached = AuthError(text, request_info=_request_info(self._url))
+            self._note(unreached, now + clock() - began, may_pass=True)
+            raise unreached from problem
+        self._failure, self._failures = None, 0
+        return token
+
+    def _note(self, error: AuthError, now: float, *, may_pass: bool) -> None:
+        pause = min(LONGEST_PAUSE, 2.0 ** min(self._failures, 10))
+        if may_pass:
+            error.retry_after = pause
+        self._failures += 1
+        self._quiet_until = now + pause
+        self._failure = copy.copy(error)  # without its traceback
+
+    def _raise_if_early(self, now: float) -> None:
+        left = self._quiet_until - now
+        # Far more than any pause: the server's clock was set back.
+        if self._failure is None or not 0 < left < 2 * LONGEST_PAUSE:
+            return
+        error = copy.copy(self._failure)
+        if error.retry_after is not None:
+            error.retry_after = left
+        raise error
 
 
 class _Flight:
@@ -800,7 +884,8 @@ def _renew_at(token: Token, now: float) -> float:
     """When to replace a token obtained now: early, but a short-lived one not at once."""
     if token.expires_at is None:
         return math.inf
-    return token.expires_at - min(EARLY, max(0.0, (token.expires_at - now) / 2))
+    early = token.expires_at - min(EARLY, max(0.0, (token.expires_at - now) / 2))
+    return max(early, now + _SHORTEST_USE)
 
 
 def _token_in(answer: TokenAnswer, now: float) -> Token:

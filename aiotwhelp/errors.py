@@ -171,7 +171,14 @@ class ApiError(_AnswerError):
 
 
 class AuthError(ApiError):
-    """A credential was refused, or no credential could be had."""
+    """A credential was refused, or no credential could be had.
+
+    ``retry_after`` is in seconds, where a token endpoint failed in a way that may pass; else None.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **answer: Any) -> None:
+        super().__init__(message, **answer)
+        self.retry_after = retry_after
 
 
 class EndpointRetiredError(ApiError):

@@ -78,10 +78,9 @@ class Judge:
         self, method: str, error: Exception, *, never_left: bool = False
     ) -> Exception | None:
         """Return what to raise for an error: that it may be mended, or nothing better."""
-        if isinstance(error, AuthError) and (error.status >= 500 or error.status == 429):
-            return Failure(
-                "the token endpoint failed", error=error, after=self._retry_after(error.headers)
-            )
+        if isinstance(error, AuthError) and error.retry_after is not None:
+            after = max(error.retry_after, self._retry_after(error.headers) or 0.0)
+            return Failure("the token endpoint failed", error=error, after=after)
         if isinstance(error, AiotwhelpError):
             return None
         if self._pool.is_closed and isinstance(error, _CUT_OFF):

@@ -173,7 +173,8 @@ class Pass:
         permit = self.permit
         try:
             await self._sign(request)
-        except BaseException:
+        except BaseException as error:
+            self.broken = error if isinstance(error, Exception) else None
             permit.unsent()
             raise
         earlier = request.response

@@ -36,6 +36,7 @@ from aiotwhelp.auth import (
     TokenAnswer,
 )
 from aiotwhelp.errors import AuthError, SessionClosedError
+from tests.stack import in_virtual_time
 
 # The examples of X's documentation, marked invalid there.
 CONSUMER_KEY = "xvz1evFS4wEEPTGEFPHBog"
@@ -508,7 +509,7 @@ async def test_a_token_that_is_refused_again_at_once_is_not_renewed_again() -> N
     assert auth.rejected(bearer(auth), 401, (), NOW)
     await auth.prepare(server.send, NOW)  # X answers with the same token
     assert not auth.rejected(bearer(auth), 401, (), NOW + 1)
-    assert auth.ready(NOW + 1)
+    assert auth.ready(NOW + 2)
     assert auth.rejected(bearer(auth), 401, (), NOW + RENEWAL_PAUSE)
 
 
@@ -826,13 +827,13 @@ async def test_an_error_that_nobody_waits_for_makes_no_noise() -> None:
     await settle(lambda: len(asyncio.all_tasks()) == 1)
     del caller  # its frames hold the request
     gc.collect()
-    await auth.prepare(server.send, NOW)
-    assert auth.ready(NOW)
+    await auth.prepare(server.send, NOW + 2)
+    assert auth.ready(NOW + 2)
     assert complaints == []
 
 
 @pytest.mark.asyncio
-async def test_all_callers_get_the_error_and_the_next_one_a_new_try() -> None:
+async def test_all_callers_get_the_error_and_a_later_one_a_new_try() -> None:
     server = Server()
     server.ticks = 2
     server.answers.append(says(503, b"<html>over capacity", **{"Retry-After": "7"}))
@@ -844,19 +845,115 @@ async def test_all_callers_get_the_error_and_the_next_one_a_new_try() -> None:
     assert isinstance(results[0], AuthError)
     assert results[0].headers is not None
     assert results[0].headers["retry-after"] == "7"
-    await auth.prepare(server.send, NOW)
-    assert auth.ready(NOW)
+    await auth.prepare(server.send, NOW + 2)
+    assert auth.ready(NOW + 2)
 
 
 @pytest.mark.asyncio
-async def test_failures_of_the_connection_pass_through() -> None:
+@pytest.mark.parametrize(
+    "problem",
+    [
+        aiohttp.ServerTimeoutError("slow"),
+        aiohttp.ServerDisconnectedError(),
+        OSError(),
+        TimeoutError(),
+    ],
+)
+async def test_an_endpoint_that_was_not_reached_is_an_auth_error_that_may_pass(
+    problem: Exception,
+) -> None:
     server = Server()
-    server.answers.append(aiohttp.ServerTimeoutError("slow"))
+    server.answers.append(problem)
     auth = ClientCredentials(CONSUMER_KEY, APP_SECRET)
-    with pytest.raises(aiohttp.ServerTimeoutError):
+    with pytest.raises(AuthError, match=f"not reached .{type(problem).__name__}") as caught:
         await auth.prepare(server.send, NOW)
-    await auth.prepare(server.send, NOW)
-    assert auth.ready(NOW)
+    assert caught.value.__cause__ is problem
+    assert (caught.value.status, caught.value.retry_after) == (0, 1)
+    await auth.prepare(server.send, NOW + 2)
+    assert auth.ready(NOW + 2)
+
+
+@in_virtual_time
+async def test_an_endpoint_that_fails_is_asked_at_growing_intervals() -> None:
+    server, asked = Server(), []
+    auth = ClientCredentials(CONSUMER_KEY, APP_SECRET)
+    for second in range(300):
+        server.answers = [says(500, b"")]
+        with pytest.raises(AuthError) as caught:
+            await auth.prepare(server.send, NOW + second)
+        assert caught.value.status == 500
+        if len(server.requests) > len(asked):
+            asked.append(second)
+        assert caught.value.retry_after == asked[-1] + min(60, 2 ** (len(asked) - 1)) - second
+    assert asked == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
+    server.answers = []
+    await auth.prepare(server.send, NOW + 303)
+    assert auth.ready(NOW + 303)
+
+
+@in_virtual_time
+async def test_a_success_ends_the_intervals() -> None:
+    server = Server()
+    auth = user(expires_at=NOW)
+    for second in (0, 1):
+        server.answers = [says(500, b"")]
+        with pytest.raises(AuthError):
+            await auth.prepare(server.send, NOW + second)
+    await auth.prepare(server.send, NOW + 3)
+    server.answers = [says(500, b"")]
+    with pytest.raises(AuthError) as caught:
+        await auth.prepare(server.send, NOW + 7200)
+    assert caught.value.retry_after == 1
+
+
+@in_virtual_time
+async def test_a_pause_begins_with_the_failure_however_long_the_asking_took() -> None:
+    server = Server()
+    server.answers = [says(500, b"")]
+    server.open.clear()
+    asyncio.get_running_loop().call_later(30, server.open.set)
+    auth = ClientCredentials(CONSUMER_KEY, APP_SECRET)
+    for second in (0, 30.5):
+        with pytest.raises(AuthError):
+            await auth.prepare(server.send, NOW + second)
+    assert len(server.requests) == 1
+    await auth.prepare(server.send, NOW + 31)
+    assert auth.ready(NOW + 31)
+
+
+@in_virtual_time
+async def test_a_refusal_is_remembered_and_does_not_say_try_again() -> None:
+    server = Server()
+    server.answers = [says(403, {"errors": [{"code": 99}]})]
+    auth = ClientCredentials(CONSUMER_KEY, APP_SECRET)
+    for _ in range(3):
+        with pytest.raises(AuthError, match="code 99") as caught:
+            await auth.prepare(server.send, NOW)
+        assert caught.value.retry_after is None
+    assert len(server.requests) == 1
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert (error.status, error.codes, error.retry_after) == (403, (99,), None)
+
+
+@in_virtual_time
+async def test_a_clock_that_is_set_back_makes_nobody_wait_longer() -> None:
+    server = Server()
+    server.answers = [says(500, b"")]
+    auth = ClientCredentials(CONSUMER_KEY, APP_SECRET)
+    with pytest.raises(AuthError):
+        await auth.prepare(server.send, NOW)
+    await auth.prepare(server.send, NOW - 3600)
+    assert auth.ready(NOW - 3600)
+
+
+@in_virtual_time
+async def test_a_lifetime_of_nearly_nothing_costs_one_request_a_second() -> None:
+    server = Server()
+    server.expires_in = 1e-9
+    auth = user(expires_at=NOW)
+    for tenth in range(100):
+        await auth.prepare(server.send, NOW + tenth / 10)
+    assert len(server.requests) == 10
 
 
 @pytest.mark.asyncio
@@ -1059,8 +1156,8 @@ async def test_a_refused_client_is_told_from_a_refused_token() -> None:
     auth = user(expires_at=NOW)
     with pytest.raises(AuthError, match=r"check client_id.*\(unauthorized_client\)"):
         await auth.prepare(server.send, NOW)
-    await auth.prepare(server.send, NOW)
-    assert auth.ready(NOW)
+    await auth.prepare(server.send, NOW + 2)
+    assert auth.ready(NOW + 2)
 
 
 # Secrets
@@ -1104,6 +1201,7 @@ def test_reprs_tell_credentials_apart() -> None:
     assert repr(oauth1()) == repr(oauth1())
     assert repr(Bearer("a")) != repr(Bearer("b"))
     assert repr(user(identity="\ud800")).startswith("<OAuth2User ")
+    assert repr(OAuth1.__new__(OAuth1)) == "<OAuth1 in the making>"
     assert repr(Token("a", "b", NOW)) == "<Token expires_at=1700000000 refreshable>"
     assert repr(MemoryStore()) == "<MemoryStore empty>"
     assert repr(says(200, {"access_token": "a"})) == "<TokenAnswer 200, 21 bytes>"

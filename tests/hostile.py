@@ -1,0 +1,245 @@
+"""Servers that mean harm, and everything that may show a secret afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import pickle
+import re
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from aiohttp import web
+
+from aiotwhelp import testing
+
+#: Answers a request, of which it gets the head.
+Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
+
+
+# Servers -----------------------------------------------------------------------------------
+
+
+class Hostile:
+    """A server that writes what it likes: ``heads`` are the requests that it was sent."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.heads: list[bytes] = []
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+                await self._answer(self.heads[-1], writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client has closed it, or the test has ended
+        finally:
+            writer.close()
+
+    @property
+    def token_requests(self) -> int:
+        return sum(head.partition(b"?")[0].split()[1].endswith(b"/token") for head in self.heads)
+
+
+@asynccontextmanager
+async def hostile(answer: Answer) -> AsyncIterator[Hostile]:
+    serving = Hostile(answer)
+    server = await asyncio.start_server(serving.serve, "127.0.0.1", 0)
+    try:
+        serving.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield serving
+    finally:
+        server.close()
+
+
+def says(data: bytes) -> Answer:
+    """Answer with these bytes, whatever was asked."""
+
+    async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+
+    return answer
+
+
+def answers(status: int, *headers: str, body: bytes = b"{}") -> Answer:
+    head = [f"HTTP/1.1 {status} X", *headers, f"Content-Length: {len(body)}", "", ""]
+    return says("\r\n".join(head).encode() + body)
+
+
+def token(**fields: Any) -> Answer:
+    """Answer with a token, as a token endpoint does."""
+    said = {"token_type": "bearer", "access_token": "a-token", **fields}
+    return answers(200, "Content-Type: application/json", body=json.dumps(said).encode())
+
+
+def drips(start: bytes, piece: bytes, pause: float) -> Answer:
+    """Begin an answer and never end it."""
+
+    async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    return answer
+
+
+def falls_silent(start: bytes = b"") -> Answer:
+    return drips(start, b"", 1e6)
+
+
+async def resets(_: bytes, writer: asyncio.StreamWriter) -> None:
+    """Break the connection off."""
+    writer.transport.abort()
+    raise ConnectionResetError
+
+
+async def echoes(head: bytes, writer: asyncio.StreamWriter) -> None:
+    """Give back the request's own credential, wherever an answer has room for it."""
+    found = re.search(rb"(?i)\r\nauthorization: (.*)\r\n", head)
+    told = found[1] if found else b"nothing"
+    problem = {"errors": [{"code": 32, "message": f"{told.decode()} is wrong"}]}
+    body = json.dumps({**problem, "title": told.decode(), "type": told.decode()}).encode()
+    writer.write(b"HTTP/1.1 403 " + told + b"\r\nX-Echo: " + told + b"\r\n")
+    writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    await writer.drain()
+
+
+def by_path(paths: Mapping[bytes, Answer], otherwise: Answer) -> Answer:
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        path = head.split()[1].partition(b"?")[0]
+        await paths.get(path, otherwise)(head, writer)
+
+    return answer
+
+
+# Hosts -------------------------------------------------------------------------------------
+
+
+def redirect(to: str, status: int = 302) -> Callable[[web.Request], web.StreamResponse]:
+    return lambda _: web.Response(status=status, headers={"Location": to})
+
+
+@dataclass
+class Asked:
+    """A request that some host got."""
+
+    url: str
+    method: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def secrets(self) -> set[str]:
+        """The names of what it carried that may be a secret."""
+        names = {name.lower() for name in self.headers}
+        return names & {"authorization", "cookie", "proxy-authorization", "x-api-key"}
+
+
+class Internet:
+    """Named hosts on the ports of http and https, whose answers are ``routes``, by URL."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Callable[[web.Request], web.StreamResponse]] = {}
+        self.asked: list[Asked] = []
+
+    @property
+    def urls(self) -> list[str]:
+        return [each.url for each in self.asked]
+
+    async def listen(self, name: str, address: str, port: int) -> web.ServerRunner:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            url = f"{'https' if port == 443 else 'http'}://{name}{request.path_qs}"
+            self.asked.append(Asked(url, request.method, request.headers, await request.read()))
+            return self.routes.get(url, lambda _: web.json_response({"from": url}))(request)
+
+        runner = web.ServerRunner(web.Server(handle), shutdown_timeout=0.05)
+        await runner.setup()
+        await web.TCPSite(runner, address, port).start()
+        return runner
+
+
+@asynccontextmanager
+async def internet(*names: str) -> AsyncIterator[Internet]:
+    """Have these hosts, each at an address of its own. TLS is taken as done."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, testing.VirtualTimeLoop)
+    network, runners = Internet(), []
+    with mock.patch("aiotwhelp.testing.loop._refuse_tls"):
+        try:
+            for number, name in enumerate(names, start=1):
+                address = name if name[0].isdigit() else f"198.51.100.{number}"
+                loop.network.hosts |= {name: address, f"{name}.": address}
+                runners += [await network.listen(name, address, port) for port in (80, 443)]
+            yield network
+        finally:
+            for runner in runners:
+                await runner.cleanup()
+
+
+# What is shown -----------------------------------------------------------------------------
+
+
+class _Everything(logging.Handler):
+    """Keeps every record of every logger as it would be printed."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record) + repr(record.args))
+
+
+@contextlib.contextmanager
+def all_logs() -> Iterator[list[str]]:
+    """Have the lines of all loggers, of other libraries too, at DEBUG."""
+    root, handler = logging.getLogger(), _Everything()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield handler.lines
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+def shown(error: BaseException) -> list[str]:
+    """Everything that an exception and its causes show: by themselves, pickled, and traced."""
+    texts = traceback.format_exception(error)
+    for each in causes(error):
+        texts += [str(each), repr(each), repr(each.args), *getattr(each, "__notes__", ())]
+        with contextlib.suppress(TypeError):
+            texts.append(repr(vars(each)))
+        with contextlib.suppress(TypeError, AttributeError, pickle.PicklingError):
+            texts.append(pickle.dumps(each).decode("latin-1"))
+    return texts
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error itself, and what it was raised from or during."""
+    left, seen = [error], set()
+    while left:
+        each = left.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            left += [more for more in (each.__cause__, each.__context__) if more is not None]
+
+
+def frame_locals(error: BaseException) -> str:
+    """The traceback as tools print it that show the locals of each frame, ours and aiohttp's."""
+    printed = traceback.TracebackException.from_exception(error, capture_locals=True).format()
+    frames = re.split(r'(?=^  File ")', "".join(printed), flags=re.MULTILINE)
+    return "".join(frame for frame in frames if not re.match(r'  File ".*[/\\]tests[/\\]', frame))
