@@ -110,7 +110,7 @@ class Judge:
         if status in REFUSALS and one.is_gated:
             return await self._refused(response)
         if status in (401, 403):
-            return await self._unauthorized(response, method, one.authorization)
+            return await self._unauthorized(response, method, one)
         if status == 402:
             raise answers.as_error(response, await answers.read_error(response))
         if status in (404, 410):
@@ -173,21 +173,21 @@ class Judge:
             )
 
     async def _unauthorized(
-        self, response: aiohttp.ClientResponse, method: str, signed: str
+        self, response: aiohttp.ClientResponse, method: str, one: Pass
     ) -> Exception | None:
         """Correct the clock or renew the token, once each; or find that a write had worked."""
         body = await answers.read_error(response)
         if self._may_be_done and method in _WRITES and DONE_BEFORE.intersection(body.codes):
             raise answers.already_done(response, body)
         auth = self._caller.auth
-        if auth is None or not signed:
+        if auth is None or not one.authorization:
             return None
         if CLOCK_IS_OFF in body.codes:
             # The answer's Date has corrected the clock by now.
             goes_back, self._corrected_clock = not self._corrected_clock, True
         else:
             now = self._pool.limiter.server_time(self._caller.host)
-            renewable = auth.rejected(signed, response.status, body.codes, now)
+            renewable = auth.rejected(one.authorization, response.status, body.codes, now)
             goes_back = renewable and not self._rejected
             self._rejected = self._rejected or renewable
         if not goes_back:

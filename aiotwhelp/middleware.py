@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -179,7 +180,8 @@ class Pass:
             raise
         earlier = request.response
         try:
-            response = await handler(request)
+            send = _send_sealed(request, handler) if self.authorization else handler(request)
+            response = await send
         except NEVER_LEFT as error:
             permit.unsent(failed=True, reason=_reason(error))
             raise
@@ -192,8 +194,6 @@ class Pass:
             self.was_cut_off = waited and isinstance(error, asyncio.CancelledError)
             permit.lost(reason=_reason(error))
             raise
-        finally:
-            self._redact(request)
         self.sends += 1
         self.broken = None
         self.answer = response
@@ -236,13 +236,37 @@ class Pass:
         )
         request.headers[hdrs.AUTHORIZATION] = self.authorization
 
-    def _redact(self, request: aiohttp.ClientRequest) -> None:
-        """Take the credential off a request that was sent: responses show its headers."""
-        if self.authorization and request.headers.get(hdrs.AUTHORIZATION) == self.authorization:
-            request.headers[hdrs.AUTHORIZATION] = "***"
-
     def _now(self) -> float:
         return self.limiter.server_time(self.caller.host)
+
+
+async def _send_sealed(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Send a request that was signed here: nothing shows the credential afterwards."""
+    handled = sys.exception()
+    try:
+        return await handler(request)
+    except BaseException as error:
+        _drop_tracebacks(error, handled)
+        raise
+    finally:
+        # Responses and errors hold on to the request's headers.
+        request.headers[hdrs.AUTHORIZATION] = "***"
+
+
+def _drop_tracebacks(error: BaseException, handled: BaseException | None) -> None:
+    """Forget where in aiohttp an error arose: locals of those frames are the bytes that were sent.
+
+    What the caller was handling when it made the call is not touched.
+    """
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is None or each is handled:
+            continue
+        each.__traceback__ = None
+        left += [each.__cause__, each.__context__]
 
 
 class RateLimitMiddleware:
@@ -328,15 +352,16 @@ class TokenSender(Send):
         whole = self._api.url(url)
         if not self._api.is_own(whole):
             raise ValueError("a token request goes to the API's own origins only, over https")
+        form, seal = aiohttp.BytesPayload(data), _Seal(headers)
+        del data, headers  # an error's traceback may be printed with the locals of this frame
         async with self._session.request(
             method,
             whole,
-            headers=headers,
-            data=data,
+            data=form,
             allow_redirects=False,
             raise_for_status=False,
             timeout=_TOKEN_TIMEOUT,
-            middlewares=(),
+            middlewares=(seal,),
         ) as response:
             body = await response.content.read(_TOKEN_ANSWER)
             while len(body) < _TOKEN_ANSWER:
@@ -345,3 +370,19 @@ class TokenSender(Send):
                     break
                 body += more
             return TokenAnswer(response.status, response.headers, body, whole)
+
+
+class _Seal:
+    """Puts the headers on a token request where neither traces nor a netrc file can see them."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        request.headers.popall(hdrs.AUTHORIZATION, None)  # of a netrc file
+        request.headers.update(self._headers)
+        return await _send_sealed(request, handler)

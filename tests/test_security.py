@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import base64
 import copy
-import logging
 import pickle
-import traceback
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -26,31 +26,22 @@ from aiotwhelp import (
     X,
 )
 from aiotwhelp.emulator import Emulator
+from tests.hostile import (
+    Answer,
+    all_logs,
+    answers,
+    by_path,
+    causes,
+    drips,
+    falls_silent,
+    frame_locals,
+    hostile,
+    resets,
+    says,
+    shown,
+    token,
+)
 from tests.stack import PRIVACY, TOS, in_virtual_time, oauth1_of, scripted, serving, session_of
-
-
-class Everything(logging.Handler):
-    """Keeps every record of every logger as it would be printed."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record) + repr(record.args))
-
-
-@contextlib.contextmanager
-def all_logs() -> Any:
-    root, handler = logging.getLogger(), Everything()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    try:
-        yield handler.lines
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
 
 
 def secrets_of(api: Emulator, *more: str) -> set[str]:
@@ -65,21 +56,10 @@ def secrets_of(api: Emulator, *more: str) -> set[str]:
     }
 
 
-def shown(error: BaseException) -> list[str]:
-    """Everything that an exception shows of itself and of its causes."""
-    texts = [str(error), repr(error), repr(error.args)]
-    texts += traceback.format_exception(error)
-    texts += traceback.TracebackException.from_exception(error, capture_locals=False).format()
-    with contextlib.suppress(Exception):
-        texts.append(repr(vars(error)))
-    with contextlib.suppress(TypeError, AttributeError, pickle.PicklingError):
-        texts.append(pickle.dumps(error).decode("latin-1"))
-    return texts
-
-
 async def gather_errors(*calls: Any) -> list[str]:
     results = await asyncio.gather(*calls, return_exceptions=True)
-    return [text for each in results if isinstance(each, BaseException) for text in shown(each)]
+    errors = [each for each in results if isinstance(each, BaseException)]
+    return [text for each in errors for text in [*shown(each), frame_locals(each)]]
 
 
 async def rich_scene(api: Emulator, session: Session, texts: list[str]) -> None:
@@ -106,8 +86,11 @@ async def rich_scene(api: Emulator, session: Session, texts: list[str]) -> None:
         session.fetch("/odd"),
         session.fetch(PRIVACY, max_wait=0),
         session.get("/%zz\n"),
-        session.get(PRIVACY, headers={"Authorization": "Basic hunter2"}),
     )
+    own = {"Authorization": "Basic hunter2"}
+    with pytest.raises(ValueError, match="has a credential") as refused:
+        await session.get(PRIVACY, headers=own)
+    texts += shown(refused.value)
     async with session.get("/no") as response:
         with pytest.raises(aiohttp.ClientResponseError) as caught:
             response.raise_for_status()
@@ -218,4 +201,190 @@ def test_a_broken_environment_is_not_quoted(name: str) -> None:
     environ[f"AIOTWHELP_{name}"] = "hunter2\n"
     with pytest.raises(ValueError, match="visible") as caught:
         Session.from_env(environ)
-    assert not any("hunter2" in text for text in shown(caught.value)[:3])
+    assert not any("hunter2" in text for text in shown(caught.value))
+
+
+#: What is looked for, plain and in the Basic form of the two with a key or id before them.
+SECRETS = {
+    "the-consumer-secret",
+    "the-access-token",
+    "the-token-secret",
+    "the-refresh-token",
+    "the-client-secret",
+    "a-token",
+    base64.b64encode(b"a-key:the-consumer-secret").decode(),
+    base64.b64encode(b"an-id:the-client-secret").decode(),
+}
+
+CREDENTIALS: dict[str, Callable[[], Auth]] = {
+    "oauth1": lambda: OAuth1(
+        "a-key", "the-consumer-secret", "the-access-token", "the-token-secret"
+    ),
+    "bearer": lambda: Bearer("the-access-token"),
+    "client credentials": lambda: ClientCredentials("a-key", "the-consumer-secret"),
+    "oauth2": lambda: OAuth2User(
+        "an-id",
+        client_secret="the-client-secret",
+        access_token="the-access-token",
+        refresh_token="the-refresh-token",
+        expires_at=0.0,
+    ),
+}
+
+HARM: dict[str, Answer] = {
+    "no HTTP": says(b"HTTP/1.1 abc\r\n\r\n"),
+    "an endless header": drips(b"HTTP/1.1 200 X\r\nA: ", b"a" * 1000, 0.01),
+    "a reset": resets,
+    "silence": falls_silent(),
+    "a body that breaks off": says(b"HTTP/1.1 200 X\r\nContent-Length: 9\r\n\r\n{"),
+    "a body without an end": falls_silent(b"HTTP/1.1 200 X\r\nContent-Length: 9\r\n\r\n{"),
+    "no JSON": answers(200, body=b"<html>"),
+    "a redirect to nowhere": answers(302, "Location: ftp://x"),
+    "a redirect to itself": answers(302, "Location: ?"),
+    "401": answers(401),
+    "503": answers(503),
+}
+
+
+async def what_shows(url: str, kind: str) -> list[str]:
+    """All that shows of a read and a write: their errors, logs and events."""
+    texts: list[str] = []
+    with all_logs() as lines:
+        told: list[Any] = []
+        options: Any = {"auth": CREDENTIALS[kind](), "on_event": told.append, "retries": 1}
+        async with Session(url, **options) as session:
+            for method in ("GET", "POST"):
+                texts += await gather_errors(session.fetch("/x", method=method))
+    return [*texts, *map(repr, told), *lines]
+
+
+@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize("kind", CREDENTIALS)
+def test_no_error_log_or_local_shows_a_secret_whatever_the_server_does(
+    kind: str, harm: str
+) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        async with hostile(HARM[harm]) as server:
+            texts = await what_shows(server.url, kind)
+        assert server.heads
+        for secret in SECRETS:
+            assert not [text for text in texts if secret in text]
+
+    scene()
+
+
+@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize("kind", ["client credentials", "oauth2"])
+def test_nor_of_a_token_that_was_just_obtained(kind: str, harm: str) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        tokens = dict.fromkeys([b"/oauth2/token", b"/2/oauth2/token"], token())
+        async with hostile(by_path(tokens, HARM[harm])) as server:
+            texts = await what_shows(server.url, kind)
+        assert any(b"Bearer a-token" in head for head in server.heads)
+        for secret in SECRETS:
+            assert not [text for text in texts if secret in text]
+
+    scene()
+
+
+@pytest.mark.parametrize("kind", CREDENTIALS)
+def test_a_connection_that_breaks_while_it_is_written_to_shows_nothing(kind: str) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        async def cut(*_: Any) -> None:
+            asyncio.get_running_loop().network.cut()
+
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(cut)
+        async with (
+            hostile(token()) as server,
+            Session(server.url, auth=CREDENTIALS[kind](), retries=0, trace_configs=[trace]) as api,
+        ):
+            texts = await gather_errors(api.fetch("/x", method="POST"))
+        assert texts
+        assert not server.heads
+        for secret in SECRETS:
+            assert not [text for text in texts if secret in text]
+
+    scene()
+
+
+@pytest.mark.parametrize("kind", CREDENTIALS)
+def test_an_error_about_a_write_that_had_worked_shows_nothing(kind: str) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        done = answers(403, body=b'{"errors": [{"code": 187}]}')
+        steps = iter([answers(503), done])
+
+        async def twice(head: bytes, writer: asyncio.StreamWriter) -> None:
+            await next(steps)(head, writer)
+
+        tokens = dict.fromkeys([b"/oauth2/token", b"/2/oauth2/token"], token())
+        async with (
+            hostile(by_path(tokens, twice)) as server,
+            Session(server.url, auth=CREDENTIALS[kind]()) as session,
+        ):
+            texts = await gather_errors(session.fetch("/x", method="PUT"))
+        assert any("had worked" in text for text in texts)
+        for secret in SECRETS:
+            assert not [text for text in texts if secret in text]
+
+    scene()
+
+
+@in_virtual_time
+async def test_the_traces_of_aiohttp_see_no_secret_before_it_is_sent() -> None:
+    seen: list[str] = []
+
+    async def note(session: Any, context: Any, params: Any) -> None:
+        seen.append(repr(params))
+
+    trace = aiohttp.TraceConfig()
+    for signal in (trace.on_request_start, trace.on_request_end, trace.on_request_exception):
+        signal.append(note)
+    tokens = {b"/oauth2/token": token()}
+    for last in (answers(200), resets):
+        async with hostile(by_path(tokens, last)) as server:
+            auth = CREDENTIALS["client credentials"]()
+            async with Session(server.url, auth=auth, retries=0, trace_configs=[trace]) as session:
+                await gather_errors(session.fetch("/x", method="POST"))
+    assert len(seen) == 8
+    for secret in SECRETS:
+        assert not [text for text in seen if secret in text]
+
+
+@in_virtual_time
+async def test_what_the_caller_was_handling_keeps_its_traceback() -> None:
+    async def call_while_handling(session: Session) -> None:
+        try:
+            int("before")
+        except ValueError:
+            await session.fetch("/x", method="POST")
+
+    nowhere = "http://127.0.0.1:1"
+    async with Session(nowhere, auth=Bearer("the-access-token"), retries=0) as session:
+        with pytest.raises(aiohttp.ClientConnectorError) as caught:
+            await call_while_handling(session)
+        [before] = [each for each in causes(caught.value) if isinstance(each, ValueError)]
+        assert before.__traceback__ is not None
+
+
+@in_virtual_time
+async def test_a_netrc_file_neither_replaces_a_credential_nor_stops_a_token_request(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "netrc").write_text("default login someone password from-netrc\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    tokens = dict.fromkeys([b"/oauth2/token", b"/2/oauth2/token"], token())
+    public = OAuth2User("an-id", refresh_token="the-refresh-token")
+    for auth in (*(make() for make in CREDENTIALS.values()), public):
+        async with (
+            hostile(by_path(tokens, answers(200))) as server,
+            Session(server.url, auth=auth, trust_env=True) as session,
+        ):
+            await session.fetch("/x")
+            netrc = base64.b64encode(b"someone:from-netrc")
+            assert not [head for head in server.heads if netrc in head]
+            assert b"Authorization: " in server.heads[-1]
