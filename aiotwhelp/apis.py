@@ -7,6 +7,7 @@ first guess that headers replace: served limits have differed from every chart.
 from __future__ import annotations
 
 import csv
+import socket
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -234,6 +235,27 @@ def api_at(url: str | URL) -> Api:
     """
     base = _base(str(url))
     return Api(URL(base).raw_host or base, base)
+
+
+def is_local(host: str) -> bool:
+    """Tell whether a host is named as this machine, or as one on its own link.
+
+    Names that resolve to such an address are not looked up. Addresses of a link (169.254.0.0/16)
+    are where clouds keep the credentials of a machine.
+    """
+    host = host.lower().removesuffix(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        # Resolvers take 0x7f000001, 0177.0.0.1 and 127.1 for addresses too, as this does.
+        address = ip_address(socket.inet_aton(host))
+    except OSError:
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_link_local or address.is_unspecified
 
 
 @dataclass(frozen=True, slots=True)

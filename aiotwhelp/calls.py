@@ -71,6 +71,7 @@ class Call:
         "_client_options",
         "_cost",
         "_deadline",
+        "_has_left",
         "_judge",
         "_key",
         "_max_wait",
@@ -114,6 +115,7 @@ class Call:
         self._ticket: int | None = None
         self._deadline: float | None = None
         self._waited = 0.0
+        self._has_left = False
         self._judge: Judge | None = None
         self._pass: Pass | None = None
 
@@ -185,7 +187,12 @@ class Call:
         """Wait for a permit and send once; None if a hop inside must wait for its own."""
         permit = await self._permit()
         self._pass = one = Pass(
-            self._pool.limiter, self._caller, permit, cost=self._cost, priority=self._priority
+            self._pool.limiter,
+            self._caller,
+            permit,
+            cost=self._cost,
+            priority=self._priority,
+            has_left=self._has_left,
         )
         try:
             return await self._pool.client.request(
@@ -200,6 +207,7 @@ class Call:
             if one.broken is not None:
                 # A resend of aiohttp's own: it becomes one of ours, which are counted.
                 raise (self._instead_of(one.broken) or one.broken) from one.broken.__cause__
+            self._has_left = one.has_left
             self._follow(hop, one.sends)
             return None
         except Exception as error:

@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
-from aiotwhelp.apis import Api
+from aiotwhelp.apis import Api, is_local
 from aiotwhelp.auth import Auth, Send, TokenAnswer
 from aiotwhelp.errors import redacted
 from aiotwhelp.limiter import Limiter, Permit
@@ -32,6 +32,9 @@ _DIGEST_KEY = secrets.token_bytes(16)
 #: A token endpoint's answer is some 200 bytes; see `aiotwhelp.auth.Send`.
 _TOKEN_ANSWER = 64 * 1024 + 1
 _TOKEN_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
+
+#: What aiohttp does not take off by itself, or puts on anew, where a redirect leads elsewhere.
+_KEYS = (hdrs.AUTHORIZATION, "X-Api-Key")
 
 #: Raised before anything of the request was written.
 NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -109,12 +112,14 @@ class Pass:
         "broken",
         "caller",
         "cost",
+        "has_left",
         "is_gated",
         "limiter",
         "permit",
         "priority",
         "sends",
         "unanswered",
+        "url",
         "was_cut_off",
     )
 
@@ -126,12 +131,18 @@ class Pass:
         *,
         cost: int = 1,
         priority: Priority = Priority.NORMAL,
+        has_left: bool = False,
     ) -> None:
         self.limiter = limiter
         self.caller = caller
         self.permit = permit
         self.cost = cost
         self.priority = priority
+        #: Where the last request went.
+        self.url: URL | None = None
+        #: Whether a redirect led from or to a foreign origin. Nothing is signed from then on, or
+        #: who sent the call away could have it come back, signed, to a path of his choice.
+        self.has_left = has_left
         #: What the last request was signed with; empty if it went unsigned.
         self.authorization = ""
         #: Whether the limiter saw the last request: not where a redirect led elsewhere.
@@ -150,6 +161,10 @@ class Pass:
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Make one attempt, with the session's permit or one that is there at once."""
+        self._note_hop(request.url)
+        if self.has_left:
+            for name in _KEYS:
+                request.headers.popall(name, None)
         if not self.permit.is_settled:
             return await self.send(request, handler)
         self.is_gated = self.caller.is_own(request.url)
@@ -166,6 +181,17 @@ class Pass:
             raise PermitNeeded(request)
         self.permit = permit
         return await self.send(request, handler)
+
+    def _note_hop(self, url: URL) -> None:
+        """See where a redirect leads; raises for a way into this machine from outside."""
+        before, self.url = self.url, url
+        if before is None or url.origin() == before.origin():
+            return
+        if self.caller.is_own(url) and self.caller.is_own(before):
+            return
+        self.has_left = True
+        if is_local(url.raw_host or "") and not is_local(before.raw_host or ""):
+            raise aiohttp.InvalidUrlRedirectClientError(url, "a redirect from outside leads inside")
 
     async def send(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -218,8 +244,9 @@ class Pass:
         caller = self.caller
         auth = caller.auth
         self.authorization = ""
-        if auth is None or not caller.api.is_own(request.url):
+        if auth is None or self.has_left or not caller.api.is_own(request.url):
             return
+        _refuse_in_the_clear(request)
         if not auth.ready(self._now()):
             await auth.prepare(TokenSender(request.session, caller.api), self._now())
         content_type = request.headers.get(hdrs.CONTENT_TYPE)
@@ -238,6 +265,12 @@ class Pass:
 
     def _now(self) -> float:
         return self.limiter.server_time(self.caller.host)
+
+
+def _refuse_in_the_clear(request: aiohttp.ClientRequest) -> None:
+    """Http is for loopback hosts only, and with a proxy it leaves this machine."""
+    if request.proxy is not None and request.url.scheme == "http":
+        raise ValueError("credentials are not sent in the clear through a proxy: set NO_PROXY")
 
 
 async def _send_sealed(
@@ -383,6 +416,7 @@ class _Seal:
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
+        _refuse_in_the_clear(request)
         request.headers.popall(hdrs.AUTHORIZATION, None)  # of a netrc file
         request.headers.update(self._headers)
         return await _send_sealed(request, handler)
