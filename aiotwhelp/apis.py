@@ -7,6 +7,7 @@ first guess that headers replace: served limits have differed from every chart.
 from __future__ import annotations
 
 import csv
+import re
 import socket
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,9 @@ from aiotwhelp.routes import Routes
 
 #: Sending one of these twice does no more than sending it once (RFC 9110, 9.2.2).
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+
+#: What has no place in a URL; a half of a surrogate pair would be left out without a word.
+_UNSENDABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 _FIFTEEN_MINUTES = 900.0
 _UNITS = {"s": 1, "min": 60, "h": 3600}
@@ -146,8 +150,11 @@ class Api:
         URL, and for paths that do not start with one slash.
         """
         text = str(path)
-        if not text.isprintable() and any(letter < " " or letter == "\x7f" for letter in text):
-            raise ValueError(f"{_shown(text)} has control characters: quote the values in a path")
+        if not text.isprintable() and _UNSENDABLE.search(text):
+            raise ValueError(
+                f"{_shown(text)} has control characters or half a surrogate pair: "
+                "pass what varies in a path as path_params"
+            )
         if text.startswith("/") and not text.startswith("//"):
             return self.base_url + text
         if "://" not in text:
@@ -161,9 +168,8 @@ class Api:
 
         http is accepted for loopback hosts only. A URL that names a user is never our own.
         """
-        try:
-            parsed = _parsed(url)
-        except (ValueError, TypeError):
+        parsed = _parsed(url)
+        if parsed is None:
             return False
         if parsed.raw_user is not None or parsed.raw_password is not None:
             return False
@@ -219,7 +225,7 @@ class Api:
     def _below_base(self, path: str | URL) -> str:
         if isinstance(path, str) and path.startswith("/") and not _has_dots(path):
             return path
-        url = _parsed(path)
+        url = _url(path)
         # yarl resolves dots in whole URLs only, as it will when the request is made.
         url = url if url.absolute else URL(self.base_url + str(url))
         raw = url.raw_path
@@ -319,22 +325,28 @@ def _base(text: str) -> str:
 
 
 def _web_url(text: str) -> URL:
-    # The parser's own words may quote a password: they are not passed on.
-    try:
-        url = _parsed(text)
-    except ValueError:
-        raise ValueError(f"{_shown(text)} is not a URL") from None
+    url = _url(text)
     if url.scheme not in ("http", "https") or not url.raw_host:
         raise ValueError(f"{_shown(text)} is not an http or https URL")
     return url
 
 
-def _parsed(url: str | URL) -> URL:
+def _url(url: str | URL) -> URL:
+    parsed = _parsed(url)
+    if parsed is None:
+        raise ValueError(f"{_shown(str(url))} is not a URL")
+    return parsed
+
+
+def _parsed(url: str | URL) -> URL | None:
+    # The parser's own words may quote a password: they do not even become a context.
     try:
         return URL(url)
+    except (ValueError, TypeError):
+        return None
     except IndexError:
         # yarl's own, for brackets before an empty host (aio-libs/yarl#1822).
-        raise ValueError("a URL with brackets and no host") from None
+        return None
 
 
 def _origin(url: URL) -> str | None:
@@ -369,8 +381,17 @@ def _authority(url: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return a URL for an error's text, without what may be a password."""
-    return repr(text.rpartition("@")[2])
+    """Return a URL for an error's text, without what may be a password or a key."""
+    text = text.rpartition("@")[2]
+    for end in "?#":
+        text = text.partition(end)[0]
+    scheme, mark, rest = text.partition("//")
+    # Where the host is missing, what stands for its port may be a password.
+    authority, slash, path = rest.partition("/")
+    host, colon, port = authority.partition(":")
+    if colon and not port.isdigit() and "[" not in authority:
+        authority = f"{host}:…"
+    return repr(f"{scheme}{mark}{authority}{slash}{path}")
 
 
 def _has_dots(path: str) -> bool:

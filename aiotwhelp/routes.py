@@ -25,6 +25,7 @@ _MOST_SEGMENTS = 16
 _REST = "{rest}"
 _UNRESERVED = frozenset(ascii_letters + digits + "-._~")
 _UUID_DASHES = (8, 13, 18, 23)
+_BEFORE_PATH = re.compile(r"[^/?#]*//[^/?#\\]*")
 _PLACEHOLDER = re.compile(r"\{([^{}/]*)\}")
 
 
@@ -43,7 +44,7 @@ def expand(template: str, params: Mapping[str, object] | None = None) -> str:
 
     Each value is percent-encoded as one segment, so that nothing in it can lead elsewhere.
     Values are str, int or UUID. Raises ValueError for missing, unknown, empty and dotted
-    values, TypeError for values of other types.
+    values, and for placeholders before the path; TypeError for values of other types.
     """
     params = params or {}
     # A dict, so that each name is looked up at once, and named in its order.
@@ -191,6 +192,9 @@ def _is_placeholder(segment: str) -> bool:
 def _check_names(template: str, names: Collection[str], params: Mapping[str, object]) -> None:
     if "{" in (rest := _PLACEHOLDER.sub("", template)) or "}" in rest or "" in names:
         raise ValueError(f"{template!r} is no template: write placeholders as {{name}}")
+    before_path = _BEFORE_PATH.match(template)
+    if before_path is not None and "{" in before_path[0]:
+        raise ValueError(f"{template!r} has a placeholder for a host: only paths have them")
     if missing := [name for name in names if name not in params]:
         raise ValueError(f"{template!r} needs path_params for {', '.join(missing)}")
     if unknown := [repr(name) for name in params if name not in names]:
@@ -204,8 +208,9 @@ def _segment(template: str, name: str, value: object) -> str:
             "pass a str, an int or a UUID"
         )
     text = value if isinstance(value, str) else str(value)
-    if text in ("", ".", ".."):
-        # Servers and proxies resolve these to another path, in their encoded form too.
+    if text.partition(";")[0] in ("", ".", ".."):
+        # Servers and proxies resolve these to another path, in their encoded form too, and some
+        # leave out what follows a semicolon before they do (parameters of RFC 3986, 3.3).
         raise ValueError(
             f"path_params[{name!r}] of {template!r} is {text!r}, which would make the path of "
             "another resource: check the value before the call"
