@@ -342,10 +342,8 @@ def _parsed(url: str | URL) -> URL | None:
     # The parser's own words may quote a password: they do not even become a context.
     try:
         return URL(url)
-    except (ValueError, TypeError):
-        return None
-    except IndexError:
-        # yarl's own, for brackets before an empty host (aio-libs/yarl#1822).
+    except (ValueError, TypeError, IndexError):
+        # The last is yarl's, for brackets before an empty host (aio-libs/yarl#1822).
         return None
 
 
