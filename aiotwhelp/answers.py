@@ -163,7 +163,7 @@ def already_done(response: aiohttp.ClientResponse, body: ErrorBody) -> ApiError:
 
 def describe(response: aiohttp.ClientResponse, body: ErrorBody) -> str:
     """Say what an error answer says, in one line that can be printed."""
-    text = _line(body.message) or _line(response.reason or "") or "error"
+    text = body.message or _line(response.reason or "") or "error"
     codes = ", ".join(f"code {code}" for code in body.codes)
     return f"{text} ({codes})" if codes else text
 
@@ -215,11 +215,11 @@ def _last_segment(kind: object) -> str | None:
     """Return the last segment of a problem's type: its base has had three spellings."""
     if not isinstance(kind, str) or not kind or kind == "about:blank":
         return None
-    return kind.rstrip("/").rpartition("/")[2].rpartition("#")[2][:100]
+    return _line(kind.rstrip("/").rpartition("/")[2].rpartition("#")[2][:100])
 
 
 def _text(value: object) -> str:
-    return value[:_LONGEST_SAYING] if isinstance(value, str) else ""
+    return _line(value) if isinstance(value, str) else ""
 
 
 def _line(text: str) -> str:

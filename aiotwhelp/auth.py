@@ -15,13 +15,14 @@ import copy
 import hashlib
 import json
 import math
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NoReturn, Protocol
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -49,6 +50,8 @@ ANSWER_LIMIT = 64 * 1024
 
 #: A header field longer than 8190 bytes is refused by aiohttp and by many other servers.
 _TOKEN_LIMIT = 8000
+
+_SHORTEST_SECRET = 6
 
 #: Lifetimes beyond 300 years are a server's slip, and would not add up.
 _LIFETIME_LIMIT = 1e10
@@ -678,6 +681,15 @@ class OAuth2User(_Renewed):
 
 
 _LOG_IN = "the refresh token is not valid any more: log in again, and save the new token"
+
+
+def secrets_in(authorization: str) -> list[str]:
+    """Return the parts of an Authorization value that a server might echo, longest first."""
+    value = authorization.partition(" ")[2]
+    parts = re.findall(r'oauth_(?:token|signature)="([^"]+)"', value)
+    found = {authorization, value, *parts, *map(unquote, parts)}
+    # A shorter one is no credential, and would be found in any text.
+    return sorted((each for each in found if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
 
 
 class _Signer(_Secretive, oauth1.Client):

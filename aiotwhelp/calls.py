@@ -14,8 +14,9 @@ import aiohttp
 from yarl import URL
 
 from aiotwhelp import answers, events
+from aiotwhelp.auth import secrets_in
 from aiotwhelp.bodies import Body
-from aiotwhelp.errors import BodyNotReplayableError, SessionClosedError
+from aiotwhelp.errors import AiotwhelpError, BodyNotReplayableError, SessionClosedError, hide
 from aiotwhelp.judge import Judge
 from aiotwhelp.limiter import Permit
 from aiotwhelp.middleware import Caller, Pass, PermitNeeded
@@ -134,6 +135,10 @@ class Call:
         except TimeoutError as error:
             if limit.expired() and limit.when() != self._deadline:
                 raise SessionClosedError("the session was closed during a call") from error
+            raise
+        except AiotwhelpError as error:
+            if self._pass is not None:
+                hide(error, secrets_in(self._pass.authorization))
             raise
         finally:
             self._pool.end(limit)
@@ -305,7 +310,7 @@ class Call:
         was_sent = self._pass is not None and self._pass.sends > 0
         if was_sent and not self._body.can_be_sent_again:
             raise BodyNotReplayableError(
-                f"{self._method} {self._url} should go again, but its body is used up: "
+                f"{self._key} should go again, but its body is used up: "
                 "pass bytes, JSON, or a file that can seek"
             ) from cause
 

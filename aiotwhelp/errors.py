@@ -22,13 +22,13 @@ Failures of the connection stay aiohttp's own exceptions. None of ours subclasse
 ``ClientOSError`` or ``ServerDisconnectedError``: raised in a middleware, those two make aiohttp
 run the whole chain again.
 
-No exception carries a credential: request headers are redacted before they are kept, and each
-exception can be pickled.
+No exception carries a credential: request headers and URLs are redacted before they are kept, and
+what the server echoed of the call's credential is taken out. Each exception can be pickled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -38,6 +38,25 @@ from yarl import URL
 #: Header fields whose values are secrets, or lead to one (RFC 9110, 11; RFC 6265).
 SECRET_HEADERS = frozenset(
     {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"}
+)
+
+#: Query parameters by which some APIs take credentials.
+SECRET_PARAMETERS = frozenset(
+    {
+        "access_token",
+        "api_key",
+        "apikey",
+        "client_secret",
+        "key",
+        "oauth_signature",
+        "oauth_token",
+        "oauth_verifier",
+        "password",
+        "refresh_token",
+        "secret",
+        "signature",
+        "token",
+    }
 )
 
 
@@ -128,6 +147,20 @@ class _AnswerError(AiotwhelpError, aiohttp.ClientResponseError):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
 
+    def hide(self, words: Collection[str]) -> None:
+        """Take words out of everything that the server said."""
+
+        def without(text: str) -> str:
+            for word in words:
+                text = text.replace(word, "***")
+            return text
+
+        self.message = without(self.message)
+        self.body = without(self.body)
+        self.problem = None if self.problem is None else without(self.problem)
+        kept = CIMultiDict((name, without(value)) for name, value in (self.headers or {}).items())
+        self.headers = CIMultiDictProxy(kept)
+
     def __reduce__(self) -> tuple[Any, ...]:
         state = dict(self.__dict__)
         # Neither CIMultiDictProxy nor the RequestInfo that holds one can be pickled.
@@ -193,13 +226,22 @@ class BodyError(_AnswerError):
     """An answer's body was larger than allowed, or not the JSON that was asked for."""
 
 
+def hide(error: BaseException, words: Collection[str]) -> None:
+    """Take words, such as a credential that was echoed, out of an error and what it came from."""
+    each: BaseException | None = error
+    while each is not None:
+        if isinstance(each, _AnswerError):
+            each.hide(words)
+        each = each.__cause__
+
+
 def redacted(info: aiohttp.RequestInfo) -> aiohttp.RequestInfo:
     """Return the same request without secrets in its headers or its URL."""
     return aiohttp.RequestInfo(
-        _without_password(info.url),
+        _shown(info.url),
         info.method,
         CIMultiDictProxy(_without_secrets(info.headers)),
-        _without_password(info.real_url),
+        _shown(info.real_url),
     )
 
 
@@ -210,8 +252,11 @@ def _without_secrets(headers: Mapping[str, str]) -> CIMultiDict[str]:
     )
 
 
-def _without_password(url: URL) -> URL:
-    return url.with_user(None) if url.raw_user or url.raw_password else url
+def _shown(url: URL) -> URL:
+    if url.raw_user or url.raw_password:
+        url = url.with_user(None)
+    secret = [name for name in url.query if name.lower() in SECRET_PARAMETERS]
+    return url.update_query(dict.fromkeys(secret, "***")) if secret else url
 
 
 def _rebuild(

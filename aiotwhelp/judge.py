@@ -6,6 +6,7 @@ needs a judge.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from operator import attrgetter
@@ -34,6 +35,8 @@ from aiotwhelp.retries import (
     may_be_mended,
     may_be_repeated,
 )
+
+_QUERY = re.compile(r"\?[^\s'\"]+")
 
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -90,7 +93,7 @@ class Judge:
         never_left = never_left or isinstance(error, NEVER_LEFT)
         if not may_be_repeated(method, self._caller.api.idempotent, never_left=never_left):
             return None
-        return Failure(f"{type(error).__name__}: {error}", error=error)
+        return Failure(_reason(error), error=error)
 
     async def of_answer(
         self,
@@ -209,3 +212,8 @@ class Judge:
         if not headers or hdrs.RETRY_AFTER not in headers:
             return None
         return self._caller.api.dialect.read(headers).retry_after
+
+
+def _reason(error: Exception) -> str:
+    """Say in one line what failed; without the queries of URLs, which may hold anything."""
+    return f"{type(error).__name__}: {_QUERY.sub('?…', ' '.join(str(error).split()))}"

@@ -70,8 +70,8 @@ def says(data: bytes) -> Answer:
     return answer
 
 
-def answers(status: int, *headers: str, body: bytes = b"{}") -> Answer:
-    head = [f"HTTP/1.1 {status} X", *headers, f"Content-Length: {len(body)}", "", ""]
+def answers(status: int, *headers: str, body: bytes = b"{}", reason: str = "X") -> Answer:
+    head = [f"HTTP/1.1 {status} {reason}", *headers, f"Content-Length: {len(body)}", "", ""]
     return says("\r\n".join(head).encode() + body)
 
 
@@ -104,15 +104,17 @@ async def resets(_: bytes, writer: asyncio.StreamWriter) -> None:
     raise ConnectionResetError
 
 
-async def echoes(head: bytes, writer: asyncio.StreamWriter) -> None:
+def echoes(status: int) -> Answer:
     """Give back the request's own credential, wherever an answer has room for it."""
-    found = re.search(rb"(?i)\r\nauthorization: (.*)\r\n", head)
-    told = found[1] if found else b"nothing"
-    problem = {"errors": [{"code": 32, "message": f"{told.decode()} is wrong"}]}
-    body = json.dumps({**problem, "title": told.decode(), "type": told.decode()}).encode()
-    writer.write(b"HTTP/1.1 403 " + told + b"\r\nX-Echo: " + told + b"\r\n")
-    writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
-    await writer.drain()
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        found = re.search(r"(?i)\r\nauthorization: (.*)\r\n", head.decode())
+        told = found[1] if found else "nothing"
+        said = {"errors": [{"code": 32, "message": f"{told} is wrong"}], "type": f"x/{told}"}
+        headers = f"X-Echo: {told}", f"WWW-Authenticate: {told}"
+        await answers(status, *headers, body=json.dumps(said).encode(), reason=told)(head, writer)
+
+    return answer
 
 
 def by_path(paths: Mapping[bytes, Answer], otherwise: Answer) -> Answer:

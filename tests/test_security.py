@@ -6,7 +6,8 @@ import asyncio
 import base64
 import copy
 import pickle
-from collections.abc import Callable
+import re
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from aiotwhelp import (
     ApiError,
     Auth,
     Bearer,
+    BodyNotReplayableError,
     ClientCredentials,
     Limiter,
     OAuth1,
@@ -26,6 +28,7 @@ from aiotwhelp import (
     X,
 )
 from aiotwhelp.emulator import Emulator
+from aiotwhelp.events import Retrying
 from tests.hostile import (
     Answer,
     all_logs,
@@ -33,6 +36,7 @@ from tests.hostile import (
     by_path,
     causes,
     drips,
+    echoes,
     falls_silent,
     frame_locals,
     hostile,
@@ -41,7 +45,16 @@ from tests.hostile import (
     shown,
     token,
 )
-from tests.stack import PRIVACY, TOS, in_virtual_time, oauth1_of, scripted, serving, session_of
+from tests.stack import (
+    PRIVACY,
+    TOS,
+    drop,
+    in_virtual_time,
+    oauth1_of,
+    scripted,
+    serving,
+    session_of,
+)
 
 
 def secrets_of(api: Emulator, *more: str) -> set[str]:
@@ -332,6 +345,71 @@ def test_an_error_about_a_write_that_had_worked_shows_nothing(kind: str) -> None
             assert not [text for text in texts if secret in text]
 
     scene()
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 410, 429, 503])
+@pytest.mark.parametrize("kind", CREDENTIALS)
+def test_a_credential_that_the_server_echoes_is_in_no_error(kind: str, status: int) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        tokens = dict.fromkeys([b"/oauth2/token", b"/2/oauth2/token"], token())
+        path = "/1.1/help/privacy.json"  # one that was retired
+        with all_logs() as lines:
+            told: list[Any] = []
+            async with (
+                hostile(by_path(tokens, echoes(status))) as server,
+                Session(
+                    server.url, auth=CREDENTIALS[kind](), retries=0, on_event=told.append
+                ) as session,
+            ):
+                errors = await asyncio.gather(
+                    session.fetch(path, max_body=50 if status == 200 else 10_000),
+                    session.fetch("/x", method="POST", data=iter_of(b"1"), max_body=50),
+                    session.get("/x", raise_for_status=True),
+                    return_exceptions=True,
+                )
+        texts = [text for each in errors if isinstance(each, Exception) for text in shown(each)]
+        texts += [*map(repr, told), *lines]
+        assert status == 200 or any("***" in text for text in texts)
+        sent = re.findall(rb"(?i)\nauthorization: \w+ (.*)\r\n", b"".join(server.heads))
+        signatures = re.findall(rb'oauth_signature="(.*?)"', b"".join(sent))
+        for secret in {*SECRETS, *(each.decode() for each in (*sent, *signatures))}:
+            assert not [text for text in texts if secret in text]
+
+    scene()
+
+
+async def iter_of(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def times_out(request: aiohttp.ClientRequest, _: Any) -> aiohttp.ClientResponse:
+    """Fail as aiohttp does, in its own words."""
+    raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {request.url}")
+
+
+@in_virtual_time
+async def test_a_credential_in_the_query_of_a_url_is_in_no_error_log_or_event_of_ours() -> None:
+    secrets = {"access_token": "hunter2", "API_KEY": "hunter3", "id": "12"}
+    texts, told = [], []
+    with all_logs() as lines:
+        async with (
+            serving(scripted(503, drop, 404, 503)) as server,
+            Session(server.url, on_event=told.append) as session,
+        ):
+            with pytest.raises(ApiError) as caught:
+                await session.fetch("/x", params=secrets)
+            texts += shown(caught.value)
+            assert "id=12" in str(caught.value)
+            with pytest.raises(aiohttp.ConnectionTimeoutError):
+                await session.fetch("/y", params=secrets, retries=1, middlewares=[times_out])
+            with pytest.raises(BodyNotReplayableError) as used_up:
+                await session.fetch("/z", method="PUT", params=secrets, data=iter_of(b"1"))
+    texts += [str(used_up.value), *map(repr, told), *lines]
+    assert len([each for each in told if isinstance(each, Retrying)]) == 3
+    for secret in ("hunter2", "hunter3"):
+        assert not [text for text in texts if secret in text]
 
 
 @in_virtual_time

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from aiotwhelp import Bearer, Session, X
+from aiotwhelp import AiotwhelpError, Bearer, Session, X
 from aiotwhelp.apis import api_at
 from aiotwhelp.routes import expand
-from tests.hostile import answers, hostile, shown
+from tests.hostile import all_logs, answers, hostile, shown
 from tests.stack import assert_at_rest, in_virtual_time, scripted, serving
 
 #: Values for a segment, and how they go over the wire; None for those that cannot be sent.
@@ -132,6 +133,28 @@ async def test_a_quota_is_named_after_the_path_that_is_sent() -> None:
             await session.fetch(path)
             sent = server.seen[-1].raw_path
             assert session.quota(sent).key == session.quota(path).key
+
+
+# Log lines ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 429])
+def test_no_text_of_a_server_forges_a_line_or_moves_a_cursor(status: int) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        forged = "all is well\r\n2026-01-01 ERROR root: \x1b[2J\u2028\u202e\x00"
+        body = {"errors": [{"code": 10**4000, "message": forged}], "type": f"x/{forged}"}
+        for said in (body, {"title": forged}, {"detail": forged}, {"error": forged}, "nothing"):
+            odd = answers(status, body=json.dumps(said).encode(), reason="\x1b[2J\t\x80")
+            with all_logs() as lines:
+                async with hostile(odd) as server, Session(server.url, retries=0) as session:
+                    with pytest.raises(AiotwhelpError) as caught:
+                        await session.fetch("/x")
+            for text in (str(caught.value), *lines, str(getattr(caught.value, "problem", ""))):
+                assert text.isprintable()
+                assert len(text) < 1000
+
+    scene()
 
 
 # Addresses ---------------------------------------------------------------------------------
