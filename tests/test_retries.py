@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from aiotwhelp import BodyNotReplayableError, QuotaTimeoutError, Session, events
+from aiotwhelp import ApiError, BodyNotReplayableError, QuotaTimeoutError, Session, events
 from aiotwhelp.apis import IDEMPOTENT_METHODS
 from aiotwhelp.retries import Failure, Retries, RetryBudget, may_be_mended, may_be_repeated
 from tests.stack import (
@@ -20,6 +20,7 @@ from tests.stack import (
     in_a_crowd,
     in_virtual_time,
     plain_api,
+    quota_headers,
     scripted,
     serving,
 )
@@ -278,14 +279,33 @@ async def test_each_retry_is_told_with_its_reason() -> None:
 
 @in_a_crowd
 async def test_a_thousand_callers_in_an_outage_cost_a_hundred_retries_more() -> None:
-    async with serving(scripted(500)) as web, Session(web.url, concurrency=100) as session:
-        # A quota with headers, so that the gate lets the storm through.
+    def fail(_: web.Request) -> web.Response:
+        return web.Response(status=500, headers=quota_headers(900))
+
+    async with (
+        serving(scripted(fail)) as server,
+        Session(server.url, concurrency=100) as session,
+    ):
+        # Headers tell that there is quota, so that the gate lets the storm through.
         answers = await asyncio.gather(
             *(session.fetch(f"/{n}/x/{n % 7}a") for n in range(1000)), return_exceptions=True
         )
-        assert all(isinstance(each, aiohttp.ClientResponseError) for each in answers)
+        assert {type(each) for each in answers} == {ApiError}
         # 500 in the budget, 5 a retry.
-        assert len(web.seen) == 1000 + 100
+        assert len(server.seen) == 1000 + 100
+        await assert_at_rest(session)
+
+
+@in_a_crowd
+async def test_an_outage_without_headers_is_asked_about_one_call_at_a_time() -> None:
+    async with serving(scripted(500)) as server, Session(server.url, concurrency=100) as session:
+        answers = await asyncio.gather(
+            *(session.fetch(f"/x/{n % 7}a") for n in range(1000)), return_exceptions=True
+        )
+        assert {type(each) for each in answers} == {ApiError, QuotaTimeoutError}
+        # Seven quotas, each asked at growing intervals until all were told.
+        assert len(server.seen) <= 7 * 10
+        assert elapsed() <= 300
         await assert_at_rest(session)
 
 
