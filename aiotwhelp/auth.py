@@ -796,7 +796,10 @@ class _Flight:
             del waiters[waiter]
         if task.cancelled():
             raise SessionClosedError("closed while a token was being obtained")
-        task.result()
+        try:
+            task.result()
+        finally:
+            del task  # an error's traceback leads here: it and the task would hold each other
 
     async def close(self) -> None:
         """Wait for the work; if that is cancelled, cancel the work and wait for its end."""

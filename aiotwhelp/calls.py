@@ -160,10 +160,8 @@ class Call:
                 raise  # it frees the response itself
             except Exception as error:
                 response.close()
-                failure = self._instead_of(error)
-                if failure is None:
-                    raise
-                raise failure from error
+                self._judged().of_failure(self._method, error)
+                raise
             except BaseException:
                 response.close()
                 raise
@@ -184,9 +182,6 @@ class Call:
         if self._judge is None:
             self._judge = Judge(self._caller, self._pool, self._retries.refusals)
         return self._judge
-
-    def _instead_of(self, error: Exception, *, never_left: bool = False) -> Exception | None:
-        return self._judged().of_failure(self._method, error, never_left=never_left)
 
     async def _send(self) -> aiohttp.ClientResponse | None:
         """Wait for a permit and send once; None if a hop inside must wait for its own."""
@@ -211,23 +206,23 @@ class Call:
         except PermitNeeded as hop:
             if one.broken is not None:
                 # A resend of aiohttp's own: it becomes one of ours, which are counted.
-                raise (self._instead_of(one.broken) or one.broken) from one.broken.__cause__
+                self._judged().of_failure(self._method, one.broken)
+                raise one.broken from one.broken.__cause__
             self._has_left = one.has_left
             self._follow(hop, one.sends)
             return None
         except Exception as error:
             if one.hides_a_cancellation(error):
                 raise asyncio.CancelledError from error
-            failure = self._instead_of(error, never_left=one.sends == 0)
-            if failure is None:
-                raise
-            raise failure from error
+            self._judged().of_failure(self._method, error, never_left=one.sends == 0)
+            raise
         except BaseException:
             if one.answer is not None:
                 # A middleware of the user's was cut off with the answer in its hands.
                 one.answer.close()
             raise
         finally:
+            one.broken = None  # its traceback leads here: they would hold each other
             if one.unanswered:
                 self._judged().note_unanswered()
             if not permit.is_settled:
@@ -336,9 +331,10 @@ class Call:
         try:
             return answers.Json(response, body, answers.decode(body))
         except (ValueError, RecursionError) as problem:
-            error = answers.body_error(response, "the body is not JSON", body)
+            message = "the body is not JSON"
             if answers.is_delimited(response) or self._method not in self._caller.api.idempotent:
-                raise error from problem
+                raise answers.body_error(response, message, body) from problem
+            error = answers.body_error(response, message, body)
             raise Failure("a body that broke off", error=error) from problem
 
 

@@ -77,23 +77,23 @@ class Judge:
         """Note an attempt without an answer: it may have been carried out."""
         self._may_be_done = True
 
-    def of_failure(
-        self, method: str, error: Exception, *, never_left: bool = False
-    ) -> Exception | None:
-        """Return what to raise for an error: that it may be mended, or nothing better."""
+    def of_failure(self, method: str, error: Exception, *, never_left: bool = False) -> None:
+        """Raise what an error means: that it may be mended, or that the session was closed.
+
+        Returns if nothing says it better than the error itself.
+        """
         if isinstance(error, AuthError) and error.retry_after is not None:
             after = max(error.retry_after, self._retry_after(error.headers) or 0.0)
-            return Failure("the token endpoint failed", error=error, after=after)
+            raise Failure("the token endpoint failed", error=error, after=after) from error
         if isinstance(error, AiotwhelpError):
-            return None
+            return
         if self._pool.is_closed and isinstance(error, _CUT_OFF):
-            return SessionClosedError("the session was closed during a call")
+            raise SessionClosedError("the session was closed during a call") from error
         if not isinstance(error, _TRANSPORT):
-            return None
+            return
         never_left = never_left or isinstance(error, NEVER_LEFT)
-        if not may_be_repeated(method, self._caller.api.idempotent, never_left=never_left):
-            return None
-        return Failure(_reason(error), error=error)
+        if may_be_repeated(method, self._caller.api.idempotent, never_left=never_left):
+            raise Failure(_reason(error), error=error) from error
 
     async def of_answer(
         self,
@@ -129,10 +129,9 @@ class Judge:
         if body.is_cap:
             raise answers.as_error(response, body)
         self._refusals += 1
-        error = self._rate_limit_error(response, body)
         if self._refusals > self._most_refusals:
-            raise error
-        return error
+            raise self._rate_limit_error(response, body)
+        return self._rate_limit_error(response, body)
 
     def _rate_limit_error(
         self, response: aiohttp.ClientResponse, body: answers.ErrorBody

@@ -407,6 +407,8 @@ class Limiter:
             if timer is not None:
                 line.deadlines -= 1
                 timer.cancel()
+            # An error's traceback leads here: it and the future would hold each other.
+            del future, waiter
 
     def _cancelled(self, line: Line, waiter: Waiter) -> None:
         """Undo what happened to a caller that was cancelled, even in the tick of its grant."""

@@ -349,7 +349,10 @@ class RateLimitMiddleware:
             dialect=caller.api.dialect,
         )
         one = Pass(self._limiter, caller, permit)
-        response = await one.send(request, handler)
+        try:
+            response = await one.send(request, handler)
+        finally:
+            one.broken = None  # its traceback leads to `one`: they would hold each other
         if response.status in (401, 403) and caller.auth is not None and one.authorization:
             # The next call renews the token; this one keeps its answer.
             now = self._limiter.server_time(caller.host)

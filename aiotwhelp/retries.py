@@ -93,27 +93,40 @@ class RetryBudget:
         self._left = min(self._capacity, self._left + max(1, cost))
 
 
-class _Again(Generic[T]):
-    """An attempt for tenacity, into which the first failure is replayed as the first."""
+class _Raised:
+    """What an attempt raised that no other attempt will mend."""
 
-    __slots__ = ("_attempt", "_is_replayed", "attempts", "failure")
+    __slots__ = ("error",)
 
-    def __init__(self, failure: Failure, attempt: Callable[[], Awaitable[T]]) -> None:
-        self.failure = failure
-        self.attempts = 1
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class _Attempts(Generic[T]):
+    """The attempts of one call, for tenacity; the first failure is replayed as the first.
+
+    Each comes to a value. tenacity keeps what an attempt raises in the frame that its traceback
+    refers to: a circle that waits for the garbage collector, with the call and its answer in it.
+    """
+
+    __slots__ = ("_attempt", "_first", "made")
+
+    def __init__(self, first: Failure, attempt: Callable[[], Awaitable[T]]) -> None:
+        self._first: Failure | None = first
         self._attempt = attempt
-        self._is_replayed = False
+        self.made = 1
 
-    async def __call__(self) -> T:
-        if not self._is_replayed:
-            self._is_replayed = True
-            raise self.failure
-        self.attempts += 1
+    async def __call__(self) -> T | Failure | _Raised:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        self.made += 1
         try:
             return await self._attempt()
         except Failure as failure:
-            self.failure = failure
-            raise
+            return failure.with_traceback(None)
+        except BaseException as error:  # noqa: BLE001 - raised again at the end of the call
+            return _Raised(error)
 
 
 class Retries:
@@ -134,9 +147,9 @@ class Retries:
         self._random = random
         # Concurrent calls must not share one: its state is per thread, not per task.
         self._template = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(Failure),
+            retry=tenacity.retry_if_result(lambda last: isinstance(last, Failure)),
             wait=self._delay,
-            reraise=True,
+            retry_error_callback=_last,
         )
 
     def with_retries(self, retries: int) -> Retries:
@@ -168,52 +181,67 @@ class Retries:
         try:
             result = await attempt()
         except Failure as failure:
-            first = failure
+            attempts = _Attempts(failure.with_traceback(None), attempt)
         else:
             self._budget.refill()
             return result
         # Outside of the handler: our own Failure shall not hang on what is raised in the end.
-        again = _Again(first, attempt)
-        try:
-            return await self._run_again(again, pause, time_left)
-        except Failure as failure:
-            last = failure
-        if last.otherwise is None:
-            raise last.error
-        return cast("T", await last.otherwise())
+        last = await self._go_on(attempts, pause, time_left)
+        if isinstance(last, Failure) and last.otherwise is not None:
+            return cast("T", await last.otherwise())
+        if isinstance(last, (Failure, _Raised)):
+            try:
+                raise last.error
+            finally:
+                del last  # the error's traceback leads to this frame: it would hold itself
+        return last
 
-    async def _run_again(
+    async def _go_on(
         self,
-        again: _Again[T],
+        attempts: _Attempts[T],
         pause: Callable[[float, Failure, int], Awaitable[None]],
         time_left: Callable[[], float],
-    ) -> T:
+    ) -> T | Failure | _Raised:
+        """Make more attempts; return what the last one came to."""
         drawn = 0
+        failure: Failure
 
         def is_over(state: tenacity.RetryCallState) -> bool:
-            nonlocal drawn
+            nonlocal drawn, failure
+            failure = _last(state)
             if state.attempt_number > self.retries or state.upcoming_sleep > time_left():
                 return True
-            drawn = self._budget.draw(timed_out=again.failure.timed_out)
+            drawn = self._budget.draw(timed_out=failure.timed_out)
             return drawn == 0
 
         async def sleep(delay: float) -> None:
             try:
-                await pause(delay, again.failure, again.attempts)
+                await pause(delay, failure, attempts.made)
             except BaseException:
                 self._budget.refill(drawn)  # there was no retry
                 raise
 
-        result: T = await self._template.copy(stop=is_over, sleep=sleep)(again)
-        self._budget.refill(drawn)
-        return result
+        retrying = self._template.copy(stop=is_over, sleep=sleep)
+        try:
+            last: T | Failure | _Raised = await retrying(attempts)
+        finally:
+            retrying.iter_state.reset()  # it holds methods of its own object
+        if not isinstance(last, (Failure, _Raised)):
+            self._budget.refill(drawn)
+        return last
 
     def _delay(self, state: tenacity.RetryCallState) -> float:
         """Full jitter, and never before the server's Retry-After."""
-        failure = state.outcome.exception() if state.outcome is not None else None
         longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(state.attempt_number - 1, 10))
-        after = failure.after if isinstance(failure, Failure) and failure.after else 0.0
-        return min(after, _LONGEST_RETRY_AFTER) + self._random() * longest
+        after = min(_last(state).after or 0.0, _LONGEST_RETRY_AFTER)
+        return after + self._random() * longest
+
+
+def _last(state: tenacity.RetryCallState) -> Failure:
+    """Return the failure that an attempt came to; tenacity asks only after a failure."""
+    assert state.outcome is not None  # noqa: S101 - for the type checker
+    failure: Failure = state.outcome.result()
+    return failure
 
 
 def may_be_repeated(method: str, idempotent: frozenset[str], *, never_left: bool) -> bool:

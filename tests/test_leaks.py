@@ -1,0 +1,232 @@
+"""What has gone is gone: no circles of references, and nothing kept of those who left."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import cycle
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from aiotwhelp import (
+    Bearer,
+    ClientCredentials,
+    Limiter,
+    OAuth1,
+    QuotaTimeoutError,
+    RateLimitMiddleware,
+    Session,
+    X,
+)
+from tests.simulation import headers
+from tests.stack import Handler, drop, in_a_crowd, quota_headers, scripted, serving
+
+# Circles -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def no_collector() -> Iterator[None]:
+    """Leave what is made inside to reference counting; what was there before is not looked at."""
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+async def litter(call: Callable[[], Awaitable[object]], times: int = 20) -> Counter[str]:
+    """What so many calls leave to the garbage collector: objects by their type."""
+    for _ in range(3):
+        await call()  # what is kept once and for all is kept by now
+    with no_collector():
+        for _ in range(times):
+            await call()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            gc.collect()
+            return Counter(f"{type(each).__module__}.{type(each).__name__}" for each in gc.garbage)
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+
+
+Step = Callable[[web.Request], web.StreamResponse]
+
+
+def answer(status: int = 200, remaining: int = 10**6, resets_in: float = 900) -> Step:
+    def step(_: web.Request) -> web.Response:
+        told = quota_headers(remaining, limit=10**6, resets_in=resets_in)
+        return web.json_response({}, status=status, headers=told)
+
+    return step
+
+
+def redirect(request: web.Request) -> web.StreamResponse:
+    if request.path == "/x":
+        return web.Response(status=302, headers={"Location": "/y"} | quota_headers(0, resets_in=1))
+    return web.json_response({}, headers=quota_headers(0, resets_in=1))
+
+
+def no_json(_: web.Request) -> web.StreamResponse:
+    return web.Response(text="{")
+
+
+def in_turn(*steps: Step) -> Handler:
+    turns = cycle(steps)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return next(turns)(request)
+
+    return handle
+
+
+async def never(_: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(1000)
+    return web.Response()
+
+
+async def fetch(session: Session, **options: Any) -> None:
+    with suppress(aiohttp.ClientError, TimeoutError):
+        await session.fetch("/x", **options)
+
+
+async def get(session: Session) -> None:
+    async with session.get("/x") as response:
+        await response.read()
+
+
+async def get_for_a_user(session: Session) -> None:
+    await get(session.as_user("u:42", auth=Bearer("u")))
+
+
+async def post(session: Session) -> None:
+    await fetch(session, method="POST", json={})
+
+
+async def post_a_stream(session: Session) -> None:
+    async def stream() -> Any:
+        yield b"1"
+
+    with suppress(aiohttp.ClientError):
+        await session.post("/x", data=stream())
+
+
+async def cancel(session: Session) -> None:
+    call = asyncio.ensure_future(session.fetch("/x"))
+    await asyncio.sleep(0.2)
+    call.cancel()
+    with suppress(asyncio.CancelledError, aiohttp.ClientError):
+        await call
+
+
+async def run_out_of_time(session: Session) -> None:
+    await fetch(session, total_timeout=0.5)
+
+
+async def run_out_of_patience(session: Session) -> None:
+    await fetch(session)
+    await fetch(session, max_wait=0.5)
+
+
+async def crowd(session: Session) -> None:
+    await asyncio.gather(*(fetch(session) for _ in range(5)))
+
+
+async def coalesce(session: Session) -> None:
+    await asyncio.gather(*(fetch(session, coalesce=True) for _ in range(5)))
+
+
+CALLS: dict[str, tuple[Callable[[Session], Awaitable[None]], Handler, dict[str, Any]]] = {
+    "answered": (get, in_turn(answer()), {}),
+    "fetched": (fetch, in_turn(answer()), {}),
+    "signed": (fetch, in_turn(answer()), {"auth": OAuth1("a", "b", "c", "d")}),
+    "for a user": (get_for_a_user, in_turn(answer()), {}),
+    "in a crowd": (crowd, in_turn(answer()), {"concurrency": 2}),
+    "coalesced": (coalesce, in_turn(answer()), {}),
+    "coalesced in vain": (coalesce, in_turn(answer(404)), {}),
+    "not found": (fetch, in_turn(answer(404)), {}),
+    "unauthorized": (fetch, in_turn(answer(401)), {"auth": Bearer("t")}),
+    "without a token": (fetch, in_turn(answer(403)), {"auth": ClientCredentials("a", "b")}),
+    "refused, then answered": (fetch, in_turn(answer(429, 0, 1), answer(200, 1, 1)), {}),
+    "refused for good": (fetch, in_turn(answer(429, 0, 1)), {"retries": 1}),
+    "failed, then answered": (fetch, in_turn(answer(503), answer()), {}),
+    "failed for good": (fetch, in_turn(answer(503)), {"retries": 2}),
+    "a write that failed": (post, in_turn(answer(503)), {}),
+    "a write that cannot go again": (post_a_stream, in_turn(answer(429, 0, 1)), {}),
+    "no json": (fetch, in_turn(no_json), {}),
+    "redirected": (fetch, in_turn(redirect), {}),
+    "cancelled": (cancel, never, {}),
+    "cancelled in its back-off": (cancel, in_turn(answer(503)), {}),
+    "out of time": (run_out_of_time, never, {}),
+    "out of patience": (run_out_of_patience, in_turn(answer(remaining=0)), {}),
+}
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_call_leaves_nothing_to_the_garbage_collector(kind: str) -> None:
+    call, handler, options = CALLS[kind]
+
+    @in_a_crowd
+    async def scene() -> None:
+        async with serving(handler) as server, Session(server.url, **options) as session:
+            assert not await litter(lambda: call(session))
+
+    scene()
+
+
+@in_a_crowd
+async def test_broken_connections_leave_no_more_than_with_plain_aiohttp() -> None:
+    async with serving(scripted(drop)) as server, aiohttp.ClientSession(server.url) as plain:
+
+        async def plainly() -> None:
+            with suppress(aiohttp.ClientError):
+                await plain.get("/x", middlewares=middlewares)
+
+        middlewares: tuple[Any, ...] = ()
+        both_ends = set(await litter(plainly))
+        middlewares = (RateLimitMiddleware(Limiter(), {X.at(server.url): None}),)
+        assert set(await litter(plainly)) <= both_ends
+        for retries in (0, 3):
+            async with Session(server.url, retries=retries) as session:
+                assert set(await litter(lambda: fetch(session))) <= both_ends
+
+
+@in_a_crowd
+async def test_permits_and_waiters_leave_nothing_to_the_garbage_collector() -> None:
+    limiter = Limiter()
+
+    async def pass_by() -> None:
+        async with limiter.permit("free") as permit:
+            permit.observed(headers(10**6))
+
+    async def queue() -> None:
+        async def one() -> None:
+            async with limiter.permit("queue") as permit:
+                await asyncio.sleep(0.01)
+                permit.observed({})
+
+        await asyncio.gather(*(one() for _ in range(5)))
+
+    async def leave() -> None:
+        async with limiter.permit("held"):
+            waiters = [asyncio.ensure_future(limiter.acquire("held")) for _ in range(5)]
+            await asyncio.sleep(0)
+            for waiter in waiters:
+                waiter.cancel()
+            await asyncio.wait(waiters)
+
+    async def give_up() -> None:
+        async with limiter.permit("long"):
+            with suppress(QuotaTimeoutError):
+                await limiter.acquire("long", max_wait=1)
+
+    for each in (pass_by, queue, leave, give_up):
+        assert not await litter(each), each.__name__
