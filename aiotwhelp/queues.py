@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import heapq
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from aiotwhelp.headers import Dialect
+from aiotwhelp.heaps import Entry, Heap
 from aiotwhelp.quota import Bucket
 from aiotwhelp.views import QuotaKey
 from aiotwhelp.windows import INF, RateWindow, Room, Window
 
 if TYPE_CHECKING:
     from aiotwhelp.limiter import Permit
+
+
+#: Each waiter that leaves has so many others looked at: at most half of them are ever dead.
+_SWEPT_PER_BURIAL = 3
 
 
 class Priority(enum.IntEnum):
@@ -26,20 +32,10 @@ class Priority(enum.IntEnum):
     BATCH = 2
 
 
-class Waiter:
-    """A caller in the queue, with what it needs."""
+class Waiter(Entry):
+    """A caller in the queue, with what it needs; its rank is its ticket."""
 
-    __slots__ = (
-        "cost",
-        "deadline",
-        "dialect",
-        "future",
-        "owner",
-        "priority",
-        "room",
-        "since",
-        "ticket",
-    )
+    __slots__ = ("cost", "deadline", "dialect", "future", "owner", "priority", "room", "since")
 
     def __init__(
         self,
@@ -53,8 +49,8 @@ class Waiter:
         room: Room | None,
         owner: object,
     ) -> None:
+        super().__init__(ticket)
         self.future = future
-        self.ticket = ticket
         self.priority = priority
         self.cost = cost
         self.since = since
@@ -63,72 +59,92 @@ class Waiter:
         self.room = room
         self.owner = owner
 
-    def __lt__(self, other: Waiter) -> bool:
-        return self.ticket < other.ticket
+    @property
+    def ticket(self) -> int:
+        """Its place in the order of arrival."""
+        ticket: int = self.rank
+        return ticket
 
 
 class Queue:
-    """Waiters of one priority in the order of their tickets; cancelled ones are passed over."""
+    """Waiters of one priority in the order of their tickets; those that left are passed over."""
 
-    __slots__ = ("_back", "_front", "dead")
+    __slots__ = ("_back", "_dead", "_front", "_swept")
 
     def __init__(self) -> None:
         # Callers that come back after a refusal hold older tickets than all who arrived since.
-        self._front: list[Waiter] = []
+        self._front: Heap[Waiter] = Heap()
+        # All others: first those that the sweep has seen in this round, then the rest.
+        self._swept: deque[Waiter] = deque()
         self._back: deque[Waiter] = deque()
-        self.dead = 0
+        self._dead = 0
 
     def __len__(self) -> int:
-        return len(self._front) + len(self._back) - self.dead
+        return len(self._front) + len(self._swept) + len(self._back) - self._dead
+
+    def __iter__(self) -> Iterator[Waiter]:
+        """Go through the waiters in order, the dead among them."""
+        return chain(sorted(self._front, key=attrgetter("rank")), self._swept, self._back)
 
     def add(self, waiter: Waiter) -> None:
         """Take a waiter in, at the place of its ticket."""
-        if self._back and waiter < self._back[-1]:
-            heapq.heappush(self._front, waiter)
+        last = self._last
+        if last is not None and waiter.rank < last.rank:
+            self._front.add(waiter)
         else:
             self._back.append(waiter)
 
     def head(self) -> Waiter | None:
         """Return who is first, dropping the dead on the way."""
-        while self._front and self._front[0].future.done():
-            heapq.heappop(self._front)
-            self.dead -= 1
-        while self._back and self._back[0].future.done():
-            self._back.popleft()
-            self.dead -= 1
-        if self._front and (not self._back or self._front[0] < self._back[0]):
-            return self._front[0]
-        return self._back[0] if self._back else None
+        while (front := self._front.first) is not None and front.future.done():
+            self._front.discard(front)
+            self._dead -= 1
+        arrived = self._swept or self._back
+        while arrived and arrived[0].future.done():
+            arrived.popleft()
+            self._dead -= 1
+            arrived = self._swept or self._back
+        if arrived and (front is None or arrived[0].rank < front.rank):
+            return arrived[0]
+        return front
 
-    def pop(self) -> None:
+    def pop(self, head: Waiter) -> None:
         """Remove who `head` returned."""
-        if self._front and (not self._back or self._front[0] < self._back[0]):
-            heapq.heappop(self._front)
+        if head is self._front.first:
+            self._front.discard(head)
         else:
-            self._back.popleft()
+            (self._swept or self._back).popleft()
 
-    def bury(self) -> None:
-        """Note that a waiter's future is done; compact when more than half are dead."""
-        self.dead += 1
-        if self.dead > 32 and self.dead > len(self):
-            before = len(self._front) + len(self._back)
-            self._front = [waiter for waiter in self._front if not waiter.future.done()]
-            heapq.heapify(self._front)
-            self._back = deque(waiter for waiter in self._back if not waiter.future.done())
-            # A cancelled waiter is done before it is buried: some of these are yet to come here.
-            self.dead -= before - len(self._front) - len(self._back)
+    def bury(self, waiter: Waiter) -> None:
+        """Note that a waiter's future is done, and sweep a little: the dead never pile up."""
+        if waiter.place >= 0:
+            self._front.discard(waiter)
+            return
+        self._dead += 1
+        for _ in range(_SWEPT_PER_BURIAL):
+            if not self._back:
+                self._back, self._swept = self._swept, self._back
+            if not self._back:
+                return
+            seen = self._back.popleft()
+            # A cancelled waiter is done before it is buried: this may be yet to come.
+            if seen.future.done():
+                self._dead -= 1
+            else:
+                self._swept.append(seen)
 
     def is_at_back(self, waiter: Waiter) -> bool:
         """Whether everyone else is before this waiter."""
-        return bool(self._back) and self._back[-1] is waiter
+        return waiter is self._last
 
-    def everyone(self) -> list[Waiter]:
-        """Return the waiters in order, the dead among them."""
-        return [*sorted(self._front), *self._back]
+    @property
+    def _last(self) -> Waiter | None:
+        arrived = self._back or self._swept
+        return arrived[-1] if arrived else None
 
 
-class Line:
-    """The callers in front of one bucket."""
+class Line(Entry):
+    """The callers in front of one bucket; its rank is its place among the timers."""
 
     __slots__ = (
         "asked",
@@ -148,13 +164,15 @@ class Line:
     )
 
     def __init__(self, key: QuotaKey, bucket: Bucket) -> None:
+        super().__init__(None)
         self.key = key
         self.bucket = bucket
         self.queues = tuple(Queue() for _ in Priority)
-        #: Its entry among the lines that wait for a window; None if it is not parked.
+        #: Its place among the lines that wait for a window; None if it is not parked.
         self.parked: Parked | None = None
         #: Who was first when the rule was asked last: only a change of it makes news.
         self.asked: Waiter | None = None
+        #: When the rule is to be asked again.
         self.timer = INF
         self.pumping = False
         #: How many wait with a deadline; what they were last checked against.
@@ -179,38 +197,45 @@ class Line:
                 return waiter
         return None
 
-    def everyone(self) -> list[Waiter]:
-        """Return the waiters in order, the dead among them."""
-        return [waiter for queue in self.queues for waiter in queue.everyone()]
+    def everyone(self) -> deque[Waiter]:
+        """Return the waiters in order, the dead among them, in a queue to take them from."""
+        return deque(chain.from_iterable(self.queues))
 
     def is_idle(self) -> bool:
         """Whether nobody waits and nothing is in flight."""
         return self.bucket.calls == 0 and not len(self) and not self.pumping
 
+    def park(self, gate: Window | RateWindow | Room, waiter: Waiter) -> None:
+        """Stand among those that wait for a gate, at the place of the first waiter's ticket."""
+        if self.parked is not None:
+            if self.parked.is_for(gate, waiter):
+                return
+            self.unpark()
+        self.parked = Parked(self, gate, waiter)
+        gate.blocked.add(self.parked)
 
-@dataclass(slots=True, eq=False)
-class Parked:
-    """A line's place among those that wait for one window, by its head's ticket."""
+    def unpark(self) -> None:
+        """Wait for no gate any more."""
+        if self.parked is not None:
+            self.parked.gate.blocked.discard(self.parked)
+            self.parked = None
 
-    priority: int
-    ticket: int
-    line: Line
-    gate: Window | RateWindow | Room
 
-    def __lt__(self, other: Parked) -> bool:
-        return (self.priority, self.ticket) < (other.priority, other.ticket)
+class Parked(Entry):
+    """A line's place among those that wait for one gate, by its first waiter's ticket."""
+
+    __slots__ = ("gate", "line")
+
+    def __init__(self, line: Line, gate: Window | RateWindow | Room, waiter: Waiter) -> None:
+        super().__init__((waiter.priority, waiter.ticket))
+        self.line = line
+        self.gate = gate
+
+    @property
+    def is_first(self) -> bool:
+        """Whether nobody stands before it."""
+        return self.gate.blocked.first is self
 
     def is_for(self, gate: Window | RateWindow | Room, waiter: Waiter) -> bool:
         """Whether this is the place of that waiter at that gate."""
-        return (
-            self.gate is gate and self.ticket == waiter.ticket and self.priority == waiter.priority
-        )
-
-
-def first_at(gate: Window | RateWindow | Room) -> Parked | None:
-    """Return who waits first for a gate, dropping places that were left."""
-    blocked = gate.blocked
-    while blocked and blocked[0].line.parked is not blocked[0]:
-        heapq.heappop(blocked)
-    first: Parked | None = blocked[0] if blocked else None
-    return first
+        return self.gate is gate and self.rank == (waiter.priority, waiter.ticket)

@@ -5,7 +5,6 @@ Part of the rule, and as pure: see `aiotwhelp.quota`, which asks every window of
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import deque
 from collections.abc import Hashable
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import WindowKind, WindowReading
+from aiotwhelp.heaps import Heap
 
 if TYPE_CHECKING:
     from aiotwhelp.quota import Bucket, Granted
@@ -366,8 +366,8 @@ class Window:
         self.probing = Probing()
         #: A dict, as thousands of users may share a window, and each may be forgotten.
         self.buckets: dict[Bucket, None] = {}
-        #: For whoever keeps the waiters: who waits for this window, as a heap.
-        self.blocked: list[Any] = []
+        #: For whoever keeps the waiters: who waits for this window.
+        self.blocked: Heap[Any] = Heap()
 
     def __repr__(self) -> str:
         left = self.floor if self.is_confirmed else "?"
@@ -525,10 +525,10 @@ class Window:
         """Become one with another window that turned out to be this one."""
         for bucket in other.buckets:
             bucket.replace(other, self)
-        for parked in other.blocked:
+        while (parked := other.blocked.first) is not None:
+            other.blocked.discard(parked)
             parked.gate = self
-        self.blocked += other.blocked
-        heapq.heapify(self.blocked)
+            self.blocked.add(parked)
         self.debts.absorb(other.debts)
         self.round_trip = max(self.round_trip, other.round_trip)
         self.shut = max(self.shut, other.shut)
@@ -725,7 +725,7 @@ class RateWindow:
         self.slot = -INF
         self.in_flight = 0
         self.buckets: dict[Bucket, None] = {}
-        self.blocked: list[Any] = []
+        self.blocked: Heap[Any] = Heap()
 
     def __repr__(self) -> str:
         return f"<RateWindow {self.rate.limit:g} per {self.rate.per:g} s>"
@@ -765,7 +765,7 @@ class Room:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.in_flight = 0
-        self.blocked: list[Any] = []
+        self.blocked: Heap[Any] = Heap()
 
     def __repr__(self) -> str:
         return f"<Room {self.in_flight} of {self.limit} in flight>"

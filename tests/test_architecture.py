@@ -18,6 +18,7 @@ FLOORS = [
     "routes",
     "apis",
     "clock",
+    "heaps",
     "windows",
     "quota",
     "events",
@@ -41,7 +42,7 @@ FLOORS = [
 APART = {"emulator", "testing"}
 
 #: The rule knows neither an event loop nor any outside library.
-PURE = ["headers", "routes", "clock", "windows", "quota"]
+PURE = ["headers", "routes", "clock", "heaps", "windows", "quota"]
 
 BORDERS = {"tenacity": {"retries"}, "oauthlib": {"auth", "emulator"}}
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import cycle
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 import aiohttp
 import pytest
@@ -19,12 +21,15 @@ from aiotwhelp import (
     ClientCredentials,
     Limiter,
     OAuth1,
+    Permit,
+    QuotaKey,
     QuotaTimeoutError,
     RateLimitMiddleware,
     Session,
     X,
 )
-from tests.simulation import headers
+from aiotwhelp.testing import VirtualTimeLoop
+from tests.simulation import headers, opened, settle
 from tests.stack import Handler, drop, in_a_crowd, quota_headers, scripted, serving
 
 # Circles -------------------------------------------------------------------------------------
@@ -230,3 +235,229 @@ async def test_permits_and_waiters_leave_nothing_to_the_garbage_collector() -> N
 
     for each in (pass_by, queue, leave, give_up):
         assert not await litter(each), each.__name__
+
+
+# The loop is never held ----------------------------------------------------------------------
+
+
+class Work:
+    """Counts the calls of the limiter's functions, and keeps the most of any one callback."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._calls = 0
+
+    def __enter__(self) -> Self:
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+        self.most = max(self.most, self._calls)
+
+    def _note(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is asyncio.Handle._run.__code__:
+            self.most, self._calls = max(self.most, self._calls), 0
+        elif event == "call" and frame.f_globals["__name__"] in OURS:
+            self._calls += 1
+
+
+OURS = {f"aiotwhelp.{name}" for name in ("limiter", "queues", "heaps", "quota", "windows", "clock")}
+
+ONE = QuotaKey("one")
+
+
+def wait(limiter: Limiter, keys: Iterable[QuotaKey], **options: Any) -> list[asyncio.Task[Permit]]:
+    return [asyncio.ensure_future(limiter.acquire(key, **options)) for key in keys]
+
+
+async def join(waiters: list[asyncio.Task[Permit]]) -> None:
+    await settle()
+    assert not any(waiter.done() for waiter in waiters)
+
+
+async def all_are_granted(limiter: Limiter, n: int, work: Work) -> None:
+    await opened(limiter, 0, ONE)
+    waiters = wait(limiter, [ONE] * n)
+    await join(waiters)
+    await asyncio.sleep(62)
+    with work:
+        waiters[0].result().observed(headers(10**6, 600))
+        limiter._lines[ONE].bucket.answered = 10**9
+        await asyncio.sleep(1)
+        waiters[1].result().observed(headers(10**6, 600))
+        await asyncio.wait(waiters)
+    for waiter in waiters[2:]:
+        waiter.result().unsent()
+
+
+async def all_are_cancelled(limiter: Limiter, n: int, work: Work) -> None:
+    await opened(limiter, 0, ONE)
+    waiters = wait(limiter, [ONE] * n)
+    await join(waiters)
+    with work:
+        for each in (*waiters[1::2], *waiters[::2]):
+            each.cancel()
+        await asyncio.wait(waiters)
+
+
+async def all_deadlines_come(limiter: Limiter, n: int, work: Work) -> None:
+    held = await limiter.acquire(ONE)
+    waiters = wait(limiter, [ONE] * n, max_wait=30)
+    await join(waiters)
+    with work:
+        await asyncio.wait(waiters)
+    held.unsent()
+
+
+async def all_deadlines_turn_out_too_short(limiter: Limiter, n: int, work: Work) -> None:
+    held = await limiter.acquire(ONE)
+    waiters = wait(limiter, [ONE] * n, max_wait=30)
+    await join(waiters)
+    with work:
+        held.observed(headers(0))
+        await asyncio.wait(waiters)
+
+
+async def all_are_closed(limiter: Limiter, n: int, work: Work) -> None:
+    await opened(limiter, 0, ONE)
+    waiters = wait(limiter, [ONE] * n)
+    await join(waiters)
+    with work:
+        await limiter.close()
+        await asyncio.wait(waiters)
+
+
+async def resets_coincide(limiter: Limiter, n: int, work: Work) -> None:
+    keys = [QuotaKey(str(number)) for number in range(n)]
+    for key in keys:
+        await opened(limiter, 0, key)
+    waiters = wait(limiter, keys)
+    await join(waiters)
+    with work:
+        await asyncio.wait(waiters)
+    for waiter in waiters:
+        waiter.result().unsent()
+
+
+async def a_shared_window_opens(limiter: Limiter, n: int, work: Work) -> None:
+    keys = await sharing_a_day(limiter, n)
+    waiters = wait(limiter, keys)
+    await join(waiters)
+    with work:
+        waiters[0].cancel()
+        for each in waiters[n // 2 :]:
+            each.cancel()
+        await asyncio.sleep(90_000)
+        waiters[1].result().observed(headers(14) | day(10**6))
+        await asyncio.wait(waiters)
+    for waiter in waiters[2 : n // 2]:
+        waiter.result().unsent()
+
+
+async def all_quotas_are_closed(limiter: Limiter, n: int, work: Work) -> None:
+    waiters = wait(limiter, await sharing_a_day(limiter, n))
+    await join(waiters)
+    with work:
+        await limiter.close()
+        await asyncio.wait(waiters)
+
+
+def day(remaining: int) -> dict[str, str]:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    return {
+        "x-app-limit-24hour-limit": str(10**7),
+        "x-app-limit-24hour-remaining": str(remaining),
+        "x-app-limit-24hour-reset": str(int(loop.wall_time() + 80_000)),
+    }
+
+
+async def sharing_a_day(limiter: Limiter, n: int) -> list[QuotaKey]:
+    """Keys of so many users of one app, whose calls of a day are spent."""
+    keys = [QuotaKey("POST /2/tweets", "x", str(number), "app") for number in range(n)]
+    permit = await limiter.acquire(keys[0])
+    permit.observed(headers(14) | day(0))
+    return keys
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        all_are_granted,
+        all_are_cancelled,
+        all_deadlines_come,
+        all_deadlines_turn_out_too_short,
+        all_are_closed,
+        all_quotas_are_closed,
+        resets_coincide,
+        a_shared_window_opens,
+    ],
+)
+def test_case_52_no_callback_does_more_for_four_times_the_waiters(scene: Any) -> None:
+    async def most_of(n: int) -> int:
+        work = Work()
+        await scene(Limiter(), n, work)
+        return work.most
+
+    @in_a_crowd
+    async def compare() -> None:
+        few, many = await most_of(500), await most_of(2000)
+        assert 0 < many <= 1.2 * few
+        # 64 callers a slice, and for each at most some 80 calls: a few milliseconds.
+        assert many < 64 * 80
+
+    compare()
+
+
+# Those who left ------------------------------------------------------------------------------
+
+
+def kept() -> Counter[str]:
+    """Objects of ours that are alive, by their type, of those made since `gc.freeze`."""
+    return Counter(
+        type(each).__name__ for each in gc.get_objects() if type(each).__module__ in OURS
+    )
+
+
+@in_a_crowd
+async def test_callers_who_left_are_not_kept_behind_one_who_waits_for_a_day() -> None:
+    limiter = Limiter()
+    keys = await sharing_a_day(limiter, 200)
+    patient = wait(limiter, keys[:1])
+    await settle()
+    with no_collector():
+        for _ in range(20):
+            impatient = wait(limiter, keys)
+            await settle()
+            for each in impatient:
+                each.cancel()
+            await asyncio.wait(impatient)
+            impatient.clear()
+        left = kept()
+    # What stays is the users' quotas, and who may not have been looked at since he left.
+    assert left["Waiter"] < 20
+    assert left["Parked"] < 5
+    assert left["Line"] <= len(keys)
+    assert len(limiter._timers) == 1
+    patient[0].cancel()
+
+
+@in_a_crowd
+async def test_callers_who_came_back_and_left_are_not_kept_behind_an_earlier_one() -> None:
+    limiter = Limiter()
+    await opened(limiter, 0, ONE)
+    first, *early = [limiter.ticket() for _ in range(200)]
+    patient = wait(limiter, [ONE]) + wait(limiter, [ONE], ticket=first)
+    await settle()
+    with no_collector():
+        for ticket in early:
+            (back,) = wait(limiter, [ONE], ticket=ticket)
+            await settle()
+            back.cancel()
+            await asyncio.wait([back])
+        del back
+        left = kept()
+    assert left["Waiter"] < 5
+    for each in patient:
+        each.cancel()

@@ -55,7 +55,7 @@ class CheckedLimiter(Limiter):
             self._check_wait(line, answer, now)
         else:
             queue = line.queues[waiter.priority]
-            first = min(each.ticket for each in queue.everyone() if not each.future.done())
+            first = min(each.ticket for each in queue if not each.future.done())
             assert waiter.ticket == first, "I5: out of order"
             self._check_grant(line, answer, waiter.priority, waiter.ticket)
             self._count_work()
@@ -227,5 +227,5 @@ class CheckedLimiter(Limiter):
             return self._timer is not None
         parked = line.parked
         return parked is not None and (
-            parked.gate.in_flight > 0 or parked.gate.blocked[0].line is not line
+            parked.gate.in_flight > 0 or parked.gate.blocked.first.line is not line
         )
