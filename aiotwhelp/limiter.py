@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
@@ -966,14 +966,6 @@ class _Siblings:
 
 #: Says why a caller must fail, given the tokens that those ahead of it will take.
 _Judge = Callable[[Waiter, int], Exception | None]
-
-
-async def _breathe(steps: int) -> int:
-    """Count a step; after a slice of them let the loop do something else."""
-    if steps < _SLICE:
-        return steps + 1
-    await asyncio.sleep(0)
-    return 0
 
 
 def _plain(route: str) -> str:

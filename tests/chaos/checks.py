@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from aiotwhelp.headers import Reading
 from aiotwhelp.limiter import Limiter, Permit
-from aiotwhelp.queues import Line, Priority, Waiter, first_at
+from aiotwhelp.queues import Line, Priority, Waiter
 from aiotwhelp.quota import Bucket, Granted, NotUntil
 from aiotwhelp.views import QuotaKey
 from aiotwhelp.windows import INF, RateWindow, Room, Window
@@ -66,7 +66,7 @@ class CheckedLimiter(Limiter):
         assert wait > 0, "I7: a wait without a floor"
         if wait < INF and isinstance(answer.by, Window):
             window = answer.by
-            first = first_at(window)
+            first = window.blocked.first
             is_behind = first is not None and first.line is not line
             is_blind = window.reset is None and not (window.in_flight or is_behind)
             is_blind = is_blind and window.shut < now
@@ -80,9 +80,9 @@ class CheckedLimiter(Limiter):
             assert bucket.calls <= self._answers.get(bucket, 0) + 1, "case 1: no slow start"
         assert now >= self._shut_until.get(bucket, -INF), "case 24: before the Retry-After"
         for gate in bucket.gates:
-            first = first_at(gate)
+            first = gate.blocked.first
             if first is not None and first.line is not line:
-                older = (first.priority, first.ticket) < (priority, ticket or INF)
+                older = first.rank < (priority, ticket or INF)
                 assert not older, "I5: another line's caller was overtaken"
             if isinstance(gate, RateWindow):
                 self._check_rate(gate, now)
