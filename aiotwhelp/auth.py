@@ -737,8 +737,8 @@ class _Pace:
 
         It is never too early with another token in hand, such as one of a new login.
         """
-        if held == self._with:
-            self._raise_if_early(now)
+        if held == self._with and self._is_early(now):
+            raise self._last_failure(now)
         self._with = held
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -765,15 +765,17 @@ class _Pace:
         self._quiet_until = now + pause
         self._failure = copy.copy(error)  # without its traceback
 
-    def _raise_if_early(self, now: float) -> None:
-        left = self._quiet_until - now
+    def _is_early(self, now: float) -> bool:
         # Far more than any pause: the server's clock was set back.
-        if self._failure is None or not 0 < left < 2 * LONGEST_PAUSE:
-            return
+        return self._failure is not None and 0 < self._quiet_until - now < 2 * LONGEST_PAUSE
+
+    def _last_failure(self, now: float) -> AuthError:
+        """Return a copy of what failed last, for one caller to raise."""
+        assert self._failure is not None  # noqa: S101 - it is early, for the type checker
         error = copy.copy(self._failure)
         if error.retry_after is not None:
-            error.retry_after = left
-        raise error
+            error.retry_after = self._quiet_until - now
+        return error
 
 
 class _Flight:

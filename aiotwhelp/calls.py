@@ -143,6 +143,8 @@ class Call:
         finally:
             self._pool.end(limit)
             self._body.close()
+            # It holds the task, which may hold an error, whose traceback leads here.
+            del limit
 
     # One attempt -------------------------------------------------------------------------------
 

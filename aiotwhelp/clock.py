@@ -55,7 +55,7 @@ class ServerClock:
     Contradicting Dates widen the bound instead of breaking it, once they are no rare exception.
     """
 
-    __slots__ = ("_assumed", "_bounds")
+    __slots__ = ("__weakref__", "_assumed", "_bounds")
 
     def __init__(self) -> None:
         self._bounds: list[_Bound] = []

@@ -10,6 +10,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import Dialect
 from aiotwhelp.heaps import Entry, Heap
 from aiotwhelp.quota import Bucket
@@ -150,6 +151,7 @@ class Line(Entry):
         "asked",
         "bucket",
         "checked",
+        "clock",
         "deadlines",
         "key",
         "parked",
@@ -163,10 +165,12 @@ class Line(Entry):
         "was_busy",
     )
 
-    def __init__(self, key: QuotaKey, bucket: Bucket) -> None:
+    def __init__(self, key: QuotaKey, bucket: Bucket, clock: ServerClock) -> None:
         super().__init__(None)
         self.key = key
         self.bucket = bucket
+        #: Its API's; kept by the lines that need it.
+        self.clock = clock
         self.queues = tuple(Queue() for _ in Priority)
         #: Its place among the lines that wait for a window; None if it is not parked.
         self.parked: Parked | None = None

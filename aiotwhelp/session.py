@@ -129,6 +129,7 @@ class Session:
         self._coalescer: Coalescer[answers.Json] = Coalescer()
         self._owns_pool = True
         self._note_auth(auth)
+        self._on_event = on_event
         if on_event is not None:
             self.limiter.listen(on_event)
 
@@ -262,8 +263,14 @@ class Session:
         and brings to an end what is left. A session from `as_user` has nothing of its own to
         close.
         """
-        if self._owns_pool:
+        if not self._owns_pool:
+            return
+        try:
             await self._settings.pool.close(grace)
+        finally:
+            if self._on_event is not None:
+                self.limiter.unlisten(self._on_event)
+                self._on_event = None
 
     async def __aenter__(self) -> Self:
         _ = self._settings.pool.client

@@ -21,12 +21,14 @@ from aiotwhelp import (
     ClientCredentials,
     Limiter,
     OAuth1,
+    OAuth2User,
     Permit,
     QuotaKey,
     QuotaTimeoutError,
     RateLimitMiddleware,
     Session,
     X,
+    events,
 )
 from aiotwhelp.testing import VirtualTimeLoop
 from tests.simulation import headers, opened, settle
@@ -415,9 +417,12 @@ def test_case_52_no_callback_does_more_for_four_times_the_waiters(scene: Any) ->
 
 def kept() -> Counter[str]:
     """Objects of ours that are alive, by their type, of those made since `gc.freeze`."""
-    return Counter(
-        type(each).__name__ for each in gc.get_objects() if type(each).__module__ in OURS
-    )
+    return Counter(type(each).__name__ for each in gc.get_objects() if is_ours(type(each)))
+
+
+def is_ours(kind: type) -> bool:
+    name = kind.__module__
+    return name.startswith("aiotwhelp.") and not name.startswith("aiotwhelp.testing")
 
 
 @in_a_crowd
@@ -461,3 +466,71 @@ async def test_callers_who_came_back_and_left_are_not_kept_behind_an_earlier_one
     assert left["Waiter"] < 5
     for each in patient:
         each.cancel()
+
+
+@in_a_crowd
+async def test_users_who_made_one_call_each_leave_a_bounded_number_of_quotas() -> None:
+    limiter = Limiter(max_quotas=100)
+
+    async def call_for(users: range) -> Counter[str]:
+        for number in users:
+            auth = OAuth2User("client", access_token=f"t{number}", refresh_token="r")
+            user = session.as_user(f"u:{number}", auth=auth)
+            await user.fetch(f"/2/users/{number}/tweets")
+        del auth, user
+        return kept()
+
+    async with (
+        serving(in_turn(answer())) as server,
+        Session(server.url, limiter=limiter) as session,
+    ):
+        with no_collector():
+            few = await call_for(range(300))
+            many = await call_for(range(300, 1500))
+    assert few["Line"] > 50
+    assert few["OAuth2User"] == 0
+    assert {name: count for name, count in many.items() if count > 1.1 * few[name] + 5} == {}
+
+
+@in_a_crowd
+async def test_hosts_that_were_called_once_leave_a_bounded_number_of_clocks() -> None:
+    limiter = Limiter(max_quotas=100)
+    with no_collector():
+        for number in range(2000):
+            permit = limiter.try_acquire(QuotaKey("GET /", f"host{number}.example"))
+            assert permit is not None
+            told = headers(14)
+            if number % 2:
+                del told["date"]  # then the local clock is taken, with a warning for each host
+            permit.observed(told)
+            limiter.server_time(f"other{number}.example")
+        del permit
+        left = kept()
+    assert left["Line"] <= 130
+    assert left["ServerClock"] <= 130
+
+
+@in_a_crowd
+async def test_a_window_that_was_presumed_in_vain_goes_with_its_last_user() -> None:
+    limiter = Limiter(max_quotas=2)
+    first, second = await sharing_a_day(limiter, 2)
+    (presumed,) = wait(limiter, [second])
+    await asyncio.sleep(100_000)
+    for number in range(20):
+        (await limiter.acquire(QuotaKey(str(number)))).unsent()
+    assert first not in limiter.quotas()
+    presumed.result().observed(headers(14))
+    for number in range(20, 40):
+        (await limiter.acquire(QuotaKey(str(number)))).unsent()
+    assert second not in limiter.quotas()
+    assert not limiter._windows
+
+
+@in_a_crowd
+async def test_a_closed_session_listens_no_more_to_a_limiter_that_others_share() -> None:
+    limiter, told = Limiter(), list[events.Event]()
+    limiter.listen(told.append)
+    for _ in range(3):
+        async with Session("http://127.0.0.1:1", limiter=limiter, on_event=told.append):
+            assert len(limiter._handlers) == 2
+    assert limiter._handlers == [told.append]

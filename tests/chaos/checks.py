@@ -180,7 +180,9 @@ class CheckedLimiter(Limiter):
     # After each step ---------------------------------------------------------------------------
 
     def check(self, line: Line) -> None:
-        bucket = line.bucket
+        bucket, lines, stats = line.bucket, self._lines.values(), self.stats()
+        assert stats.waiting == sum(map(len, lines))
+        assert stats.in_flight == sum(each.bucket.calls for each in lines)
         assert bucket.calls >= 0, "I2"
         assert bucket.in_flight >= 0, "I2"
         for window in bucket.windows:
