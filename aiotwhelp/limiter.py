@@ -491,20 +491,18 @@ class Limiter:
 
     def _review(self, line: Line, judge: _Judge) -> None:
         """Fail the callers of a line that are judged so, in slices."""
-        self._soon(self._review_slice, line, judge, line.everyone(), -line.removed)
+        self._soon(self._review_slice, line, judge, line.everyone(), line.removed)
 
     def _review_slice(self, line: Line, judge: _Judge, waiters: deque[Waiter], ahead: int) -> None:
-        """``ahead`` and what has been removed make the tokens that callers ahead will take."""
+        """``ahead`` less what has been removed is what callers ahead will take."""
         for _ in range(min(_SLICE, len(waiters))):
             waiter = waiters.popleft()
             if waiter.future.done():
                 continue
-            error = judge(waiter, ahead + line.removed)
-            if error is None:
-                ahead += waiter.cost
-            else:
+            error = judge(waiter, ahead - line.removed)
+            if error is not None:
                 self._fail(line, waiter, error)
-                ahead -= waiter.cost
+            ahead += waiter.cost  # of one that has failed, too: it is among the removed now
         self._pump_next(line)
         if waiters:
             self._soon(self._review_slice, line, judge, waiters, ahead)

@@ -590,6 +590,49 @@ async def test_max_waiters_turns_the_next_one_away():
         each.cancel()
 
 
+@in_virtual_time
+async def test_case_36_nobody_is_failed_for_one_who_leaves_the_queue_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    limiter = Limiter()
+    await opened(limiter, 1, x_rate_limit_limit="4")
+    held = await limiter.acquire(KEY)
+    for each in await waiting(limiter, 2):
+        each.cancel()
+    (leaves,) = await waiting(limiter, 1)
+    patient = await waiting(limiter, 7, max_wait=130)
+    held.observed(headers(0, limit=4))
+    await asyncio.sleep(0)
+    leaves.cancel()
+    await settle()
+    assert not any(each.done() for each in patient)
+    for each in patient:
+        each.cancel()
+
+
+@in_virtual_time
+async def test_case_36_nobody_is_failed_for_one_who_is_granted_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    limiter = Limiter()
+    await opened(limiter, 2, x_rate_limit_limit="4")
+    held = [await limiter.acquire(KEY) for _ in range(2)]
+    for each in await waiting(limiter, 2):
+        each.cancel()
+    (granted,) = await waiting(limiter, 1)
+    patient = await waiting(limiter, 8, max_wait=160)
+    held[0].observed(headers(1, 85, limit=4))
+    await asyncio.sleep(0)
+    held[1].unsent()
+    await settle()
+    assert granted.done()
+    assert not any(each.done() for each in patient)
+    for each in patient:
+        each.cancel()
+
+
 # Time --------------------------------------------------------------------------------------------
 
 
