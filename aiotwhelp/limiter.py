@@ -258,7 +258,6 @@ class Limiter:
         if line.head() is not None or line.pumping or self._others_wait(line, priority):
             return None
         now = self._now()
-        line.used = now
         granted = line.bucket.ask(
             now, cost, reserve=self._kept(priority), even=self._even, room=room
         )
@@ -557,7 +556,6 @@ class Limiter:
         line.asked = None
         line.queues[waiter.priority].pop(waiter)
         self._left(line, waiter)
-        line.used = now
         waited = now - waiter.since
         self._granted += 1
         self._in_flight += 1
@@ -625,7 +623,6 @@ class Limiter:
     def _settled(self, line: Line, room: Room | None) -> None:
         """Grant whatever a settled call has set free."""
         self._in_flight -= 1
-        line.used = self._now()
         gates = line.bucket.gates
         waiter = line.head()
         if waiter is not None and line.parked is None and gates:
@@ -884,7 +881,6 @@ class Limiter:
                 self._forget_some()
             clock = self._clock(key.api)
             line = self._lines[key] = Line(key, self._new_bucket(key, clock), clock)
-            line.used = self._now()
             self._rounds.append(line)
         return line
 

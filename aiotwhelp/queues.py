@@ -160,7 +160,6 @@ class Line(Entry):
         "removed",
         "timer",
         "trouble",
-        "used",
         "warned",
         "was_busy",
     )
@@ -188,7 +187,6 @@ class Line(Entry):
         self.warned: float | None = None
         #: What was wrong with the last call, if it failed.
         self.trouble = ""
-        self.used = -INF
 
     def __len__(self) -> int:
         return sum(map(len, self.queues))
