@@ -390,8 +390,7 @@ class Window:
 
     def opens(self, now: float, cost: int, reserve: float, even: bool) -> float:
         """Return the instant from which a call may go: now or earlier means at once."""
-        at = self._opens(now, cost, reserve, even)
-        return at if now >= self.shut else max(at, self.shut)
+        return max(self._opens(now, cost, reserve, even), self.shut)
 
     def take(self, now: float, cost: int, since: float, even: bool) -> tuple[Probing, int] | None:
         """Take tokens that `opens` said are there; return the probe if the call is one."""
@@ -430,8 +429,7 @@ class Window:
         if self.in_flight or (left >= cost and self.reset is not None):
             return self.ends
         if left < cost <= left + self.debts.ghosts:
-            probe = max(self.debts.newest_ghost, self.probing.opens(self.round_trip))
-            return min(self.ends, probe)
+            return min(self.ends, max(self.debts.newest_ghost, self.probing.hold))
         if self.reset is None:
             # Spent, and nobody knows until when: probe after 1 s, doubling to 60 s.
             self._doubt()
@@ -538,7 +536,7 @@ class Window:
             self.observations.clear()
             for number, remaining in merged:
                 self._append(number, remaining)
-            self.ends = max(self.ends, other.ends)
+            self._set_end()
 
     def _usable(self, reset: float | None, now: float) -> float | None:
         """Only a reset that lies ahead, and no further than this kind of window can reach."""

@@ -9,10 +9,10 @@ import pytest
 
 from aiotwhelp.headers import DAY_OF_APP, FIFTEEN_MINUTES, Reading
 from aiotwhelp.quota import Granted, NotUntil
-from aiotwhelp.windows import LONGEST_BACKOFF, Rate, RateWindow, Room, Window
+from aiotwhelp.windows import INF, LONGEST_BACKOFF, Rate, RateWindow, Room, Window
 from tests.film import GO, WAIT, Answer, Ask, Film, Lost, Unsent, Until, opened, reading
 
-# Cold start ------------------------------------------------------------------------------------
+# Cold start --------------------------------------------------------------------------------------
 
 
 def test_case_01_one_request_until_its_headers_arrive_and_then_a_slow_start():
@@ -40,16 +40,57 @@ def test_case_02_after_a_failed_first_request_the_next_waiter_goes(failure: obje
     Film().play([(0, Ask("a"), GO), (0, Ask(), WAIT), (0.1, failure, None), (0.1, Ask(), GO)])
 
 
-def test_case_02_lost_probes_share_a_back_off():
-    film, now, gaps = Film(), 0.0, []
+def waits_between_probes(failure: object) -> list[float]:
+    """How long nobody may go after each of twelve probes that fail, where that is a while."""
+    film, now, waits = Film(), 0.0, []
     for _ in range(12):
-        answer = film.ask(now, Ask("a"))
-        if isinstance(answer, NotUntil):
-            gaps.append(round(answer.at - now, 3))
+        while isinstance(answer := film.ask(now, Ask("a")), NotUntil):
+            waits.append(round(answer.at - now, 3))
             now = answer.at
-            film.step(now, Ask("a"))
-        film.step(now, Lost("a"))
-    assert gaps == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+        film.step(now, failure)
+    return waits
+
+
+def test_case_02_lost_probes_share_a_back_off():
+    assert waits_between_probes(Lost("a")) == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [Unsent("a", failed=True), Answer("a", status=500)],
+    ids=["refused connection", "5xx"],
+)
+def test_case_02_so_do_probes_that_fail_otherwise(failure: object):
+    assert waits_between_probes(failure) == waits_between_probes(Lost("a"))
+
+
+def test_case_02_a_call_that_never_left_is_no_loss():
+    film = Film()
+    for _ in range(8):
+        granted = film.ask(0.0)
+        assert isinstance(granted, Granted)
+        film.bucket.unsent(granted, 0.0)
+
+
+def test_case_02_callers_are_failed_after_five_lost_probes_and_an_answer_ends_it():
+    film, now = Film(), 0.0
+
+    def lose_probes(count: int) -> None:
+        nonlocal now
+        for _ in range(count):
+            while isinstance(answer := film.ask(now, Ask("a")), NotUntil):
+                now = answer.at
+            film.step(now, Lost("a"))
+
+    lose_probes(5)
+    assert film.bucket.patience == INF
+    lose_probes(1)
+    assert film.bucket.patience == 16.0
+    film.play([(100, Ask("a"), GO), (101, Answer("a", 0, reset=160.0), 0)])
+    assert film.bucket.patience == INF
+    now = 160.0
+    lose_probes(7)
+    assert film.bucket.patience == 32.0
 
 
 def test_case_02_a_probe_that_is_only_slow_stalls_nobody_for_long():
@@ -76,14 +117,25 @@ def test_case_03_after_k_answers_without_headers_two_to_the_k_may_be_in_flight()
     assert film.bucket.blank == 8
 
 
-def test_case_03_a_loss_or_a_refusal_halves_the_exponent():
+@pytest.mark.parametrize(
+    "failure",
+    [Lost("a"), Answer("a", status=429), Answer("a", status=420), Answer("a", status=500)],
+    ids=["lost", "refused", "refused by an older status", "5xx"],
+)
+def test_case_03_a_loss_or_a_refusal_halves_the_exponent(failure: object):
     film = Film()
-    for k in range(4):
+    for k in range(7):
         film.step(k, Ask("a"))
         film.step(k + 0.1, Answer("a"))
-    assert film.bucket.blank == 4
-    film.play([(5, Ask("a"), GO), (5.1, Lost("a"), None)])
-    assert film.bucket.blank == 2
+    assert film.bucket.blank == 7
+    film.play([(8, Ask("a"), GO), (8.1, failure, None)])
+    assert film.bucket.blank == 3
+
+
+def test_case_03_a_call_of_a_key_without_headers_is_no_probe_and_its_loss_none_of_a_probe():
+    film = Film().play([(0, Ask("a"), GO), (0, Answer("a"), None)])
+    film.play([(1, Ask("b"), GO), (1, Lost("b"), None), (1, Ask("probe"), GO)])
+    film.play([(1, Lost("probe"), None), (1, Ask(), GO)])
 
 
 def test_case_03_a_key_that_has_shown_headers_stays_at_one_until_a_reading_comes():
@@ -210,13 +262,16 @@ def test_case_12_failed_calls_leak_nothing_whether_the_server_counts_them_or_not
     assert film.window.available == left
 
 
-def test_case_12_a_burst_of_failures_that_were_not_counted_costs_one_probe_not_the_window():
+@pytest.mark.parametrize("status", [500, 503])
+def test_case_12_a_burst_of_failures_that_were_not_counted_costs_one_probe_not_the_window(
+    status: int,
+):
     film = opened(15)
     for number in range(15):
         film.step(1, Ask(str(number)))
     film.step(1, Ask())
     for number in range(15):
-        film.step(2, Answer(str(number), status=503))
+        film.step(2, Answer(str(number), status=status))
     film.play([(2, Ask("probe"), GO), (2, Ask(), WAIT), (3, Answer("probe", 14), 14)])
 
 
@@ -235,6 +290,12 @@ def test_case_13_a_cached_first_answer_does_not_count_as_one_without_headers():
     film = Film().play([(0, Ask("a"), GO), (1, Answer("a", cached=True), None)])
     assert film.bucket.blank == 0
     film.play([(1, Ask("b"), GO), (1, Ask(), WAIT)])
+
+
+def test_case_13_a_call_that_a_cache_answered_is_owed_by_the_window_that_shows_next():
+    film = Film().play([(0, Ask("a"), GO), (2, Ask("b"), GO)])
+    film.play([(2.1, Answer("a", cached=True), None), (3, Answer("b", 14), 13)])
+    film.play([(4, Ask("c"), GO), (5, Answer("c", 12), 12)])
 
 
 # Reset -------------------------------------------------------------------------------------------
@@ -278,7 +339,14 @@ def test_case_15_a_refusal_without_headers_at_the_reset_speaks_of_the_reset():
     film = opened(0, reset=60.0)
     film.play([(60, Ask("a"), GO), (60.1, Answer("a", status=429), None)])
     assert film.bucket.pace.gap == 0.0
-    film.play([(60.2, Ask(), Until(61.1)), (61.2, Ask(), GO)])
+    film.play([(60.2, Ask(), Until(61.1)), (61.2, Ask("b"), GO)])
+    film.play([(61.3, Answer("b", 14, reset=120.0), 14)])
+
+
+def test_case_15_a_refusal_at_the_reset_speaks_of_it_whatever_it_says_is_left():
+    film = opened(0, reset=60.0)
+    film.play([(60, Ask("a"), GO), (60.1, Answer("a", 5, reset=60.0, status=429), 0)])
+    film.play([(60.2, Ask(), Until(61.1))])
 
 
 def test_case_16_an_early_rollover_is_used_at_once():
@@ -344,6 +412,48 @@ def test_case_22_a_refusal_with_tokens_left_makes_a_pace_and_single_file():
         ]
     )
     assert film.bucket.pace.growths == 1, "b went before the gap grew"
+    film.bucket.pace.gap = 0.0
+    film.play([(3, Answer("c", 297, 300), None), (3, Ask("d"), GO), (3, Ask("e"), GO)])
+    film.step(4, Answer("d", 295, 300, status=429))
+    film.step(4, Answer("e", 295, 300, status=429))
+    assert film.bucket.pace.growths == 2, "nor did e wait for the second growth"
+
+
+def test_case_22_an_older_status_for_a_refusal_means_the_same():
+    film = opened(300, limit=300)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 298, 300, status=420), None)])
+    film.play([(2, Ask(), Until(2.25))])
+
+
+def test_case_22_a_success_shrinks_the_pace_and_a_failure_does_not():
+    film = opened(300, limit=300)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 298, 300, status=429), None)])
+    film.play([(3, Ask("b"), GO), (4, Answer("b", 297, 300, status=500), None)])
+    assert film.bucket.pace.gap == 0.25
+    film.play([(5, Ask("c"), GO), (6, Answer("c", 296, 300), None)])
+    assert film.bucket.pace.gap == pytest.approx(0.95 * 0.25)
+
+
+def test_case_22_the_pace_goes_from_grant_to_grant():
+    film = opened(300, limit=300)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 298, 300, status=429), None)])
+    film.play([(2.3, Ask("b"), GO), (2.4, Answer("b", 297, 300), None), (2.4, Ask(), Until(2.55))])
+
+
+def test_case_22_the_gap_is_no_gap_below_ten_milliseconds():
+    pace = opened(300).bucket.pace
+    pace.gap = 0.0107
+    pace.accepted(1.0)
+    assert pace.gap == pytest.approx(0.95 * 0.0107)
+    pace.accepted(1.0)
+    assert pace.gap == 0.0
+
+
+def test_case_22_an_estimate_counts_the_gaps_ahead_that_surely_stay():
+    film = opened(300, limit=300)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 298, 300, status=429), None)])
+    film.play([(3, Ask("b"), GO), (4, Answer("b", 298, 300, status=429), None)])
+    assert film.bucket.expect(4.0, 4) == pytest.approx(4.5 + 4 * 1.1 * 0.25)
 
 
 def test_case_22_the_pace_grows_to_a_minute_and_stays_above_what_was_refused():
@@ -354,6 +464,7 @@ def test_case_22_the_pace_grows_to_a_minute_and_stays_above_what_was_refused():
         film.step(now + 0.05, Answer("a", 290, 300, status=429))
         gaps.append(film.bucket.pace.gap)
     assert gaps == [0.25, 0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+    assert len(film.bucket.pace._refused) == 1, "the widest is all that counts"
     film = opened(300, limit=300)
     pace = film.bucket.pace
     granted = film.ask(1.0)
@@ -361,7 +472,7 @@ def test_case_22_the_pace_grows_to_a_minute_and_stays_above_what_was_refused():
     pace.gap = 1.0
     assert pace.refused(granted, 10.0)
     for _ in range(200):
-        pace.accepted(20.0)
+        pace.accepted(610.0)
     assert pace.gap == pytest.approx(1.1)
     for _ in range(200):
         pace.accepted(700.0)
@@ -404,6 +515,7 @@ def test_case_23_refusals_without_any_header_back_off_with_jitter():
         (5, 0.5, 2.5),
         (5, 1e9, 962.0),
         (5, None, 2.25),
+        (1, None, 2.25),
     ],
 )
 def test_case_24_retry_after_against_reset(remaining: int, retry_after: float | None, until: float):
@@ -413,6 +525,26 @@ def test_case_24_retry_after_against_reset(remaining: int, retry_after: float | 
     answer = film.ask(2.0)
     assert isinstance(answer, NotUntil)
     assert answer.at == pytest.approx(until, abs=0.1)
+
+
+def test_case_24_retry_after_of_a_server_that_is_busy_shuts_everything():
+    film = opened(15)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 14, status=503, retry_after=30.0), 14)])
+    film.play([(2, Ask(), Until(32.0)), (32, Ask(), GO)])
+
+
+def test_case_24_retry_after_of_a_key_that_shows_no_headers_has_a_ceiling_too():
+    film = Film().play([(0, Ask("a"), GO), (2, Answer("a", status=429, retry_after=1e9), None)])
+    film.play([(2, Ask(), Until(962.0))])
+
+
+def test_case_24_retry_after_shuts_the_windows_that_are_spent_and_no_others():
+    film = opened(15)
+    film.play([(1, Ask("a"), GO)])
+    film.play([(2, Answer("a", 14, day=0, status=429, retry_after=5000.0), 14)])
+    short, day = film.bucket.windows
+    assert day.shut == 5002.0
+    assert short.shut < 2.0
 
 
 def test_case_25_of_two_refusals_with_different_resets_the_later_stands():
@@ -456,6 +588,13 @@ def test_case_30_if_only_ghosts_block_one_probe_goes_after_the_newest_ones_span(
         film.step(2, Lost(name))
     film.play([(2, Ask(), Until(3.0)), (3, Ask("probe"), GO), (3, Ask(), WAIT)])
     film.play([(3.1, Answer("probe", 2, 3), 2)])
+
+
+def test_case_30_a_loss_is_owed_for_its_span_by_the_window_that_shows_next():
+    film = Film().play([(0, Ask("a"), GO), (2, Ask("b"), GO)])
+    film.play([(2.5, Lost("a"), None), (2.6, Answer("b", 14), 13)])
+    film.play([(3.0, Ask("early"), GO), (3.1, Answer("early", 13), 12)])
+    film.play([(3.5, Ask("late"), GO), (3.6, Answer("late", 11), 11)])
 
 
 def test_a_lost_token_is_not_given_back_by_the_next_window():
@@ -564,6 +703,18 @@ def test_case_53_a_window_that_only_some_routes_show_is_not_spent_by_others():
     assert day.in_flight == 0
 
 
+def test_case_53_a_window_that_was_presumed_in_vain_keeps_the_calls_of_others():
+    film = opened(15)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 14, day=9), 14)])
+    film.play([(2, Ask("b"), GO), (2, Ask("c"), GO)])
+    day = film.windows["app", "24h-app"]
+    film.bucket = film.new_bucket("two")
+    film.play([(3, Ask("d"), GO), (5, Ask("e"), GO)])
+    assert day.in_flight == 4
+    film.step(6, Answer("d", 14))
+    assert day.in_flight == 2
+
+
 def test_case_54_a_debt_holds_its_calls_cost():
     film = opened(15)
     film.play([(1, Ask("a", cost=5), GO), (1.1, Lost("a"), 10)])
@@ -596,16 +747,17 @@ def test_what_is_kept_by_a_reserve_blocks_nobody_for_long_where_no_reset_is_told
 
 
 def test_room_bounds_the_calls_in_flight():
-    film, room = opened(15), Room(2)
-    granted = [film.bucket.ask(1.0, room=room) for _ in range(2)]
+    film, room = opened(15), Room(3)
+    assert (room.in_flight, room.blocked) == (0, [])
+    granted = [film.bucket.ask(1.0, room=room) for _ in range(3)]
     blocked = film.bucket.ask(1.0, room=room)
-    assert isinstance(blocked, NotUntil)
-    assert blocked.by is room
+    assert blocked == NotUntil(INF, room)
     first = granted[0]
     assert isinstance(first, Granted)
     film.bucket.unsent(first, 1.0)
+    assert repr(room) == "<Room 2 of 3 in flight>"
     assert isinstance(film.bucket.ask(1.0, room=room), Granted)
-    assert repr(room) == "<Room 2 of 2 in flight>"
+    assert repr(room) == "<Room 3 of 3 in flight>"
 
 
 def test_two_windows_that_turn_out_to_be_one_are_merged():
@@ -744,6 +896,13 @@ def test_a_burst_is_granted_at_once_and_refills():
     assert len(film.take_all(200.0)) == 3
 
 
+def test_a_fine_rate_goes_on_from_when_the_caller_came():
+    film = rated(Rate(1000, per=1))
+    film.play([(10, Ask(), GO), (10, Ask(), Until(10.001))])
+    assert isinstance(film.bucket.ask(20.0, since=19.98), Granted)
+    assert len(film.take_all(20.0)) == 1, "of a caller that comes now"
+
+
 def test_a_call_that_never_left_gives_a_rates_token_back_but_never_an_old_one():
     film = rated(Rate(1, per=1))
     film.play([(10, Ask("a"), GO), (10.1, Unsent("a"), None), (10.1, Ask("b"), GO)])
@@ -781,7 +940,7 @@ def test_ten_thousand_per_second_in_a_burst_of_one_keep_within_three_percent():
     assert granted == pytest.approx(20_000, rel=0.03)
 
 
-@pytest.mark.parametrize("bad", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (float("inf"), 1, 1)])
+@pytest.mark.parametrize("bad", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (INF, 1, 1), (1, INF, 1)])
 def test_a_rate_that_makes_no_sense_is_refused(bad: tuple[float, float, int]):
     with pytest.raises(ValueError, match="a rate needs"):
         Rate(*bad)
@@ -790,6 +949,29 @@ def test_a_rate_that_makes_no_sense_is_refused(bad: tuple[float, float, int]):
 def test_a_cost_above_the_burst_never_fits():
     with pytest.raises(ValueError, match="raise its burst"):
         rated(Rate(1, per=1, burst=2)).ask(5.0, Ask(cost=3))
+
+
+# What blocks -------------------------------------------------------------------------------------
+
+
+def test_who_may_not_go_hears_what_blocks():
+    cold = Film()
+    cold.step(0, Ask("probe"))
+    assert cold.ask(0.0) == NotUntil(2.0, cold.bucket)
+    spent = opened(0, reset=60.0)
+    assert spent.ask(1.0) == NotUntil(60.0, spent.window)
+    film = rated(Rate(1, per=1))
+    assert film.ask(0.5) == NotUntil(1.0, film.bucket.local[0])
+
+
+def test_a_bucket_that_leaves_names_the_windows_that_nobody_uses_now():
+    film = opened(15)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 14, day=2), None)])
+    one, two = film.bucket, film.new_bucket("two")
+    film.bucket = two
+    film.play([(3, Ask("b"), GO), (4, Answer("b", 14, day=1), None)])
+    assert one.leave() == [film.windows["one", "15min"]]
+    assert two.leave() == [film.windows["app", "24h-app"], film.windows["two", "15min"]]
 
 
 # Estimates and names -----------------------------------------------------------------------------
@@ -802,6 +984,23 @@ def test_an_estimate_counts_the_windows_ahead():
     assert expect(1.0, 14) == pytest.approx(60.0)
     assert 115.0 < expect(1.0, 15) <= 120.1
     assert 175.0 < expect(1.0, 30) <= 180.1
+
+
+def test_an_estimate_of_an_unknown_key_is_its_next_probe_unless_one_is_out():
+    film = Film()
+    assert film.bucket.expect(5.0, 0) == 5.0
+    film.play([(0, Ask("a"), GO), (2, Ask("b"), GO), (2.1, Lost("a"), None)])
+    film.play([(4, Ask("c"), GO), (4.1, Lost("b"), None)])
+    assert film.bucket.expect(4.1, 0) == 4.1
+    film.play([(4.2, Unsent("c"), None), (4.2, Ask(), Until(5.1))])
+    assert film.bucket.expect(4.2, 0) == 5.1
+
+
+def test_an_estimate_of_a_key_that_shows_headers_forgets_the_probes_before():
+    film = Film()
+    film.play([(0, Ask("a"), GO), (2, Ask("b"), GO), (2.1, Lost("a"), None)])
+    film.play([(4, Ask("c"), GO), (4.1, Lost("b"), None), (4.2, Answer("c", 14), 13)])
+    assert film.bucket.expect(4.2, 0) == 4.2
 
 
 def test_an_estimate_never_counts_calls_in_flight_twice():
@@ -820,6 +1019,10 @@ def test_what_is_believed_can_be_read():
     assert repr(film.window) == "<Window 15min 12/15, 1 in flight>"
     assert repr(film.bucket) == "<Bucket one: <Window 15min 12/15, 1 in flight>>"
     assert repr(Film().bucket) == "<Bucket one: nothing known>"
+    film.step(2, Answer("a", 11, day=4))
+    assert repr(film.bucket) == (
+        "<Bucket one: <Window 15min 11/15, 0 in flight>, <Window 24h-app 4/1000, 0 in flight>>"
+    )
     assert repr(RateWindow(Rate(1, per=2))) == "<RateWindow 1 per 2 s>"
     assert repr(Window(FIFTEEN_MINUTES, film.clock, film.numbering)) == (
         "<Window 15min ?/?, 0 in flight>"

@@ -1,0 +1,590 @@
+"""What is believed of one window, piece by piece; `test_quota.py` plays the whole rule."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from aiotwhelp.quota import Granted, NotUntil
+from aiotwhelp.windows import Debts, Foreign, Rate, RateWindow
+from tests.film import EPOCH, GO, WAIT, Answer, Ask, Film, Lost, Unsent, Until, opened, reading
+
+# Probes ------------------------------------------------------------------------------------------
+
+
+def test_an_answer_without_headers_ends_the_back_off_of_lost_probes():
+    film = opened(0, reset=60.0)
+    film.play(
+        [(60, Ask("a"), GO), (60, Lost("a"), None), (60, Ask("b"), GO), (60, Lost("b"), None)]
+    )
+    film.play([(60, Ask(), Until(61.0)), (61, Ask("c"), GO), (61, Answer("c"), None)])
+    film.play([(61, Ask("d"), GO), (61, Lost("d"), None), (61, Ask(), GO)])
+
+
+@pytest.mark.parametrize(
+    "failure", [Lost("a"), Unsent("a", failed=True), Answer("a", status=500)], ids=repr
+)
+def test_probes_of_a_reset_that_fail_back_off(failure: object):
+    film = opened(0, reset=60.0)
+    film.play([(60, Ask("a"), GO), (60, failure, None), (60, Ask("a"), GO), (60, failure, None)])
+    film.play([(60, Ask(), Until(61.0))])
+
+
+def test_a_probe_of_a_reset_long_ago_is_none_of_those_that_are_out():
+    film = opened(0, reset=60.0)
+    film.play([(60, Ask("a"), GO), (60.1, Answer("a", 0, reset=120.0), 0)])
+    film.play(
+        [(120, Ask("slow"), GO), (122, Ask("b"), GO), (122.1, Answer("b", 0, reset=180.0), 0)]
+    )
+    film.play([(180, Ask("c"), GO), (180.5, Lost("slow"), None), (181, Ask(), Until(182.0))])
+
+
+def test_a_second_probe_goes_after_three_round_trips_where_those_are_long():
+    film = opened(15, reset=60.0)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 0, reset=60.0), 0)])
+    film.play([(60, Ask(), GO), (60, Ask(), Until(63.0))])
+
+
+# Debts -------------------------------------------------------------------------------------------
+
+
+def test_unread_answers_beyond_the_most_are_put_together_with_the_newest():
+    debts = Debts(most=2)
+    for number, cost in ((1, 5), (2, 3), (3, 4)):
+        debts.add_unread(number, cost)
+    owed = [debts.unread]
+    for known in (1, 2, 3):
+        debts.clear(known, sent=0.0)
+        owed.append(debts.unread)
+    assert owed == [12, 7, 7, 0]
+
+
+def test_ghosts_beyond_the_most_are_put_together_at_the_later_instant():
+    debts = Debts(most=2)
+    for clear_after, number, cost in ((10.0, 1, 5), (30.0, 2, 3), (20.0, 3, 4)):
+        debts.add_ghost(clear_after, number, cost)
+    owed = [debts.ghosts]
+    for known, sent in ((3, 10.0), (3, 29.9), (2, 30.0), (3, 30.0)):
+        debts.clear(known, sent)
+        owed.append(debts.ghosts)
+    assert owed == [12, 7, 7, 7, 0]
+
+
+def test_the_slowest_round_trip_fades_and_an_absurd_one_counts_half_a_minute():
+    window = opened(15).window
+    window.time(1.0)
+    window.time(0.2)
+    assert window.round_trip == 1.0 - 0.8 / 16
+    window.time(300.0)
+    assert window.round_trip == 30.0
+
+
+def test_a_ghost_haunts_for_twice_the_slowest_round_trip():
+    opened(15).play(
+        [
+            (1, Ask("a"), GO),
+            (2, Answer("a", 14), 14),
+            (3, Ask("b"), GO),
+            (4, Lost("b"), 13),
+            (5.9, Ask("early"), GO),
+            (6.0, Ask("late"), GO),
+            (6.5, Answer("early", 12), 10),
+            (6.5, Answer("late", 11), 11),
+        ]
+    )
+
+
+def test_a_single_ghost_that_blocks_is_looked_for_after_its_span():
+    opened(1).play([(1, Ask("a"), GO), (2, Lost("a"), 0), (2, Ask(), Until(3.0)), (3, Ask(), GO)])
+
+
+# Whose window, and until when --------------------------------------------------------------------
+
+
+def test_what_is_left_at_the_reset_lets_no_more_than_one_go():
+    opened(5, reset=60.0).play([(60, Ask(), GO), (60, Ask(), WAIT)])
+
+
+@pytest.mark.parametrize(("reset", "left"), [(60.0, 13), (None, 12)], ids=["old", "untold"])
+def test_a_slow_answer_that_comes_before_the_probes_is_of_the_old_window_if_it_says_so(
+    reset: float | None, left: int
+):
+    film = opened(15, reset=60.0)
+    film.play([(59, Ask("slow"), GO), (61, Ask("probe"), GO)])
+    film.play([(62, Answer("slow", 14, reset=reset), None)])
+    film.play([(62, Answer("probe", 13, reset=120.0), left)])
+    film.play([(63, Ask("a"), GO), (64, Answer("a", 12, reset=120.0), 12)])
+
+
+def test_what_was_on_its_way_at_a_rollover_is_not_taken_for_calls_of_others():
+    film = opened(15, reset=60.0)
+    film.play([(59, Ask(name), GO) for name in ("slow", "lost", "bare")])
+    film.play([(61, Ask("probe"), GO), (61.4, Lost("lost"), None), (61.5, Answer("bare"), None)])
+    film.play([(62, Answer("probe", 14, reset=120.0), 11)])
+    film.play([(63, Ask("a"), GO), (64, Answer("a", 10, reset=120.0), None)])
+    assert not film.window.foreign.is_seen
+
+
+@pytest.mark.parametrize(
+    ("reset", "believed"),
+    [(60.0, None), (60.5, EPOCH + 60.5), (1020.0, EPOCH + 1020.0), (1020.5, None)],
+)
+def test_a_reset_is_usable_from_now_on_to_the_ceiling(reset: float, believed: float | None):
+    film = Film().play([(59, Ask("a"), GO), (60, Answer("a", 5, reset=reset), 5)])
+    assert film.window.reset == believed
+
+
+def test_a_window_spent_until_nobody_knows_when_is_probed_after_a_second():
+    film = Film().play([(0, Ask("a"), GO), (0, Answer("a", 1, reset=None), 1)])
+    film.play([(1, Ask("b"), GO), (2, Answer("b", 0, reset=None), 0), (3, Ask(), Until(4.0))])
+
+
+def test_a_reset_that_is_told_late_is_that_of_the_window_all_had_spoken_of():
+    film = Film().play([(0, Ask("a"), GO), (0, Answer("a", 5, reset=None), 5)])
+    film.bucket.answered = 1000
+    film.play([(1, Ask("b"), GO), (1, Ask("c"), GO), (2, Answer("b", 3, reset=None), 2)])
+    film.play([(2, Answer("c", 4, reset=60.0), 3)])
+    assert film.window.ends == 60.0
+
+
+def test_an_answer_without_a_reset_speaks_of_the_current_window():
+    film = opened(15, reset=60.0)
+    film.play([(1, Ask("a"), GO), (1, Ask("b"), GO)])
+    film.play([(2, Answer("a", 3, reset=60.0), 2), (2, Answer("b", 4, reset=None), 3)])
+
+
+def test_only_a_reset_later_by_more_than_half_a_window_is_that_of_the_next():
+    film = opened(15, reset=60.0)
+    film.play([(1, Ask("a"), GO), (1, Ask("b"), GO)])
+    film.play([(2, Answer("a", 3, reset=60.0), 2), (2, Answer("b", 9, reset=90.0), 3)])
+    assert film.window.ends == 90.0
+
+
+@pytest.mark.parametrize(("reset", "left"), [(9.0, 3), (9.5, 9)])
+def test_of_short_windows_only_one_later_by_more_than_four_seconds_is_the_next(
+    reset: float, left: int
+):
+    film = opened(15, reset=5.0)
+    film.play([(1, Ask("a"), GO), (1, Ask("b"), GO)])
+    film.play([(2, Answer("a", 3, reset=5.0), 2), (2, Answer("b", 9, reset=reset), left)])
+
+
+def test_an_earlier_reset_is_not_believed_of_a_call_that_did_not_know_the_later_one():
+    film = opened(15, reset=60.0)
+    film.play([(1, Ask("a"), GO), (1, Ask("b"), GO)])
+    film.play([(2, Answer("a", 14, reset=70.0), 13), (2, Answer("b", 3, reset=60.0), 13)])
+    film.play([(3, Ask("c"), GO), (4, Answer("c", 12, reset=70.0), 12)])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "third", "left"),
+    [
+        (900.0, 902.0, 899.5, 3),  # the first two are one, so the last call knew of it
+        (900.0, 902.5, 900.0, 13),  # the last is older than what we know
+        (900.0, 905.0, 904.0, 3),  # the last two are one
+        (3.0, 4.5, 2.9, 3),  # within half of a short window
+        (3.0, 4.8, 2.5, 13),
+    ],
+)
+def test_resets_within_two_seconds_or_half_a_window_are_one(
+    first: float, second: float, third: float, left: int
+):
+    film = opened(15, reset=first)
+    film.play([(1, Ask("a"), GO), (1, Ask("b"), GO)])
+    film.play([(2, Answer("a", 14, reset=second), 13), (2, Answer("b", 3, reset=third), left)])
+
+
+@pytest.mark.parametrize(
+    ("told", "believed"),
+    [
+        ([80, *[60] * 7], 80),
+        ([80, *[60] * 8], 60),
+        ([80, *[60] * 7, 80, *[60] * 7], 80),
+        ([80, *[60] * 7, 85, *[60] * 7], 85),
+        ([80, *[60] * 8, *[50] * 7], 60),
+        ([80, *[60] * 8, *[50] * 8], 50),
+        ([200, *[150] * 7], 200),
+    ],
+)
+def test_of_two_resets_the_later_stands_until_eight_answers_in_a_row_deny_it(
+    told: list[float], believed: float
+):
+    film = opened(100, limit=100, reset=60.0)
+    for number, reset in enumerate(told):
+        film.step(1 + number, Ask("a"))
+        film.step(1.5 + number, Answer("a", 99 - number, 100, reset))
+    assert film.window.reset == EPOCH + believed
+
+
+def test_a_late_rollover_is_learned_exactly_and_halves_with_each_clean_one():
+    film = opened(0, reset=60.0)
+    film.play([(60, Ask("a"), GO), (60.1, Answer("a", 0, reset=60.0, status=429), 0)])
+    film.play([(61.1, Ask("b"), GO), (61.2, Answer("b", 0, reset=120.0), 0)])
+    assert film.window.late == pytest.approx(1.1)
+    film.play([(121.2, Ask("c"), GO), (121.3, Answer("c", 0, reset=180.0), 0)])
+    assert film.window.late == pytest.approx(0.55)
+    film.window.late = 0.2
+    film.play([(180.2, Ask("d"), GO), (180.3, Answer("d", 0, reset=240.0), 0)])
+    assert film.window.late == 0.1, "a lateness below that is none"
+    film.play([(240.2, Ask("e"), GO), (240.3, Answer("e", 0, reset=300.0), 0)])
+    assert film.window.late == 0.0
+
+
+def test_only_a_probe_that_is_accepted_tells_that_a_rollover_was_clean():
+    film = opened(15, reset=60.0)
+    film.window.late = 0.8
+    film.play([(59, Ask("slow"), GO), (61, Answer("slow", 13, reset=120.0), 13)])
+    assert film.window.late == 0.8
+    film.play([(120.8, Ask("a"), GO), (121, Answer("a", 0, reset=180.0, status=429), 0)])
+    assert film.window.late == 0.8
+
+
+def test_a_rollover_is_not_late_if_our_clock_was_early():
+    film = opened(0, reset=60.0)
+    film.play([(60, Ask("a"), GO), (60.1, Answer("a", 0, reset=60.0, status=429), 0)])
+    film.clock.assume(EPOCH - 5.0)
+    film.play([(61.1, Ask("b"), GO), (61.2, Answer("b", 0, reset=120.0), 0)])
+    assert film.window.late == 0.0
+
+
+def test_the_call_that_takes_the_last_token_is_no_probe():
+    film = opened(1)
+    film.play([(1, Ask("a"), GO)])
+    assert film.granted["a"].probes is None
+
+
+# Reserves ----------------------------------------------------------------------------------------
+
+
+def test_the_largest_reserve_leaves_one_token_to_the_others():
+    opened(15).play([(1, Ask(reserve=1.0), GO), (1, Ask(reserve=1.0), WAIT)])
+
+
+@pytest.mark.parametrize("remaining", [1, 3])
+def test_at_the_reserve_all_but_the_interactive_wait_for_the_reset(remaining: int):
+    opened(remaining).play([(1, Ask(reserve=0.2), Until(900.0)), (1, Ask(), GO)])
+
+
+def test_the_reserve_comes_on_top_of_what_others_may_take():
+    film = opened(7, presumed=0.25)
+    film.play([(1, Ask(reserve=0.2), GO), (1, Ask(reserve=0.2), GO), (1, Ask(reserve=0.2), WAIT)])
+
+
+def test_of_an_unknown_limit_nothing_is_reserved():
+    film = Film().play([(0, Ask("a"), GO), (1, Answer("a", 1, limit=None), 1)])
+    film.play([(1, Ask(reserve=0.5), GO)])
+
+
+# Estimates ---------------------------------------------------------------------------------------
+
+
+def test_an_estimate_at_the_reset_no_longer_counts_on_what_was_left():
+    film = opened(5, reset=60.0)
+    assert film.bucket.expect(59.0, 4) == 59.0
+    for now in (60.0, 70.0):
+        assert film.bucket.expect(now, 15) == now + 60.0
+
+
+def test_an_estimate_counts_an_answer_without_a_reading_as_spent():
+    film = opened(1, reset=60.0)
+    film.play([(1, Ask("a"), GO), (2, Answer("a"), 0)])
+    assert film.bucket.expect(2.0, 0) == 60.0
+
+
+def test_an_estimate_of_a_window_spent_until_nobody_knows_when_is_the_next_probe():
+    film = Film().play([(0, Ask("a"), GO), (0, Answer("a", 0, reset=None), 0)])
+    film.play([(0, Ask(), Until(1.0))])
+    assert film.bucket.expect(0.5, 0) == 1.0
+
+
+def test_an_estimate_behind_a_refused_probe_is_the_next_one_unless_another_is_out():
+    film = opened(0, reset=60.0)
+    film.play([(60, Ask("a"), GO), (60.1, Answer("a", 0, reset=60.0, status=429), None)])
+    assert film.bucket.expect(60.1, 0) == 61.1
+    film = opened(0, reset=60.0)
+    film.play([(60, Ask("a"), GO), (62, Ask("b"), GO)])
+    film.play([(62.5, Answer("a", 0, reset=60.0, status=429), None)])
+    assert film.bucket.expect(62.5, 0) == 62.5
+
+
+def test_an_estimate_of_an_unknown_limit_is_the_reset_however_many_are_ahead():
+    film = Film().play([(0, Ask("a"), GO), (0, Answer("a", 0, limit=None, reset=60.0), 0)])
+    assert film.bucket.expect(1.0, 30) == 60.0
+
+
+def test_an_estimate_knows_the_length_of_a_window_from_its_last_rollover():
+    film = opened(0, reset=160.0, now=100.0)
+    assert film.bucket.expect(100.0, 30) == 160.0 + 2 * 60.0
+    film.play([(160, Ask("a"), GO), (160, Answer("a", 0, reset=190.0), 0)])
+    assert film.bucket.expect(160.0, 30) == 190.0 + 2 * 30.0
+
+
+def test_an_estimate_knows_the_longest_if_a_window_was_not_seen_from_its_start():
+    film = opened(0, reset=60.0)
+    film.play([(60, Ask("a"), GO), (60, Answer("a", 1, reset=None), 1)])
+    film.play([(61, Ask("b"), GO), (62, Answer("b", 0, reset=None), 0), (62, Ask(), Until(63.0))])
+    film.play([(63, Ask("c"), GO), (63, Answer("c", 0, reset=80.0), 0)])
+    assert film.bucket.expect(63.0, 30) == 80.0 + 2 * 60.0
+
+
+def test_an_estimate_counts_windows_of_a_second_too():
+    film = opened(0, limit=15, reset=1.0)
+    assert film.bucket.expect(0.0, 30) == 3.0
+
+
+# Second-hand numbers -----------------------------------------------------------------------------
+
+
+def test_a_second_hand_limit_is_taken_where_none_was_told():
+    film = Film().play([(0, Ask("a"), GO), (1, Answer("a", 9, limit=None), 9)])
+    film.bucket.prime([reading(9, 900.0, limit=15)])
+    assert film.window.limit == 15
+    film.bucket.prime([reading(9, 900.0, limit=900)])
+    assert film.window.limit == 15
+
+
+def test_a_restored_state_has_its_limit_and_its_reset():
+    film = Film()
+    film.bucket.restore(100.0, [reading(7, 900.0)])
+    assert repr(film.window) == "<Window 15min 7/15, 0 in flight>"
+    assert film.window.ends == 900.0
+
+
+# Windows that are one ----------------------------------------------------------------------------
+
+
+@dataclass(order=True)
+class Parked:
+    """A line that waits for a gate, as the limiter keeps them."""
+
+    ticket: int
+    gate: Any = None
+
+
+def two_windows(one: Answer, other: Answer) -> Film:
+    """Return a film with two users' windows, after these answers to a call of each."""
+    film = Film()
+    for user, answer in (("one", one), ("two", other)):
+        film.bucket = film.new_bucket(user)
+        film.play([(0, Ask("a"), GO), (0, answer, None)])
+    return film
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "merged"),
+    [
+        (900.0, 901.5, EPOCH + 901.5),
+        (901.5, 900.0, EPOCH + 901.5),
+        (900.0, None, EPOCH + 900.0),
+        (None, 900.0, EPOCH + 900.0),
+        (None, None, None),
+    ],
+)
+def test_of_the_resets_of_two_windows_that_are_one_the_later_stands(
+    one: float | None, other: float | None, merged: float | None
+):
+    film = two_windows(Answer("a", 9, reset=one), Answer("a", 7, reset=other))
+    window = film.windows["one", "15min"]
+    window.absorb(film.windows["two", "15min"])
+    assert window.reset == merged
+    assert window.ends == (960.0 if merged is None else merged - EPOCH)
+    assert window.available == 7
+
+
+def test_a_window_whose_reset_has_passed_says_nothing_to_the_one_that_it_turns_out_to_be():
+    film = two_windows(Answer("a", 9), Answer("a", 3, reset=60.0))
+    film.play([(61, Ask("probe"), GO)])
+    window = film.windows["one", "15min"]
+    window.absorb(film.windows["two", "15min"])
+    assert window.available == 9 - 1
+
+
+def test_a_window_that_nobody_has_confirmed_stays_so_when_it_takes_in_another():
+    film = two_windows(Answer("a", 3, reset=60.0), Answer("a", 9))
+    one, two = film.buckets[1:]
+    film.bucket = one
+    film.play([(61, Ask("probe"), GO)])
+    window = film.windows["one", "15min"]
+    window.absorb(film.windows["two", "15min"])
+    assert window.reset == EPOCH + 60.0
+    assert not window.is_confirmed
+    assert two.windows == [window]
+
+
+def test_who_waits_for_either_of_two_windows_waits_for_the_one_that_they_are():
+    film = two_windows(Answer("a", 0), Answer("a", 0))
+    one, two = film.windows["one", "15min"], film.windows["two", "15min"]
+    one.blocked = [Parked(3, one), Parked(4, one)]
+    two.blocked = [Parked(1, two), Parked(2, two)]
+    one.absorb(two)
+    assert [heapq.heappop(one.blocked) for _ in range(4)] == [Parked(n, one) for n in (1, 2, 3, 4)]
+
+
+# Even pace ---------------------------------------------------------------------------------------
+
+
+def test_an_even_pace_spreads_what_is_left_over_what_is_left_of_the_window():
+    film = opened(15, reset=60.0)
+    for now in (30.0, 40.0):
+        assert isinstance(film.bucket.ask(now, 2, even=True), Granted)
+        assert film.window.slot == now + 2 * (60.0 - now) / (15 if now == 30.0 else 13)
+    blocked = film.bucket.ask(40.1, even=True)
+    assert isinstance(blocked, NotUntil)
+    assert blocked.at == film.window.slot
+
+
+def test_an_even_pace_needs_a_reset_and_a_burst_leaves_no_schedule():
+    film = Film().play([(0, Ask("a"), GO), (0, Answer("a", 9, reset=None), 9)])
+    film.bucket.answered = 1000
+    for _ in range(3):
+        assert isinstance(film.bucket.ask(1.0, even=True), Granted)
+    film = opened(15, reset=60.0)
+    film.play([(1, Ask(), GO)])
+    assert isinstance(film.bucket.ask(1.0, even=True), Granted)
+    film.play([(1, Ask(), GO)])
+
+
+def test_a_fine_even_pace_goes_on_from_when_the_caller_came():
+    film = opened(10_000, limit=10_000, reset=60.0)
+    assert isinstance(film.bucket.ask(10.0, since=9.98, even=True), Granted)
+    assert film.window.slot == pytest.approx(9.98 + 50.0 / 10_000)
+
+
+# Local rates -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "slot", "since", "then"),
+    [
+        (50, 5.0, 9.0, 10.02),  # a gap of 20 ms and more is never undercut
+        (50, 12.0, 9.0, 12.02),
+        (100, 9.99, 9.0, 10.0),  # a finer schedule goes on from its last slot,
+        (100, 5.0, 9.98, 9.99),  # or from when the caller came,
+        (100, 5.0, 5.0, 9.96),  # and catches up by 50 ms at most
+    ],
+)
+def test_a_fine_schedule_catches_up_after_a_late_timer_and_a_coarse_one_does_not(
+    limit: float, slot: float, since: float, then: float
+):
+    window = RateWindow(Rate(limit, per=1))
+    window.slot = slot
+    window.take(10.0, 1, since)
+    assert window.slot == pytest.approx(then)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "at"), [(0, 8.5), (1, 9.0), (2, 9.5), (3, 10.0), (4, 10.5)], ids=str
+)
+def test_an_estimate_of_a_rate_counts_the_gaps_ahead_and_the_burst(ahead: int, at: float):
+    window = RateWindow(Rate(2, per=1, burst=4))
+    window.slot = 10.0
+    assert window.expect(5.0, ahead) == at
+
+
+def test_a_rate_counts_the_cost_of_its_calls_in_flight():
+    window = RateWindow(Rate(2, per=1, burst=4))
+    assert (window.in_flight, window.blocked) == (0, [])
+    window.take(10.0, 2, 10.0)
+    window.take(10.0, 1, 10.0)
+    assert window.in_flight == 3
+    window.give_back(2)
+    assert window.in_flight == 1
+
+
+@pytest.mark.parametrize(("now", "slot"), [(10.0, 11.0), (10.9, 11.0), (11.0, 12.0), (15.0, 12.0)])
+def test_a_call_that_never_left_gives_its_gaps_back_until_they_have_passed(now: float, slot: float):
+    window = RateWindow(Rate(2, per=1, burst=4))
+    window.slot = 12.0
+    window.returned(2, 10.0, now)
+    assert window.slot == slot
+
+
+# Other consumers ---------------------------------------------------------------------------------
+
+
+def test_what_calls_of_ours_do_not_explain_is_what_others_use():
+    foreign = Foreign(presumed=0.0)
+    foreign.begin(10)
+    assert not foreign.is_seen
+    foreign.observe(0.5, 8, 0.5)
+    assert foreign.rate == 2.0, "for each of ours, or of one that is to come"
+    foreign.begin(10)
+    foreign.take(1.0, 5)
+    foreign.give_back(3)
+    foreign.observe(2.0, 6, 1.0)
+    assert foreign.rate == 1.0
+    assert foreign.is_seen
+
+
+def test_what_others_used_is_half_forgotten_with_each_window_of_ours():
+    foreign, rates = Foreign(presumed=0.0), []
+    foreign.begin(10)
+    foreign.take(1.0, 1)
+    foreign.observe(2.0, 7, 1.0)
+    for _ in range(3):
+        foreign.begin(10)
+        rates.append(foreign.rate)
+        foreign.take(1.0, 1)
+    foreign.begin(10)
+    foreign.begin(10)
+    assert [*rates, foreign.rate] == [2.0, 1.0, 0.5, 0.25]
+    assert foreign.is_seen
+
+
+def test_others_are_reckoned_with_up_to_four_calls_for_each_of_ours():
+    foreign = Foreign(presumed=0.0)
+    foreign.begin(100)
+    foreign.take(1.0, 1)
+    foreign.observe(2.0, 9, 1.0)
+    assert foreign.rate == 4.0
+
+
+@pytest.mark.parametrize(
+    ("answers", "now", "others"),
+    [
+        (3, 10.95, 1),  # too soon after the call to have it in the number
+        (2, 10.5, 0),  # too few answers to know how soon is too soon
+        (3, 11.0, 0),  # an eighth of the quickest round trip after it
+    ],
+)
+def test_a_call_just_sent_does_not_explain_a_number(answers: int, now: float, others: int):
+    foreign = Foreign(presumed=0.0)
+    foreign.begin(10)
+    for round_trip in (9.0, 8.0, 9.0)[3 - answers :]:
+        foreign.observe(9.0, 10, round_trip)
+    foreign.take(10.0, 1)
+    foreign.observe(now, 9, 9.0)
+    assert foreign.rate == others
+
+
+def test_which_calls_explain_a_number_is_marked_four_times_in_that_span():
+    foreign = Foreign(presumed=0.0)
+    foreign.begin(10)
+    for _ in range(4):
+        foreign.observe(9.0, 10, 8.0)
+    for now in (10.0, 10.1, 10.22, 10.25):
+        foreign.take(now, 1)
+    foreign.observe(11.05, 5, 8.0)
+    assert foreign.rate == 2 / 4, "of what was there before the mark at 10.25"
+
+
+def test_calls_that_took_their_time_explain_a_number():
+    film = opened(15)
+    for now in range(1, 5):
+        film.step(now, Ask("a"))
+        film.step(now + 0.1, Answer("a", 15 - now))
+    film.play([(10, Ask("a"), GO), (10, Ask("b"), GO), (10.2, Answer("a", 9), 8)])
+    assert not film.window.foreign.is_seen
+
+
+def test_the_margin_is_what_others_are_expected_to_take_and_twice_its_spread():
+    foreign = Foreign(presumed=0.25)
+    assert foreign.margin(16) == 4.0 + 2.0 * 2.0
+    foreign.begin(10)
+    assert foreign.margin(16) == 8.0, "nothing has told yet"
+    foreign.observe(1.0, 10, 1.0)
+    foreign.begin(10)
+    assert foreign.margin(16) == 0.0
