@@ -250,12 +250,26 @@ def at_rest(limiter: Limiter) -> bool:
 
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run a test's coroutine on a loop of its own that jumps from timer to timer."""
+    """Run a test's coroutine on a loop of its own that jumps from timer to timer.
+
+    What a callback raises, which asyncio only logs, fails the test.
+    """
 
     @functools.wraps(test)
     def runs(*args: P.args, **named: P.kwargs) -> None:
+        raised: list[BaseException] = []
+
+        def note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            if "handle" in context:
+                raised.append(context["exception"])
+
+        async def watched() -> None:
+            asyncio.get_running_loop().set_exception_handler(note)
+            await test(*args, **named)
+
         # asyncio's debug mode makes 100 000 callers cost minutes.
-        run(test(*args, **named), seed=7, debug=False)
+        run(watched(), seed=7, debug=False)
+        assert not raised, raised
 
     return runs
 

@@ -9,6 +9,7 @@ import logging
 import time
 import weakref
 from collections.abc import Awaitable
+from email.utils import formatdate
 
 import pytest
 
@@ -20,11 +21,11 @@ from aiotwhelp.errors import (
     TooManyWaitersError,
     WrongLoopError,
 )
-from aiotwhelp.headers import FIFTEEN_MINUTES, WindowReading
+from aiotwhelp.headers import FIFTEEN_MINUTES, Dialect, Family, WindowReading
 from aiotwhelp.limiter import Limiter, Permit, Priority, QuotaKey
 from aiotwhelp.testing import VirtualTimeLoop, run
-from aiotwhelp.views import Quota, left_text
-from aiotwhelp.windows import Rate, Room
+from aiotwhelp.views import Quota, Stats, WindowQuota, left_text
+from aiotwhelp.windows import INF, Rate, Room
 from tests.simulation import KEY, Server, at_rest, caller, headers, in_virtual_time, opened, settle
 
 OTHER = QuotaKey("GET /1.1/help/tos.json", api="x", identity="someone", app="app")
@@ -131,6 +132,7 @@ async def test_nobody_overtakes_a_costly_caller_at_a_shared_window():
     (later,) = await waiting(limiter, 1, users[2])
     assert not costly.done()
     assert not later.done()
+    assert limiter._lines[users[2]].timer == INF, "no instant tells, only the costly one's turn"
     assert limiter.try_acquire(users[0]) is None
     in_flight.unsent()
     await settle()
@@ -139,6 +141,104 @@ async def test_nobody_overtakes_a_costly_caller_at_a_shared_window():
     costly.result().unsent()
     await settle()
     assert later.done()
+
+
+@in_virtual_time
+async def test_a_permit_has_what_its_caller_asked_for():
+    limiter = Limiter(reserve=0.9)
+    await opened(limiter, 4)
+    urgent = {"priority": Priority.INTERACTIVE, "max_wait": 1.0}
+    dialect = Dialect("other", (Family(FIFTEEN_MINUTES, "q-limit", "q-left", "q-reset"),))
+    async with limiter.permit(KEY, cost=3, dialect=dialect, **urgent) as permit:  # type: ignore[arg-type]
+        assert limiter.quota(KEY).remaining == 1
+        with pytest.raises(QuotaTimeoutError):
+            async with limiter.permit(KEY, cost=2, **urgent):  # type: ignore[arg-type]
+                pass
+        assert permit.observed({"Q-Left": "1"}).windows[0].remaining == 1
+
+
+@pytest.mark.parametrize("settle_with", ["observed", "unsent", "lost"])
+@in_virtual_time
+async def test_whoever_waits_for_room_goes_when_a_call_of_another_quota_is_settled(
+    settle_with: str,
+):
+    limiter, room = Limiter(), Room(1)
+    await opened(limiter, 9)
+    held = await limiter.acquire(OTHER, room=room)
+    (waiter, behind) = await waiting(limiter, 2, room=room)
+    assert not waiter.done()
+    getattr(held, settle_with)(*([{}] if settle_with == "observed" else []))
+    await settle()
+    assert waiter.done()
+    assert room.in_flight == 1
+    behind.cancel()
+
+
+@in_virtual_time
+async def test_a_newcomer_does_not_overtake_one_who_needs_more():
+    limiter = Limiter(reserve=0.2)
+    await opened(limiter, 4)
+    (costly,) = await waiting(limiter, 1, cost=5)
+    assert limiter.try_acquire(KEY) is None
+    costly.cancel()
+    await settle()
+    permit = limiter.try_acquire(KEY)
+    assert permit is not None
+    assert permit.waited == 0.0
+    assert limiter.try_acquire(KEY) is None, "three of fifteen are kept"
+    assert limiter.try_acquire(KEY, priority=Priority.INTERACTIVE) is not None
+
+
+@in_virtual_time
+async def test_grants_go_in_slices_to_the_last(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    limiter = Limiter()
+    await opened(limiter, 1)
+    held = await limiter.acquire(KEY)
+    tasks = await waiting(limiter, 9)
+    held.observed(headers(9))
+    granted = limiter.stats().granted
+    assert granted <= 2 + 2 * 2, "a slice by its gate and one by its line"
+    while granted < 11:
+        await asyncio.sleep(0)
+        assert limiter.stats().granted - granted <= 2 * 2
+        granted = limiter.stats().granted
+    await settle()
+    assert all(each.done() for each in tasks)
+
+
+@in_virtual_time
+async def test_who_waits_behind_one_who_needs_more_goes_when_that_one_leaves():
+    limiter = Limiter()
+    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
+    reset = str(int(wall_time() + 80_000))
+    day = {"x_app_limit_24hour_remaining": "2", "x_app_limit_24hour_reset": reset}
+    for user in users:
+        await opened(limiter, 15, user, **day)
+    (costly,) = await waiting(limiter, 1, users[0], cost=3)
+    (later,) = await waiting(limiter, 1, users[1])
+    assert not later.done()
+    costly.cancel()
+    await settle()
+    assert later.done()
+
+
+@in_virtual_time
+async def test_who_waits_for_its_own_calls_keeps_its_place_at_a_shared_window():
+    limiter = Limiter()
+    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
+    reset = str(int(wall_time() + 80_000))
+    day = {"x_app_limit_24hour_remaining": "1", "x_app_limit_24hour_reset": reset}
+    for user in users:
+        await opened(limiter, 15, user, **day)
+    limiter._lines[users[0]].bucket.answered = 0  # its slow start goes on
+    held = await limiter.acquire(users[0])
+    (older,) = await waiting(limiter, 1, users[0])
+    (newer,) = await waiting(limiter, 1, users[1])
+    held.unsent()
+    await settle()
+    assert [older.done(), newer.done()] == [True, False]
+    newer.cancel()
 
 
 # Windows shared by keys -------------------------------------------------------------------------
@@ -159,6 +259,40 @@ async def test_case_38_a_token_given_back_by_one_user_wakes_the_waiter_of_anothe
     held.unsent()
     await settle()
     assert waiter.done()
+
+
+@in_virtual_time
+async def test_case_38_a_window_of_the_app_counts_what_its_other_users_have_on_the_way():
+    limiter = Limiter()
+    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
+    reset = str(int(wall_time() + 80_000))
+    first, other = [await limiter.acquire(user) for user in users]
+    day = {"x_app_limit_24hour_remaining": "5", "x_app_limit_24hour_reset": reset}
+    first.observed(headers(14, **day))
+    assert limiter.quota(users[0]).windows[1].remaining == 4
+    other.observed(headers(14))  # its own answer shows no such window,
+    (await limiter.acquire(users[1])).observed(headers(13, **day))  # and the next one does
+    short, day_of_app = limiter._lines[users[1]].bucket.windows
+    assert day_of_app is limiter._lines[users[0]].bucket.windows[1]
+    assert short is not limiter._lines[users[0]].bucket.windows[0]
+
+
+@in_virtual_time
+async def test_case_38_a_token_wakes_the_lines_of_a_shared_window_in_slices(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    limiter = Limiter()
+    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(8)]
+    reset = str(int(wall_time() + 80_000))
+    day = {"x_app_limit_24hour_remaining": "1", "x_app_limit_24hour_reset": reset}
+    for user in users:
+        await opened(limiter, 15, user, **day)
+    held = await limiter.acquire(users[0])
+    waiters = [(await waiting(limiter, 1, user))[0] for user in users[1:]]
+    held.observed(headers(14, **day | {"x_app_limit_24hour_remaining": "7"}))
+    await settle()
+    assert all(each.done() for each in waiters)
 
 
 @in_virtual_time
@@ -413,12 +547,33 @@ async def test_case_34_close_wakes_everyone_with_the_librarys_own_error():
     tasks = await waiting(limiter, 1000)
     await limiter.close()
     results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {str(result) for result in results} == {"closed while waiting for quota"}
     assert {type(result) for result in results} == {SessionClosedError}
     assert timers(limiter) == 0
     held.observed(headers(1))
     assert at_rest(limiter)
-    with pytest.raises(SessionClosedError):
+    with pytest.raises(SessionClosedError, match=r"^this limiter is closed: make a new one$"):
         await limiter.acquire(KEY)
+
+
+@in_virtual_time
+async def test_case_34_close_goes_in_slices(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    limiter, loop = Limiter(), asyncio.get_running_loop()
+    await opened(limiter, 1)
+    held = await limiter.acquire(KEY)
+    tasks, began = await waiting(limiter, 7), loop.time()
+    closing, left = asyncio.ensure_future(limiter.close()), 7
+    while not closing.done():
+        await asyncio.sleep(0)
+        waiters = limiter.stats().waiting
+        assert left - waiters <= 2
+        left = waiters
+        if not held.is_settled:
+            held.unsent()
+    assert loop.time() == began
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} == {SessionClosedError}, "nobody was granted"
 
 
 @in_virtual_time
@@ -459,7 +614,7 @@ def test_case_34_a_second_event_loop_is_told_so_and_another_limiter_works_there(
         (await limiter.acquire(KEY)).unsent()
 
     run(use(limiter))
-    with pytest.raises(WrongLoopError):
+    with pytest.raises(WrongLoopError, match=r"^this limiter belongs to another event loop: make"):
         run(use(limiter))
     run(use(Limiter()))
 
@@ -491,7 +646,10 @@ async def test_case_36_a_known_reset_beyond_max_wait_fails_at_once():
     assert (error.limit, error.remaining) == (15, 0)
     assert error.retry_after == pytest.approx(60, abs=1.5)
     assert error.resets_at is not None
-    assert "0 of 15 left" in str(error)
+    assert str(error) == (
+        "no quota for GET /1.1/help/privacy.json within 30 s: "
+        "0 of 15 left, resets in 1:00; a permit may be had in 60 s"
+    )
     assert at_rest(limiter)
 
 
@@ -501,8 +659,10 @@ async def test_case_36_windows_ahead_in_the_queue_are_counted():
     await opened(limiter, 0)
     tasks = await waiting(limiter, 15)
     (fits,) = await waiting(limiter, 1, max_wait=200)
+    began = asyncio.get_running_loop().time()
     with pytest.raises(QuotaTimeoutError):
         await limiter.acquire(KEY, max_wait=100)
+    assert asyncio.get_running_loop().time() == began
     for each in (*tasks, fits):
         each.cancel()
 
@@ -584,10 +744,105 @@ async def test_max_waiters_turns_the_next_one_away():
     limiter = Limiter(max_waiters=3)
     await opened(limiter, 0)
     tasks = await waiting(limiter, 3)
-    with pytest.raises(TooManyWaitersError):
+    with pytest.raises(TooManyWaitersError, match=r"3 callers wait for GET /1\.1/help"):
         await limiter.acquire(KEY)
     for each in tasks:
         each.cancel()
+    nobody = Limiter(max_waiters=0)
+    (await nobody.acquire(KEY)).observed(headers(0))
+    with pytest.raises(TooManyWaitersError):
+        await nobody.acquire(KEY)
+
+
+@in_virtual_time
+async def test_case_36_more_urgent_callers_are_ahead_as_well():
+    limiter, loop = Limiter(), asyncio.get_running_loop()
+    await opened(limiter, 0)
+    urgent = await waiting(limiter, 10, priority=Priority.INTERACTIVE)
+    normal = await waiting(limiter, 4)
+    (fits,) = await waiting(limiter, 1, max_wait=70)
+    began = loop.time()
+    with pytest.raises(QuotaTimeoutError):
+        await limiter.acquire(KEY, max_wait=70)
+    assert loop.time() == began
+    for each in (*urgent, *normal, fits):
+        each.cancel()
+
+
+@in_virtual_time
+async def test_case_36_a_deadline_that_comes_says_when_a_permit_may_be_had():
+    limiter = Limiter()
+    held = await limiter.acquire(KEY)
+    with pytest.raises(QuotaTimeoutError) as caught:
+        await limiter.acquire(KEY, max_wait=1.5)
+    assert caught.value.retry_after == pytest.approx(0.5), "a second probe may go then"
+    assert str(caught.value) == (
+        "no quota for GET /1.1/help/privacy.json within 1.5 s: what is left is unknown, "
+        "since no answer has told yet; a permit may be had in 0 s"
+    )
+    await asyncio.sleep(0.5)
+    second = await limiter.acquire(KEY)
+    with pytest.raises(QuotaTimeoutError) as caught:
+        await limiter.acquire(KEY, max_wait=1.5)
+    assert caught.value.retry_after is None
+    assert str(caught.value).endswith("no answer has told yet")
+    held.unsent()
+    second.unsent()
+
+
+@in_virtual_time
+async def test_case_36_it_is_news_that_the_reset_is_later():
+    limiter = Limiter()
+    await opened(limiter, 2)
+    held = [await limiter.acquire(KEY) for _ in range(2)]
+    (hopeless,) = await waiting(limiter, 1, max_wait=70)
+    held[0].observed(headers(0, 85))
+    await settle()
+    assert isinstance(hopeless.exception(), QuotaTimeoutError)
+    held[1].unsent()
+
+
+@in_virtual_time
+async def test_case_36_news_fail_in_slices_those_who_must_and_count_only_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    limiter = Limiter()
+    held = await limiter.acquire(KEY)
+    hopeless = await waiting(limiter, 5, max_wait=30)
+    patient = await waiting(limiter, 3, max_wait=70)
+    line = limiter._lines[KEY]
+    assert line.deadlines == 8
+    held.observed(headers(0, limit=2))
+    left = len(line)
+    while left > 3:
+        await asyncio.sleep(0)
+        assert left - len(line) <= 2
+        left = len(line)
+    await settle()
+    assert [each.done() for each in patient] == [False, False, True], "two fit, and a third not"
+    errors = [each.exception() for each in (*hopeless, patient[2])]
+    assert {type(error) for error in errors} == {QuotaTimeoutError}
+    assert errors[0].key == str(KEY)  # type: ignore[union-attr]
+    assert errors[0].retry_after == pytest.approx(60, abs=1.5)  # type: ignore[union-attr]
+    assert errors[5].retry_after == pytest.approx(120, abs=2.5)  # type: ignore[union-attr]
+    assert line.deadlines == 2
+    for each in patient[:2]:
+        each.cancel()
+    await settle()
+    assert line.deadlines == 0
+
+
+@in_virtual_time
+async def test_case_36_the_only_caller_is_not_failed_for_itself():
+    limiter = Limiter()
+    await opened(limiter, 1, x_rate_limit_limit="1")
+    held = await limiter.acquire(KEY)
+    (patient,) = await waiting(limiter, 1, max_wait=70)
+    held.observed(headers(0, limit=1))
+    await settle()
+    assert not patient.done()
+    patient.cancel()
 
 
 @in_virtual_time
@@ -631,6 +886,44 @@ async def test_case_36_nobody_is_failed_for_one_who_is_granted_meanwhile(
     assert not any(each.done() for each in patient)
     for each in patient:
         each.cancel()
+
+
+@in_virtual_time
+async def test_case_49_after_lost_calls_those_who_waited_longer_than_the_back_off_are_failed():
+    limiter, loop, lost = Limiter(), asyncio.get_running_loop(), []
+
+    async def one() -> None:
+        permit = await limiter.acquire(KEY)
+        lost.append(loop.time() - 1000.0)
+        permit.lost()
+
+    callers = [asyncio.ensure_future(one()) for _ in range(12)]
+    await asyncio.sleep(62)
+    (newcomer,) = await waiting(limiter, 1)
+    await asyncio.sleep(2)
+    assert lost == pytest.approx([0, 0, 1, 3, 7, 15, 31, 63], abs=0.01)
+    errors = [each.exception() for each in callers[8:]]
+    assert str(errors[0]) == (
+        "no permit for GET /1.1/help/privacy.json after 63 s: the server does not answer, "
+        "and calls go one at a time until it does"
+    )
+    assert errors[0].key == str(KEY)  # type: ignore[union-attr]
+    assert errors[0].retry_after == 60.0  # type: ignore[union-attr]
+    assert not newcomer.done()
+    assert limiter.stats().lost == 8
+    newcomer.cancel()
+
+
+@pytest.mark.parametrize(("failed", "waited"), [(True, 1.0), (False, 0.0)])
+@in_virtual_time
+async def test_case_02_a_refused_connection_is_a_miss_and_a_call_that_never_left_is_none(
+    failed: bool, waited: float
+):
+    limiter = Limiter()
+    for _ in range(2):
+        permit = await limiter.acquire(KEY)
+        permit.unsent(failed=True) if failed else permit.unsent()
+    assert (await limiter.acquire(KEY)).waited == pytest.approx(waited)
 
 
 # Time --------------------------------------------------------------------------------------------
@@ -719,6 +1012,36 @@ async def test_an_even_pace_spreads_the_window():
     assert max(gaps) < 5.0
 
 
+@in_virtual_time
+async def test_case_17_each_suspend_counts_from_half_a_second_on():
+    limiter, passed = Limiter(), []
+    (await limiter.acquire(KEY)).unsent()
+    began = limiter._now()
+    with pytest.MonkeyPatch.context() as patch:
+        for seconds in (0.4, 0.6, 3600.0):
+            suspend(patch, seconds)
+            limiter._count_suspend()
+            passed.append(limiter._now() - began)
+    assert passed == pytest.approx([0.0, 1.0, 3601.0], abs=0.05)
+
+
+def test_case_17_how_long_the_machine_slept_is_asked_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(time, "CLOCK_BOOTTIME", 7, raising=False)
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: time.monotonic() + 6 * clock)
+    assert limiter_module._suspended() == pytest.approx(42.0, abs=1.0)
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME")
+    assert limiter_module._suspended() == 0.0
+
+
+def test_on_a_loop_without_a_wall_clock_the_systems_serves():
+    async def main() -> None:
+        assert Limiter().server_time("x") == pytest.approx(time.time(), abs=60)
+
+    asyncio.run(main())
+
+
 # What is told ------------------------------------------------------------------------------------
 
 
@@ -745,15 +1068,55 @@ def test_one_warning_per_bucket_and_window(caplog: pytest.LogCaptureFixture):
 def test_case_18_without_a_date_the_local_clock_serves_and_one_warning_says_so(
     caplog: pytest.LogCaptureFixture,
 ):
+    told: list[events.Event] = []
+
     async def main() -> None:
-        limiter = Limiter()
+        limiter = Limiter(on_event=told.append)
+        (await limiter.acquire(KEY)).observed({})
+        assert caplog.records == [], "nothing to measure yet"
         for number in range(3):
             permit = await limiter.acquire(KEY)
             permit.observed(headers(14 - number) | {"date": "garbled"})
         assert limiter.quota(KEY).resets_in == pytest.approx(60, abs=1)
+        (await limiter.acquire("GET /x")).observed(headers(9) | {"date": "garbled"})
+        known = QuotaKey("GET /y", api="another")
+        (await limiter.acquire(known)).observed(headers(9))
+        (await limiter.acquire(known)).observed(headers(8) | {"date": "garbled"})
 
     run(main())
-    assert caplog.text.count("no usable Date") == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        f"answers from {whom} have no usable Date header: resets are measured "
+        "with the local clock, which had better be right"
+        for whom in ("x", "the server")
+    ]
+    assert [event for event in told if isinstance(event, events.ClockAssumed)] == [
+        events.ClockAssumed(str(KEY), "someone"),
+        events.ClockAssumed("GET /x", ""),
+    ]
+
+
+@pytest.mark.parametrize(("resets_in", "warnings"), [(4.0, 0), (6.5, 1)])
+def test_a_wait_of_more_than_five_seconds_is_worth_a_warning(
+    resets_in: float, warnings: int, caplog: pytest.LogCaptureFixture
+):
+    async def main() -> None:
+        limiter = Limiter()
+        await opened(limiter, 0, reset_in=resets_in)
+        await (await waiting(limiter, 1))[0]
+
+    with caplog.at_level(logging.WARNING, "aiotwhelp"):
+        run(main())
+    told = [record.getMessage() for record in caplog.records]
+    assert (
+        told
+        == ["1 caller waits for GET /1.1/help/privacy.json: 0 of 15 left, resets in 0:06"]
+        * warnings
+    )
+
+
+def nearly(seconds: float) -> float:
+    """Seconds until a reset, which a Date of whole seconds leaves a second's doubt of."""
+    return pytest.approx(seconds, abs=1.5)  # type: ignore[no-any-return]
 
 
 @in_virtual_time
@@ -762,14 +1125,32 @@ async def test_events_tell_what_happened():
     limiter = Limiter()
     assert not limiter.is_heard
     limiter.listen(told.append)
+    assert limiter.is_heard
+    who = (str(KEY), "someone")
     await opened(limiter, 0)
+    assert told == [events.Observed(*who, "15min", 15, 0, nearly(60))]
+    told.clear()
     (waiter,) = await waiting(limiter, 1)
     permit = await waiter
-    permit.observed(headers(0), status=429)
+    assert told == [events.Waiting(*who, 1, 15, 0, nearly(60)), events.Waited(*who, nearly(60))]
+    told.clear()
+    permit.observed(headers(0, limit=1), status=420)
+    observed, refused = told
+    assert observed == events.Observed(*who, "15min", 1, 0, nearly(60))
+    assert refused == events.Refused(*who, 420, nearly(60))
+    told.clear()
     (await limiter.acquire(KEY)).lost()
-    kinds = [type(event).__name__ for event in told]
-    assert kinds[:4] == ["Observed", "Waiting", "Waited", "Observed"]
-    assert {"Refused", "Lost"} <= set(kinds)
+    assert told[-1] == events.Lost(*who)
+
+
+@in_virtual_time
+async def test_events_tell_a_reset_that_is_unknown_and_a_refusal_that_shuts_nothing():
+    told: list[events.Event] = []
+    limiter = Limiter(on_event=told.append)
+    (await limiter.acquire(KEY)).observed(headers(9, None))
+    assert told == [events.Observed(str(KEY), "someone", "15min", 15, 9, None)]
+    (await limiter.acquire(KEY)).observed(headers(8, None), status=429)
+    assert told[-1] == events.Refused(str(KEY), "someone", 429, pytest.approx(0.25, abs=0.05))
 
 
 @in_virtual_time
@@ -785,6 +1166,93 @@ async def test_quotas_and_stats_say_what_is_believed():
     permit.unsent()
     assert repr(permit).endswith("settled>")
     assert repr(limiter) == "<Limiter 1 quotas, 0 waiting>"
+
+
+@in_virtual_time
+async def test_a_quota_is_told_whole():
+    limiter, loop = Limiter(), asyncio.get_running_loop()
+    assert limiter.quota("GET /x") == Quota("GET /x")
+    resets_at = int(wall_time() + 80_000)
+    day = {"x_app_limit_24hour_remaining": "90", "x_app_limit_24hour_limit": "100"}
+    await opened(limiter, 12, **day, x_app_limit_24hour_reset=str(resets_at))
+    waiters = await waiting(limiter, 14)
+    quota, window = limiter.quota(KEY), limiter._lines[KEY].bucket.windows[0]
+    short, long = quota.windows
+    assert (short.name, short.limit, short.remaining) == ("15min", 15, 0)
+    assert short.resets_in == window.ends - loop.time()
+    assert short.resets_at == window.reset
+    assert (long.name, long.limit, long.remaining) == ("24h-app", 100, 78)
+    assert (long.resets_at, long.resets_in) == (resets_at, pytest.approx(80_000, rel=2e-4))
+    assert quota == Quota(
+        str(KEY), 15, 0, short.resets_in, short.resets_at, 2, 12, None, (short, long)
+    )
+    for each in waiters:
+        each.cancel()
+
+
+@in_virtual_time
+async def test_a_quota_whose_reset_has_passed_is_known_by_its_limit_only():
+    limiter = Limiter()
+    await opened(limiter, 12)
+    window = limiter._lines[KEY].bucket.windows[0]
+    await asyncio.sleep(window.ends - asyncio.get_running_loop().time())
+    unknown = WindowQuota("15min", 15, None, None, None)
+    assert limiter.quota(KEY).windows == (unknown,)
+    held = await limiter.acquire(KEY)
+    assert limiter.quota(KEY).windows == (unknown,)
+    held.observed(headers(12, None))
+    assert limiter.quota(KEY).windows == (WindowQuota("15min", 15, 12, None, None),)
+
+
+@in_virtual_time
+async def test_stats_count_what_happened():
+    limiter = Limiter()
+    await opened(limiter, 0)
+    (waiter,) = await waiting(limiter, 1)
+    (await waiter).observed(headers(5), status=429)
+    waited = waiter.result().waited
+    for status in (420, 200):
+        permit = await limiter.acquire(OTHER)
+        permit.observed(headers(5), status=status)
+        waited += permit.waited
+    held = await limiter.acquire(OTHER)
+    (behind,) = await waiting(limiter, 1, OTHER)
+    waited += held.waited
+    assert limiter.stats() == Stats(
+        granted=5, waited=waited, refused=2, lost=0, waiting=1, in_flight=1, quotas=2
+    )
+    held.lost()
+    (await behind).lost()
+    assert limiter.stats().lost == 2
+
+
+@in_virtual_time
+async def test_a_refusal_slows_its_callers_down():
+    limiter = Limiter()
+    await opened(limiter, 9)
+    (await limiter.acquire(KEY)).observed(headers(8), status=429)
+    assert (await limiter.acquire(KEY)).waited == pytest.approx(0.25, abs=0.05)
+
+
+@in_virtual_time
+async def test_second_hand_numbers_lower_what_is_believed():
+    limiter = Limiter()
+    await opened(limiter, 9)
+    reset = limiter.quota(KEY).resets_at
+    limiter.prime(KEY, [WindowReading(FIFTEEN_MINUTES, 4, 15, reset)])
+    assert limiter.quota(KEY).remaining == 4
+    limiter.prime("GET /other", [WindowReading(FIFTEEN_MINUTES, 4, 15, reset)])
+    assert limiter.quota("GET /other").remaining is None
+
+
+@in_virtual_time
+async def test_the_servers_time_is_the_local_one_until_a_date_tells():
+    limiter = Limiter()
+    assert limiter.server_time("x") == wall_time()
+    date = formatdate(int(wall_time()) + 300, usegmt=True)
+    (await limiter.acquire(KEY)).observed(headers(9) | {"date": date})
+    assert limiter.server_time("x") == pytest.approx(wall_time() + 300, abs=1.0)
+    assert limiter.server_time("another") == wall_time()
 
 
 @in_virtual_time
@@ -812,6 +1280,68 @@ async def test_case_37_identities_contexts_and_endpoints_never_share():
     ):
         assert limiter.try_acquire(key) is not None
     assert limiter.try_acquire(QuotaKey(KEY.route, "x", "someone", "app")) is None
+
+
+@in_virtual_time
+async def test_case_37_windows_of_two_identities_are_two():
+    limiter = Limiter()
+    other = QuotaKey(KEY.route, "x", "someone else", "app")
+    await opened(limiter, 0)
+    await opened(limiter, 5, other)
+    assert (limiter.quota(KEY).remaining, limiter.quota(other).remaining) == (0, 5)
+
+
+@in_virtual_time
+async def test_case_44_what_a_quota_is_worth():
+    limiter, loop = Limiter(), asyncio.get_running_loop()
+
+    async def worth(name: str, *answers: tuple[int, int], **more: str) -> int:
+        key = QuotaKey(name)
+        for status, remaining in answers:
+            (await limiter.acquire(key)).observed(headers(remaining, **more), status=status)
+        return limiter._worth(limiter._line(key), loop.time())
+
+    assert await worth("new") == 0
+    assert await worth("holds", (200, 9)) == 1
+    assert await worth("one left", (200, 1)) == 1
+    assert await worth("spent", (200, 0)) == 2
+    assert await worth("busy", (503, 9), retry_after="30") == 2
+    assert await worth("refused", (429, 9)) == 2
+    (await limiter.acquire(QuotaKey("drops"))).lost()
+    assert await worth("drops") == 1
+    await asyncio.sleep(limiter.quota("spent").resets_in or 0.0)
+    assert await worth("holds") == await worth("spent") == 0
+    assert await worth("refused") == 1, "its pace is known"
+    (await limiter.acquire(QuotaKey("spent"))).lost()
+    assert await worth("spent") == 0
+
+
+@pytest.mark.parametrize(
+    ("quotas", "most", "forgotten"),
+    [
+        (4, 5, ["new"]),
+        (4, 4, ["new", "holds"]),
+        (6, 5, ["new", "holds"]),
+        (5, 4, ["new", "holds", "spent"]),
+        (4, 0, ["new", "holds", "spent"]),
+    ],
+)
+@in_virtual_time
+async def test_case_44_the_more_quotas_beyond_the_most_the_more_are_forgotten(
+    quotas: int, most: int, forgotten: list[str]
+):
+    limiter = Limiter()
+    limiter._line(QuotaKey("new"))
+    await opened(limiter, 9, QuotaKey("holds"))
+    await opened(limiter, 0, QuotaKey("spent"))
+    for number in range(quotas - 3):
+        await limiter.acquire(QuotaKey(f"busy {number}"))
+    limiter._max_quotas = most
+    before = [key.route for key in limiter.quotas()]
+    limiter._forget_some()
+    left = [key.route for key in limiter.quotas()]
+    assert [name for name in before if name not in left] == forgotten
+    assert len(limiter._windows) == sum(name in left for name in ("holds", "spent"))
 
 
 @in_virtual_time
@@ -895,6 +1425,21 @@ async def test_case_45_ten_thousand_waiters_cost_a_constant_each():
     for each in tasks[2::2]:
         each.result().unsent()
     assert at_rest(limiter)
+
+
+@in_virtual_time
+async def test_timers_that_are_out_of_date_do_not_pile_up():
+    limiter = Limiter()
+    await opened(limiter, 200, limit=200, reset_in=600)
+    held = [await limiter.acquire(KEY) for _ in range(200)]
+    (waiter,) = await waiting(limiter, 1)
+    for number, permit in enumerate(held):
+        permit.observed(headers(0, 600 + number, limit=200))
+    assert len(limiter._timers) <= 67
+    assert len(limiter._lines[KEY].bucket.windows[0].blocked) == 1
+    began = asyncio.get_running_loop().time()
+    await waiter
+    assert asyncio.get_running_loop().time() - began == pytest.approx(799, abs=1.5)
 
 
 @in_virtual_time
@@ -1048,8 +1593,19 @@ async def test_the_names_of_placeholders_do_not_matter_for_rates(name: str, rout
     assert asyncio.get_running_loop().time() - began == pytest.approx(10)
 
 
+@in_virtual_time
+async def test_a_route_may_have_several_rates():
+    limiter = Limiter(rates={"/x": [Rate(1, per=1, burst=2), Rate(3, per=60, burst=3)]})
+    waits = []
+    for _ in range(4):
+        permit = await limiter.acquire("GET /x")
+        waits.append(permit.waited)
+        permit.observed({})
+    assert waits == pytest.approx([0, 0, 1, 19])
+
+
 def test_rates_that_are_no_rates_are_refused():
-    with pytest.raises(TypeError, match="is a Rate"):
+    with pytest.raises(TypeError, match=r"rates\['x'\] is a Rate"):
         Limiter(rates={"x": 5})  # type: ignore[dict-item]
 
 
@@ -1067,11 +1623,11 @@ async def test_a_cost_is_a_whole_number_from_1_on(cost: object):
 async def test_a_cost_that_turns_out_never_to_fit_fails_its_caller_and_nobody_else():
     limiter = Limiter()
     held = await limiter.acquire(KEY)
-    costly, modest = await waiting(limiter, 1, cost=20) + await waiting(limiter, 1)
+    costly, modest = await waiting(limiter, 3, cost=20), await waiting(limiter, 1)
     held.observed(headers(14))
     await settle()
-    assert isinstance(costly.exception(), ValueError)
-    assert modest.done()
+    assert {type(each.exception()) for each in costly} == {ValueError}
+    assert modest[0].done()
     with pytest.raises(ValueError, match="never fits"):
         await limiter.acquire(KEY, cost=20)
 
