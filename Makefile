@@ -7,12 +7,13 @@ PIP := python -m pip install --quiet --disable-pip-version-check
 # What `make test-pythons` looks for, besides PYTHON.
 OTHERS ?= python3.12 python3.13 python3.14
 
-.PHONY: help demo test chaos test-lowest test-pythons check format clean
+.PHONY: help demo test chaos mutants test-lowest test-pythons check format clean
 
 help:
 	@echo "make demo          run the main job on the embedded emulator"
 	@echo "make test          run the test suite"
 	@echo "make chaos         play 10 000 schedules of calls and faults"
+	@echo "make mutants       change the rule, one thing at a time: do the tests notice?"
 	@echo "make check         format, lint and types"
 	@echo "make format        mend what can be mended by itself"
 	@echo "make test-lowest   run the tests on the lowest declared versions"
@@ -34,6 +35,16 @@ test: $(VENV)/.ready
 SCHEDULES ?= 10000
 chaos: $(VENV)/.ready
 	$(BIN)/python -m tests.chaos --schedules $(SCHEDULES) --processes 2
+
+build/mutants/.ready: pyproject.toml
+	$(PYTHON) -m venv build/mutants
+	build/mutants/bin/$(PIP) --editable '.[dev]' mutmut==3.8.1
+	@touch $@
+
+# `make mutants MODULES="clock headers"` for some of them.
+MODULES ?=
+mutants: build/mutants/.ready
+	nice build/mutants/bin/python -m tests.mutation $(MODULES)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

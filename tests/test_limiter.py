@@ -895,7 +895,7 @@ async def test_case_49_after_lost_calls_those_who_waited_longer_than_the_back_of
     async def one() -> None:
         permit = await limiter.acquire(KEY)
         lost.append(loop.time() - 1000.0)
-        permit.lost()
+        permit.lost(reason="it was cut off")
 
     callers = [asyncio.ensure_future(one()) for _ in range(12)]
     await asyncio.sleep(62)
@@ -904,8 +904,8 @@ async def test_case_49_after_lost_calls_those_who_waited_longer_than_the_back_of
     assert lost == pytest.approx([0, 0, 1, 3, 7, 15, 31, 63], abs=0.01)
     errors = [each.exception() for each in callers[8:]]
     assert str(errors[0]) == (
-        "no permit for GET /1.1/help/privacy.json after 63 s: the server does not answer, "
-        "and calls go one at a time until it does"
+        "no permit for GET /1.1/help/privacy.json after 63 s: call after call has failed, "
+        "and they go one at a time until one does not; of the last: it was cut off"
     )
     assert errors[0].key == str(KEY)  # type: ignore[union-attr]
     assert errors[0].retry_after == 60.0  # type: ignore[union-attr]

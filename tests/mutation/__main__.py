@@ -1,0 +1,92 @@
+"""The command: runs mutmut on one module after the other, and prints what survived."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+from mutmut.stats import status_by_exit_code
+
+import tests.mutation
+from tests.mutation.explained import Change, out_of_date, reason_of
+from tests.mutation.workspace import TESTS, prepare
+
+#: How mutmut says that a test noticed; pytest cannot even collect where an import fails.
+NOTICED = {"killed", "timeout", "segfault", "check was interrupted by user"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.mutation",
+        description=tests.mutation.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("modules", nargs="*", metavar="module", help=", ".join(TESTS))
+    parser.add_argument("--again", action="store_true", help="only what survived last time")
+    parser.add_argument("--show", action="store_true", help="run nothing, print the last results")
+    parser.add_argument("--processes", type=int, default=2, help="at once (%(default)s)")
+    options = parser.parse_args()
+    wrong = 0
+    for module in options.modules or TESTS:
+        place = prepare(module, afresh=not (options.again or options.show))
+        if not options.show:
+            run_mutmut(place, [], options.processes)
+            if options.again and (left := survivors(results(place, module))):
+                run_mutmut(place, list(left), options.processes)
+        wrong += report(place, module)
+    return bool(wrong)
+
+
+def run_mutmut(place: Path, names: list[str], processes: int) -> None:
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(processes), *names]
+    with (place / "mutmut.log").open("a") as log:
+        subprocess.run(command, cwd=place, check=True, stdout=log, stderr=log)
+
+
+def results(place: Path, module: str) -> dict[str, str]:
+    """What became of each mutant."""
+    told = json.loads((place / "mutants" / "aiotwhelp" / f"{module}.py.meta").read_text())
+    codes: dict[str, int | None] = told["exit_code_by_key"]
+    return {name: status_by_exit_code[code] for name, code in codes.items()}
+
+
+def survivors(statuses: dict[str, str]) -> dict[str, str]:
+    return {name: status for name, status in statuses.items() if status not in NOTICED}
+
+
+def report(place: Path, module: str) -> int:
+    """Print the score, and what is wrong with it; return how many things that are."""
+    statuses = results(place, module)
+    os.chdir(place)
+    found = {name: change_of(module, name) for name in survivors(statuses)}
+    unexplained = [name for name, change in found.items() if reason_of(change) is None]
+    for name in unexplained:
+        print("{} ({status})\n    - {}\n    + {}".format(*found[name], status=statuses[name]))
+    stale = out_of_date(module, list(found.values()))
+    for change in stale:
+        print("explained, and does not survive: {}\n    - {}\n    + {}".format(*change))
+    print(
+        f"{module}: {len(statuses)} mutants, {len(statuses) - len(found)} killed, "
+        f"{len(found) - len(unexplained)} explained, {len(unexplained)} neither",
+        flush=True,
+    )
+    return len(unexplained) + len(stale)
+
+
+def change_of(module: str, name: str) -> Change:
+    """Return what a mutant changes."""
+    diff = get_diff_for_mutant(name, path=Path("aiotwhelp") / f"{module}.py")
+    lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++", "@@"))]
+    without = " ".join(line[1:].strip() for line in lines if line.startswith("-"))
+    instead = " ".join(line[1:].strip() for line in lines if line.startswith("+"))
+    function = name.removeprefix("aiotwhelp.").rpartition("__mutmut_")[0]
+    return function.replace("xǁ", "").replace("ǁ", ".").replace(".x_", "."), without, instead
+
+
+if __name__ == "__main__":
+    sys.exit(main())

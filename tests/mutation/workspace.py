@@ -1,0 +1,82 @@
+"""A copy of the project in which mutmut may change one module."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import libcst as cst
+
+PROJECT = Path(__file__).parents[2]
+
+#: The tests of a module. Those of the rule are rows without a loop: a second for all of them.
+RULE = ["tests/test_quota.py", "tests/test_windows.py"]
+TESTS = {
+    "clock": ["tests/test_clock.py"],
+    "headers": ["tests/test_headers.py"],
+    "windows": RULE,
+    "quota": RULE,
+    "limiter": ["tests/test_limiter.py"],
+}
+
+#: Words of those that take too long for thousands of runs.
+TOO_LONG = (
+    "ten_thousand hundred_thousand twenty_thousand fifty_thousand two_thousand "
+    "coincide go_in_slices is_finite forgotten_spent"
+)
+
+#: A mutant may take three times as long as the tests do, and half a minute.
+SETTINGS = """
+[tool.mutmut]
+source_paths = ["aiotwhelp"]
+only_mutate = ["aiotwhelp/{module}.py"]
+pytest_add_cli_args_test_selection = {tests}
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:xdist"]
+timeout_constant = 10.0
+timeout_multiplier = 3.0
+track_dependencies = false
+use_git_change_detection = false
+"""
+
+
+def prepare(module: str, *, afresh: bool) -> Path:
+    """Copy the project to where the module's mutants are made and tested."""
+    place = PROJECT / "build" / "mutation" / module
+    if afresh:
+        shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True, exist_ok=True)
+    for folder in ("aiotwhelp", "tests"):
+        shutil.copytree(
+            PROJECT / folder,
+            place / folder,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("__pycache__", f"{module}.py"),
+        )
+    source = place / "aiotwhelp" / f"{module}.py"
+    mutable = undecorated((PROJECT / "aiotwhelp" / f"{module}.py").read_text())
+    if not source.exists() or source.read_text() != mutable:
+        source.write_text(mutable)
+    tests = [*TESTS[module], "-k", f"not ({' or '.join(TOO_LONG.split())})"]
+    settings = SETTINGS.format(module=module, tests=tests)
+    (place / "pyproject.toml").write_text((PROJECT / "pyproject.toml").read_text() + settings)
+    return place
+
+
+def undecorated(source: str) -> str:
+    """Return the module with its decorators below the functions, which mutmut passes over else."""
+    return cst.parse_module(source).visit(_Undecorate()).code
+
+
+class _Undecorate(cst.CSTTransformer):
+    def leave_FunctionDef(  # noqa: N802 - libcst's name
+        self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef
+    ) -> cst.FunctionDef | cst.FlattenSentinel[cst.BaseStatement]:
+        if not updated_node.decorators:
+            return updated_node
+        (decorator,) = updated_node.decorators
+        text = cst.Module([]).code_for_node(decorator.decorator)
+        plain = updated_node.with_changes(decorators=[])
+        if text.startswith("lru_cache"):
+            return plain  # it would remember what the unchanged function said
+        name = updated_node.name.value
+        return cst.FlattenSentinel([plain, cst.parse_statement(f"{name} = {text}({name})")])
