@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
-from dataclasses import dataclass
-from typing import Any
-
 import pytest
 
+from aiotwhelp.heaps import Entry
 from aiotwhelp.quota import Granted, NotUntil
-from aiotwhelp.windows import Debts, Foreign, Rate, RateWindow
+from aiotwhelp.windows import Debts, Foreign, Rate, RateWindow, Window
 from tests.film import EPOCH, GO, WAIT, Answer, Ask, Film, Lost, Unsent, Until, opened, reading
 
 # Probes ------------------------------------------------------------------------------------------
@@ -356,12 +353,13 @@ def test_a_restored_state_has_its_limit_and_its_reset():
 # Windows that are one ----------------------------------------------------------------------------
 
 
-@dataclass(order=True)
-class Parked:
+class Parked(Entry):
     """A line that waits for a gate, as the limiter keeps them."""
 
-    ticket: int
-    gate: Any = None
+    def __init__(self, ticket: int, gate: Window) -> None:
+        super().__init__(ticket)
+        self.gate = gate
+        gate.blocked.add(self)
 
 
 def two_windows(one: Answer, other: Answer) -> Film:
@@ -417,10 +415,16 @@ def test_a_window_that_nobody_has_confirmed_stays_so_when_it_takes_in_another():
 def test_who_waits_for_either_of_two_windows_waits_for_the_one_that_they_are():
     film = two_windows(Answer("a", 0), Answer("a", 0))
     one, two = film.windows["one", "15min"], film.windows["two", "15min"]
-    one.blocked = [Parked(3, one), Parked(4, one)]
-    two.blocked = [Parked(1, two), Parked(2, two)]
+    for ticket, gate in ((3, one), (4, one), (1, two), (2, two)):
+        Parked(ticket, gate)
     one.absorb(two)
-    assert [heapq.heappop(one.blocked) for _ in range(4)] == [Parked(n, one) for n in (1, 2, 3, 4)]
+    order = []
+    while (first := one.blocked.first) is not None:
+        assert first.gate is one
+        one.blocked.discard(first)
+        order.append(first.rank)
+    assert order == [1, 2, 3, 4]
+    assert not len(two.blocked)
 
 
 # Even pace ---------------------------------------------------------------------------------------
@@ -486,7 +490,7 @@ def test_an_estimate_of_a_rate_counts_the_gaps_ahead_and_the_burst(ahead: int, a
 
 def test_a_rate_counts_the_cost_of_its_calls_in_flight():
     window = RateWindow(Rate(2, per=1, burst=4))
-    assert (window.in_flight, window.blocked) == (0, [])
+    assert (window.in_flight, len(window.blocked)) == (0, 0)
     window.take(10.0, 2, 10.0)
     window.take(10.0, 1, 10.0)
     assert window.in_flight == 3
