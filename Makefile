@@ -7,12 +7,13 @@ PIP := python -m pip install --quiet --disable-pip-version-check
 # What `make test-pythons` looks for, besides PYTHON.
 OTHERS ?= python3.12 python3.13 python3.14
 
-.PHONY: help demo test chaos mutants test-lowest test-pythons check format clean
+.PHONY: help demo test chaos fuzz mutants test-lowest test-pythons check format clean
 
 help:
 	@echo "make demo          run the main job on the embedded emulator"
 	@echo "make test          run the test suite"
 	@echo "make chaos         play 10 000 schedules of calls and faults"
+	@echo "make fuzz          search for inputs that break a parser or the rule"
 	@echo "make mutants       change the rule, one thing at a time: do the tests notice?"
 	@echo "make check         format, lint and types"
 	@echo "make format        mend what can be mended by itself"
@@ -35,6 +36,16 @@ test: $(VENV)/.ready
 SCHEDULES ?= 10000
 chaos: $(VENV)/.ready
 	$(BIN)/python -m tests.chaos --schedules $(SCHEDULES) --processes 2
+
+build/fuzz/.ready: pyproject.toml
+	$(PYTHON) -m venv build/fuzz
+	build/fuzz/bin/$(PIP) --editable '.[dev]' atheris==3.0.0
+	@touch $@
+
+# `FUZZ_SECONDS=600 make fuzz` for longer; the corpus grows in build/fuzz from run to run.
+FUZZ_SECONDS ?= 60
+fuzz: build/fuzz/.ready
+	build/fuzz/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 build/mutants/.ready: pyproject.toml
 	$(PYTHON) -m venv build/mutants
