@@ -465,9 +465,14 @@ class Limiter:
         queue = line.queues[waiter.priority]
         if queue.is_at_back(waiter):  # else it came back with an old ticket, near the front
             ahead += len(queue) - 1
-        at = line.bucket.expect(now, ahead)
+        at = self._expected(line, waiter, ahead, now)
         if at > waiter.deadline:
             self._fail(line, waiter, self._too_long(line, waiter, at - now))
+
+    def _expected(self, line: Line, waiter: Waiter, ahead: int, now: float) -> float:
+        """Return the earliest instant for a caller behind others that take so many tokens."""
+        ahead += waiter.cost - 1
+        return line.bucket.expect(now, ahead, self._kept(waiter.priority))
 
     def _check_deadlines(self, line: Line, answer: NotUntil) -> None:
         """After news: fail those whose wait has turned out to be too long."""
@@ -483,7 +488,7 @@ class Limiter:
         if waiter.deadline is None:
             return None
         now = self._now()
-        expected = line.bucket.expect(now, max(0, ahead))
+        expected = self._expected(line, waiter, max(0, ahead), now)
         if expected <= waiter.deadline:
             return None
         return self._too_long(line, waiter, expected - now)

@@ -210,12 +210,14 @@ class Bucket:
             return NotUntil(at, by)
         return self._grant(now, cost, now if since is None else since, even, room)
 
-    def expect(self, now: float, ahead: int) -> float:
+    def expect(self, now: float, ahead: int, reserve: float = 0.0) -> float:
         """Return the earliest instant for a caller behind so many tokens; a lower bound."""
         at = self.next + ahead * self.pace.least
         if not self.shown and not self.calls:
             at = max(at, self.probing.hold)
-        return max(now, at, *(window.expect(now, ahead) for window in self.gates))
+        windows = (window.expect(now, ahead, reserve) for window in self.windows)
+        rates = (rate.expect(ahead) for rate in self.local)
+        return max(now, at, *windows, *rates)
 
     def _opens(self, now: float, cost: int, reserve: float, even: bool) -> tuple[float, Gate]:
         if self.pace.gap and self.calls:

@@ -437,9 +437,10 @@ class Window:
             return self.probing.hold
         return self.ends
 
-    def expect(self, now: float, ahead: int) -> float:
+    def expect(self, now: float, ahead: int, reserve: float = 0.0) -> float:
         """Return the earliest instant for a caller behind so many tokens; a lower bound."""
         at = max(now, self.shut)
+        ahead += self._kept(reserve)
         if self.is_confirmed and now < self.ends:
             # Calls in flight and ghosts may be in the floor already: then it is all there.
             doubtful = self.in_flight or self.debts.ghosts
@@ -736,7 +737,7 @@ class RateWindow:
             )
         return self.slot - (self.rate.burst - cost) * self.rate.gap
 
-    def expect(self, now: float, ahead: int) -> float:
+    def expect(self, ahead: int) -> float:
         """Return the earliest instant for a caller behind so many tokens."""
         return self.slot + (ahead + 1 - self.rate.burst) * self.rate.gap
 

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Awaitable
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 
@@ -651,6 +652,22 @@ async def test_case_36_a_known_reset_beyond_max_wait_fails_at_once():
         "0 of 15 left, resets in 1:00; a permit may be had in 60 s"
     )
     assert at_rest(limiter)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"cost": 4}, {"priority": Priority.BATCH}, {"cost": 2, "priority": Priority.BATCH}]
+)
+def test_case_36_neither_a_cost_nor_a_reserve_is_waited_for_in_vain(asked: dict[str, Any]):
+    async def scene() -> None:
+        limiter = Limiter(reserve=0.2)
+        await opened(limiter, 3)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(QuotaTimeoutError):
+            await limiter.acquire(KEY, max_wait=30, **asked)
+        assert asyncio.get_running_loop().time() == began
+        assert at_rest(limiter)
+
+    run(scene())
 
 
 @in_virtual_time

@@ -332,6 +332,12 @@ def test_an_estimate_counts_windows_of_a_second_too():
     assert film.bucket.expect(0.0, 30) == 3.0
 
 
+def test_who_may_not_touch_the_reserve_is_told_of_the_reset():
+    film = opened(9, reset=60.0)
+    assert [film.bucket.expect(1.0, ahead, 0.5) for ahead in (1, 2)] == [1.0, 60.0]
+    assert film.bucket.expect(1.0, 2) == 1.0
+
+
 # Second-hand numbers -----------------------------------------------------------------------------
 
 
@@ -485,7 +491,7 @@ def test_a_fine_schedule_catches_up_after_a_late_timer_and_a_coarse_one_does_not
 def test_an_estimate_of_a_rate_counts_the_gaps_ahead_and_the_burst(ahead: int, at: float):
     window = RateWindow(Rate(2, per=1, burst=4))
     window.slot = 10.0
-    assert window.expect(5.0, ahead) == at
+    assert window.expect(ahead) == at
 
 
 def test_a_rate_counts_the_cost_of_its_calls_in_flight():

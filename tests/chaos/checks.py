@@ -131,6 +131,8 @@ class CheckedLimiter(Limiter):
         if waiter is None or self.plan.has("app", "hidden", "retry_after", "rated", "closing"):
             return
         bucket = line.bucket
+        if bucket.pace.gap:
+            return  # single file, probes too
         cold = [] if bucket.shown or bucket.blank else [(bucket.probing, bucket.round_trip)]
         unknown = [(w.probing, w.round_trip) for w in bucket.windows if not w.is_confirmed]
         for probing, trip in [*cold, *unknown]:

@@ -152,6 +152,8 @@ class Plan:
             return False
         if self.has("no_reset", "late_once"):
             return False  # a caller may be refused more often than it puts up with
+        if self.dawdling:
+            return False  # a middleware may give up more often than a caller tries
         # A write that may have been done is not repeated.
         return not (self.written and self.has(*LOSSES))
 
