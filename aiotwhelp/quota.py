@@ -438,6 +438,8 @@ class Bucket:
                 window.probing.refused(now)
             else:
                 window.unread(granted, number, now, failed=failed)
+                if readings and not failed and granted.is_probe_of(window.probing):
+                    window.left_out()
 
     def _answered_by_cache(self, granted: Granted, number: int, now: float) -> None:
         """It says nothing, and may or may not have reached the server: the next call will tell."""

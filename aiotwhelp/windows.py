@@ -54,6 +54,13 @@ _PRESUMED_FOREIGN = 0.25
 #: The quickest of so many round trips tells how quick one can be.
 _ENOUGH_ANSWERS = 4
 
+#: Who waits for the next probe sends it within a second of the instant at which it may go.
+_FOUND_SOON = 1.0
+
+#: So many answers in a row to its probes that tell of other windows only end a window: a header
+#: that was garbled once must not have every call be a probe for ever.
+_MOST_SILENCES = 3
+
 #: Timers are late by a millisecond or more. A schedule with gaps below this goes on from its
 #: last slot, catching up by at most `_CATCH_UP`; a coarser one never goes faster than its gap.
 _FINE_GAP = 0.02
@@ -333,6 +340,7 @@ class Window:
         "round_trip",
         "seen",
         "shut",
+        "silences",
         "slot",
         "span",
     )
@@ -357,6 +365,8 @@ class Window:
         self.span = 0.0
         self.late = 0.0
         self.doubts = 0
+        #: Answers in a row to its probes that told of other windows only.
+        self.silences = 0
         self.shut = -INF
         self.slot = -INF
         self.round_trip = 0.0
@@ -414,6 +424,11 @@ class Window:
         """Tokens kept for interactive calls; one is always left for the others."""
         return min(int(reserve * self.limit), self.limit - 1) if self.limit else 0
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether a probe has to tell what is left."""
+        return not self.is_confirmed and self.silences < _MOST_SILENCES
+
     def _opens(self, now: float, cost: int, reserve: float, even: bool) -> float:
         if self.is_confirmed:
             left = self.observations[0][1] - self.in_flight - self.debts.unread - self.debts.ghosts
@@ -422,7 +437,7 @@ class Window:
             self._pass(now)
             if self.is_confirmed:
                 return self._opens_when_spent(now, cost, left)
-        return self.probing.opens(self.round_trip)
+        return self.probing.opens(self.round_trip) if self.is_in_doubt else -INF
 
     def _opens_when_spent(self, now: float, cost: int, left: int) -> float:
         """At the reset; or if only calls without an answer block, one goes to see before."""
@@ -464,6 +479,7 @@ class Window:
         self, granted: Granted, now: float, reading: WindowReading, *, refused: bool
     ) -> None:
         """Learn from a call's answer."""
+        self.silences = 0
         if reading.limit is not None:
             self.limit = reading.limit
         if refused:
@@ -490,6 +506,10 @@ class Window:
                 self.probing.missed(now)
             else:
                 self.probing.answered()
+
+    def left_out(self) -> None:
+        """Note that the answer to a probe told of other windows only."""
+        self.silences += 1
 
     def lost(self, granted: Granted, number: int, now: float) -> None:
         """Note a call that may have been counted and will never be answered."""
@@ -682,7 +702,9 @@ class Window:
         if self.reset is None:
             return
         if self.probing.refusals:
-            self.late = max(0.0, sent - self.clock.local(self.reset))
+            # Long after the last refusal, when nobody asked before, a call tells nothing.
+            found = min(sent, self.probing.hold + _FOUND_SOON)
+            self.late = max(0.0, found - self.clock.local(self.reset))
         else:
             self.late /= 2
         if self.late < _LEAST_LATENESS:

@@ -239,6 +239,13 @@ def test_only_a_probe_that_is_accepted_tells_that_a_rollover_was_clean():
     assert film.window.late == 0.8
 
 
+def test_nobody_who_asks_long_after_a_refusal_tells_how_late_the_rollover_was():
+    film = opened(0, reset=60.0)
+    film.play([(60, Ask("a"), GO), (60.1, Answer("a", 0, reset=60.0, status=429), 0)])
+    film.play([(600, Ask("b"), GO), (600.1, Answer("b", 14, reset=660.0), 14)])
+    assert film.window.late == pytest.approx(60.1 + 1.0 + 1.0 - 60.0, abs=0.1)
+
+
 def test_a_rollover_is_not_late_if_our_clock_was_early():
     film = opened(0, reset=60.0)
     film.play([(60, Ask("a"), GO), (60.1, Answer("a", 0, reset=60.0, status=429), 0)])
@@ -330,6 +337,38 @@ def test_an_estimate_knows_the_longest_if_a_window_was_not_seen_from_its_start()
 def test_an_estimate_counts_windows_of_a_second_too():
     film = opened(0, limit=15, reset=1.0)
     assert film.bucket.expect(0.0, 30) == 3.0
+
+
+def told_of_a_day_once() -> Film:
+    """Return a film with a window of a day that is over, and of which nobody says more."""
+    film = opened(15, reset=1e6)
+    film.play([(0, Ask("a"), GO), (0, Answer("a", 14, reset=1e6, day=9), None)])
+    return film
+
+
+def test_a_window_of_which_answers_tell_no_more_lets_calls_go_after_three_probes():
+    film = told_of_a_day_once()
+    for name in "bcd":
+        film.play([(90_000, Ask(name), GO), (90_000, Ask(), WAIT)])
+        film.play([(90_000, Answer(name, 13, reset=1e6), None)])
+    film.play([(90_000, Ask(), GO), (90_000, Ask(), GO)])
+
+
+def test_a_failure_is_no_answer_that_tells_of_a_window_no_more():
+    film = told_of_a_day_once()
+    for name in "bc":
+        film.play([(90_000, Ask(name), GO), (90_000, Answer(name, 13, reset=1e6), None)])
+    film.play([(90_000, Ask("d"), GO), (90_000, Answer("d", status=500), None)])
+    film.play([(90_002, Ask("e"), GO), (90_002, Ask(), WAIT)])
+
+
+def test_a_window_of_which_an_answer_tells_again_counts_again():
+    film = told_of_a_day_once()
+    for name in "bcd":
+        film.play([(90_000, Ask(name), GO), (90_000, Answer(name, 13, reset=1e6), None)])
+    film.play([(90_000, Ask("e"), GO), (90_000, Ask("f"), GO)])
+    film.play([(90_000, Answer("e", 12, reset=1e6, day=0), None), (90_000, Ask(), WAIT)])
+    film.play([(90_000, Answer("f", 11, reset=1e6), None), (90_000, Ask(), Until(90_001))])
 
 
 def test_who_may_not_touch_the_reserve_is_told_of_the_reset():

@@ -116,6 +116,10 @@ class CheckedLimiter(Limiter):
 
     def _lost(self, line: Line, granted: Granted, *, reason: str) -> None:
         self._check_probes(line, granted)
+        for window in line.bucket.windows:
+            count = self.world.counts.get(self.name_of(line.key, window))
+            if count is not None:
+                count.lost += 1
         super()._lost(line, granted, reason=reason)
 
     def _unsent(self, line: Line, granted: Granted, *, failed: bool, reason: str) -> None:
@@ -134,7 +138,7 @@ class CheckedLimiter(Limiter):
         if bucket.pace.gap:
             return  # single file, probes too
         cold = [] if bucket.shown or bucket.blank else [(bucket.probing, bucket.round_trip)]
-        unknown = [(w.probing, w.round_trip) for w in bucket.windows if not w.is_confirmed]
+        unknown = [(w.probing, w.round_trip) for w in bucket.windows if w.is_in_doubt]
         for probing, trip in [*cold, *unknown]:
             alone = granted.is_probe_of(probing) and probing.out == 1
             silent = now - max(granted.sent, waiter.since, probing.hold)
@@ -192,7 +196,8 @@ class CheckedLimiter(Limiter):
         if line.head() is not None and not line.pumping:
             assert self._can_wake(line), f"I3: nobody will wake {line.key}"
         if self.plan.has_only_a_hidden_limit:
-            most = 4 * (self.plan.hidden_gap + self.plan.latency[1])
+            # A middleware that dawdles, for a second at most, changes the gaps.
+            most = 4 * (self.plan.hidden_gap + self.plan.latency[1] + bool(self.plan.dawdling))
             assert bucket.pace.gap <= max(0.5, most), f"case 22: a gap of {bucket.pace.gap} s"
 
     def _check_window(self, line: Line, window: Window) -> None:

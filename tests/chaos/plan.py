@@ -25,6 +25,9 @@ LOSSES = frozenset(
     }
 )
 
+#: When a late rollover is looked for, in seconds after the reset.
+PROBES = (0, 1, 3, 7, 15, 31, 63, 123)
+
 
 @dataclass
 class Plan:
@@ -121,18 +124,15 @@ class Plan:
         """Whether a reset is that of a window that ends then."""
         return -0.5 < reset - ends < max(self.backends) + 0.5
 
-    @property
-    def most_refused(self) -> int | None:
-        """Refusals of one window that callers may see; None where no header could have told."""
+    def most_refused(self, length: float) -> int | None:
+        """Refusals of one such window that callers may see; None if no header could have told."""
         if self.has("hidden", "no_reset", *LIES):
             return None
-        # A lost or unreadable answer leaves one call unknown, and a probe finds out.
-        most = int(self.has(*LOSSES))
-        # A late rollover is found by a probe, and one more 1, 2, 4 s after it.
-        most += {0.0: 0, 0.7: 1, 2.5: 2}[self.late]
         # A clock that is set back, or slows down, is a late rollover of that size.
-        most += 2 * self.has("steps") + self.has("drift")
-        return most
+        late = self.late - min(0.0, self.drift) * length
+        late -= sum(by for _, by in self.steps if by < 0)
+        # A lost or unreadable answer leaves one call unknown, and a probe finds out.
+        return int(self.has(*LOSSES)) + sum(at < late for at in PROBES)
 
     @property
     def is_spent_to_the_end(self) -> bool:

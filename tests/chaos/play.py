@@ -262,20 +262,22 @@ def _judge(plan: Plan, world: World, limiter: CheckedLimiter, outcome: Outcome) 
 
 
 def _judge_refusals(plan: Plan, world: World) -> None:
-    most = plan.most_refused
-    if most is not None:
-        # A key that shows no headers at first opens as if it had none.
-        blind = 7 if plan.has("missing", "garbled", "redirects") else 0
-        for count in world.history:
-            # A quota that was forgotten costs a probe to know again.
-            allowed = plan.has("crowd") + (max(most, blind) if count.number == 1 else most)
-            assert count.seen <= allowed, f"I1: {count.seen} refused, {allowed} allowed: {count}"
-        if plan.late and not plan.has(*LOSSES, "steps", "drift", "crowd"):
-            rolled = Counter(count.key for count in world.history)
-            refused = Counter(count.key for count in world.history if count.seen)
-            for name, windows in rolled.items():
-                # What was learned halves at each clean rollover, so every other one is found out.
-                assert refused[name] <= windows / 2 + 1.5, f"case 15: {name}, {windows} windows"
+    # A key that shows no headers at first opens as if it had none.
+    blind = 7 if plan.has("missing", "garbled", "redirects") else 0
+    for count in world.history:
+        most = plan.most_refused(count.length)
+        if most is None:
+            return
+        # A quota that was forgotten costs a probe to know again.
+        allowed = max(most, blind) if count.number == 1 else most
+        allowed += plan.has("crowd") + count.lost
+        assert count.seen <= allowed, f"I1: {count.seen} refused, {allowed} allowed: {count}"
+    if plan.late and not plan.has(*LOSSES, "steps", "drift", "crowd"):
+        rolled = Counter(count.key for count in world.history)
+        refused = Counter(count.key for count in world.history if count.seen)
+        for name, windows in rolled.items():
+            # What was learned halves at each clean rollover, so every other one is found out.
+            assert refused[name] <= windows / 2 + 1.5, f"case 15: {name}, {windows} windows"
 
 
 def _judge_lateness(plan: Plan, world: World, limiter: CheckedLimiter) -> None:

@@ -48,9 +48,12 @@ class Count:
     key: object
     number: int
     limit: int
+    length: float
     ends: float
     used: int = 0
     seen: int = 0
+    #: Calls of ours whose answers were lost: each leaves one unknown, and a probe finds out.
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +276,7 @@ class World:
         count = self.counts.get(name)
         if count is None or now >= count.ends + off:
             self.numbers[name] += 1
-            count = Count(name, self.numbers[name], limit, float(int(now)) + length)
+            count = Count(name, self.numbers[name], limit, length, float(int(now)) + length)
             self.counts[name] = count
             self.history.append(count)
         elif count.limit > limit:
