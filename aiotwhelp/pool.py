@@ -12,6 +12,7 @@ from weakref import WeakSet
 import aiohttp
 
 from aiotwhelp.auth import Auth
+from aiotwhelp.connections import Request
 from aiotwhelp.errors import SessionClosedError
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.windows import Room
@@ -51,6 +52,7 @@ class Pool:
         if self._client is None:
             # Cookies of one user must not ride on the calls of another.
             self._options.setdefault("cookie_jar", aiohttp.DummyCookieJar())
+            self._options.setdefault("request_class", Request)
             self._client = aiohttp.ClientSession(**self._options)
             self.room.limit = min(self.room.limit, *_connections(self._client.connector))
         return self._client

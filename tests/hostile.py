@@ -29,12 +29,15 @@ Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 class Hostile:
     """A server that writes what it likes: ``heads`` are the requests that it was sent."""
 
+    connections = 0
+
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self.heads: list[bytes] = []
         self.url = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while True:
                 self.heads.append(await reader.readuntil(b"\r\n\r\n"))

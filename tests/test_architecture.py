@@ -31,6 +31,7 @@ FLOORS = [
     "bodies",
     "coalesce",
     "middleware",
+    "connections",
     "pool",
     "judge",
     "calls",
