@@ -21,7 +21,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NoReturn, Protocol
+from functools import wraps
+from typing import Any, ClassVar, Literal, NoReturn, ParamSpec, Protocol, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import aiohttp
@@ -74,9 +75,26 @@ _MOST_CODES = 16
 
 _FORM = "application/x-www-form-urlencoded"
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 #: Marks in reprs are digests under a key of this process: they tell credentials apart in one log
 #: and say nothing outside it.
 _MARK_KEY = secrets.token_bytes(16)
+
+
+def discreet(make: Callable[P, T]) -> Callable[P, T]:
+    """Have no error lead to the frames below, whose locals are the secrets that were passed."""
+
+    @wraps(make)
+    def made(*args: P.args, **named: P.kwargs) -> T:
+        try:
+            return make(*args, **named)
+        except (TypeError, ValueError) as error:
+            del args, named
+            raise error.with_traceback(None)  # noqa: B904 - the same, without its frames
+
+    return made
 
 
 class _Secretive:
@@ -215,6 +233,7 @@ class OAuth1(Auth):
 
     context = "user"
 
+    @discreet
     def __init__(
         self, consumer_key: str, consumer_secret: str, access_token: str, access_token_secret: str
     ) -> None:
@@ -274,6 +293,7 @@ class Bearer(Auth):
 
     context = "app"
 
+    @discreet
     def __init__(self, token: str) -> None:
         self._token = _visible("token", token)
 
@@ -325,6 +345,9 @@ class Token(_Secretive):
     def __repr__(self) -> str:
         end = "" if self.expires_at is None else f" expires_at={self.expires_at:.0f}"
         return f"<Token{end}{' refreshable' if self.refresh_token else ''}>"
+
+
+Token.__init__ = discreet(Token.__init__)  # type: ignore[method-assign] # a dataclass wrote it
 
 
 class TokenStore(Protocol):
@@ -461,6 +484,7 @@ class ClientCredentials(_Renewed):
 
     context = "app"
 
+    @discreet
     def __init__(
         self,
         consumer_key: str,
@@ -556,6 +580,7 @@ class OAuth2User(_Renewed):
 
     context = "user"
 
+    @discreet
     def __init__(
         self,
         client_id: str,
@@ -845,6 +870,8 @@ def _visible(name: str, value: Any) -> str:
         raise ValueError(f"{name} is empty")
     if len(value) > _TOKEN_LIMIT:
         raise ValueError(f"{name} is longer than {_TOKEN_LIMIT} characters")
+    if value.lower().startswith("bearer "):
+        raise ValueError(f"pass the {name} alone, without 'Bearer '")
     if not all("!" <= char <= "~" for char in value):
         raise ValueError(
             f"{name} has a space, a line break or another character that is no"

@@ -326,6 +326,7 @@ class RateLimitMiddleware:
         priority: Priority = Priority.NORMAL,
         max_wait: float | None = None,
     ) -> None:
+        self._callers: tuple[Caller, ...] = ()  # for a repr while one is refused
         self._limiter = limiter
         self._callers = tuple(Caller.of(api, auth) for api, auth in apis.items())
         self._priority = priority

@@ -24,6 +24,8 @@ class Pool:
     """What sessions on one pool share: connections, a limiter, and the room for calls in flight."""
 
     def __init__(self, limiter: Limiter | None, concurrency: int, options: dict[str, Any]) -> None:
+        self._active = 0
+        self.is_closed = False
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise ValueError(f"concurrency is a number of calls from 1 on, not {concurrency!r}")
         self._owns_limiter = limiter is None
@@ -34,12 +36,10 @@ class Pool:
         self.auths: WeakSet[Auth] = WeakSet()
         self._options = options
         self._client: aiohttp.ClientSession | None = None
-        self._active = 0
         #: By which the calls under way can be cut.
         self._limits: set[asyncio.Timeout] = set()
         self._sleepers: set[asyncio.Future[None]] = set()
         self._rested: asyncio.Event | None = None
-        self.is_closed = False
 
     def __repr__(self) -> str:
         return f"<Pool {self._active} calls{', closed' if self.is_closed else ''}>"

@@ -19,7 +19,7 @@ from yarl import URL
 
 from aiotwhelp import answers, events
 from aiotwhelp.apis import Api, X
-from aiotwhelp.auth import Auth, Bearer, ClientCredentials, OAuth1
+from aiotwhelp.auth import Auth, Bearer, ClientCredentials, OAuth1, discreet
 from aiotwhelp.calls import Call, Settings, has_credential, seconds
 from aiotwhelp.coalesce import Coalescer
 from aiotwhelp.limiter import Limiter
@@ -114,6 +114,7 @@ class Session:
         **client_session: Any,
     ) -> None:
         if auth is not None and has_credential(client_session):
+            del client_session  # for a traceback that is printed with its locals
             raise ValueError("pass auth= or an Authorization header, not both")
         self.api = api if isinstance(api, Api) else X.at(api)
         self._settings = Settings(
@@ -134,10 +135,14 @@ class Session:
             self.limiter.listen(on_event)
 
     def __repr__(self) -> str:
-        state = " closed" if self.closed else ""
+        try:
+            state = " closed" if self.closed else ""
+        except AttributeError:
+            return "<Session in the making>"  # printed with the traceback of its own constructor
         return f"<Session {self.api.name} at {self.api.base_url}{state}>"
 
     @classmethod
+    @discreet
     def from_env(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
         """Make a session from environment variables; ``options`` are those of the class.
 

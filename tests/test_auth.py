@@ -1238,6 +1238,15 @@ def test_a_credential_that_cannot_be_sent_is_refused_without_being_shown(bad: st
         assert "abc" not in str(caught.value)
 
 
+@pytest.mark.parametrize("token", ["Bearer abc", "bearer abc\n", "Bearer "])
+def test_a_token_with_its_scheme_before_it_is_told_to_come_alone(token: str) -> None:
+    for make in (Bearer, Token, lambda token: OAuth2User("i", access_token=token)):
+        with pytest.raises(
+            ValueError, match=r"^pass the (access_)?token alone, without 'Bearer '$"
+        ):
+            make(token)
+
+
 def test_a_missing_credential_is_named() -> None:
     with pytest.raises(TypeError, match="token must be a str, not NoneType"):
         Bearer(None)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from aiotwhelp import (
     OAuth2User,
     RateLimitMiddleware,
     Session,
+    Token,
     X,
 )
 from aiotwhelp.emulator import Emulator
@@ -51,6 +52,7 @@ from tests.stack import (
     drop,
     in_virtual_time,
     oauth1_of,
+    plain_api,
     scripted,
     serving,
     session_of,
@@ -215,6 +217,56 @@ def test_a_broken_environment_is_not_quoted(name: str) -> None:
     with pytest.raises(ValueError, match="visible") as caught:
         Session.from_env(environ)
     assert not any("hunter2" in text for text in shown(caught.value))
+
+
+#: Mistakes with a credential, each of which raises.
+MISTAKES: dict[str, Callable[[], object]] = {
+    "a line break": lambda: Bearer("hunter2\n"),
+    "a scheme": lambda: Bearer("Bearer hunter2"),
+    "a part missing": lambda: OAuth1("key", "hunter2", "token", None),  # type: ignore[arg-type]
+    "a part too few": lambda: OAuth1("key", "hunter2", "token"),  # type: ignore[call-arg]
+    "an odd key": lambda: ClientCredentials("key\n", "hunter2"),
+    "an odd secret": lambda: OAuth2User("id", client_secret="hunter2 ", access_token="hunter3"),
+    "an odd token": lambda: OAuth2User("id", access_token="hunter2", refresh_token="hunter3\n"),
+    "an odd end": lambda: Token("hunter2", "hunter3", float("nan")),
+    "an environment": lambda: Session.from_env({"AIOTWHELP_BEARER_TOKEN": "hunter2\n"}),
+    "half an environment": lambda: Session.from_env({"AIOTWHELP_ACCESS_TOKEN": "hunter2"}),
+    "an environment in the clear": lambda: Session.from_env(
+        {"AIOTWHELP_BASE_URL": "http://api.example", "AIOTWHELP_BEARER_TOKEN": "hunter2"}
+    ),
+    "two credentials": lambda: Session(
+        X, auth=Bearer("hunter2"), headers={"Authorization": "hunter3"}
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_credential_that_is_refused_is_in_no_error_and_no_local_of_ours(mistake: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        MISTAKES[mistake]()
+    # The texts of its source lines aside.
+    texts = [text for text in shown(caught.value) if not text.startswith("  File")]
+    for text in (*texts, frame_locals(caught.value)):
+        assert "hunter" not in text
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Session("ftp://x"),
+        lambda: Session(X, concurrency=0),
+        lambda: Session(X, retries=-1),
+        lambda: Session(X, total_timeout=-1),
+        lambda: Session(plain_api("http://api.example"), auth=Bearer("a")),
+        lambda: RateLimitMiddleware(Limiter(), apis={plain_api("http://api.example"): Bearer("a")}),
+        lambda: Limiter(reserve=2),
+        lambda: OAuth2User("id"),
+    ],
+)
+def test_a_constructor_that_raises_can_be_printed_with_its_locals(make: Any) -> None:
+    with pytest.raises(ValueError, match=" ") as caught:
+        make()
+    assert "ValueError: " in frame_locals(caught.value)
 
 
 #: What is looked for, plain and in the Basic form of the two with a key or id before them.
