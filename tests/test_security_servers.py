@@ -6,11 +6,12 @@ import asyncio
 import itertools
 import tracemalloc
 
+import aiohttp
 import pytest
 
-from aiotwhelp import Session
-from tests.hostile import Answer, hostile
-from tests.stack import assert_at_rest, connections_in_use, in_a_crowd, in_virtual_time
+from aiotwhelp import AiotwhelpError, AuthError, Bearer, ClientCredentials, Limiter, OAuth1, Session
+from tests.hostile import Answer, answers, by_path, drips, falls_silent, hostile
+from tests.stack import assert_at_rest, connections_in_use, elapsed, in_a_crowd, in_virtual_time
 
 
 def answer_of(body: bytes) -> bytes:
@@ -126,3 +127,171 @@ async def test_a_server_that_ends_a_waiting_connection_costs_no_call() -> None:
             assert await session.fetch("/x", method="POST") == 1
             await asyncio.sleep(1)
         assert server.connections == 3
+
+
+# Answers without an end --------------------------------------------------------------------
+
+ENDLESS: dict[str, Answer] = {
+    "headers that come slowly": drips(b"HTTP/1.1 200 X\r\n", b"A: b\r\n", 60),
+    "early hints": drips(b"", b"HTTP/1.1 103 X\r\n\r\n" * 3, 0.5),
+    "a byte a minute": drips(b"HTTP/1.1 200 X\r\nContent-Length: 1000\r\n\r\n", b" ", 60),
+    "a byte a minute until it closes": drips(b"HTTP/1.1 200 X\r\n\r\n", b" ", 60),
+    "the size of a chunk": drips(
+        b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x" * 1000, 1
+    ),
+    "a redirect without a body": falls_silent(b"HTTP/1.1 302 X\r\nContent-Length: 9\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("limit", [100, None])
+@pytest.mark.parametrize("without_end", ENDLESS)
+def test_an_answer_without_an_end_holds_a_call_as_long_as_it_allows(
+    without_end: str, limit: float | None
+) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        async with hostile(ENDLESS[without_end]) as server, Session(server.url) as session:
+            with pytest.raises(TimeoutError):
+                await session.fetch("/x", retries=1, total_timeout=limit)
+            assert elapsed() <= (limit or 2 * 300 + 1)  # aiohttp's own, of each attempt
+            await assert_at_rest(session)
+
+    scene()
+
+
+@in_virtual_time
+async def test_headers_without_an_end_are_an_error() -> None:
+    endless = drips(b"HTTP/1.1 200 X\r\n", b"A: b\r\n" * 10, 0.01)
+    async with hostile(endless) as server, Session(server.url) as session:
+        with pytest.raises(aiohttp.ClientResponseError, match="Too many headers"):
+            await session.fetch("/x")
+        assert elapsed() < 1
+        await assert_at_rest(session)
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 9\r\n", b""], ids=["of known length", ""])
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 410, 420, 429, 500, 503])
+def test_an_error_that_falls_silent_holds_a_connection_for_ten_seconds(
+    status: int, length: bytes
+) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        stalls = falls_silent(b"HTTP/1.1 %d X\r\n%b\r\n{" % (status, length))
+        auth = OAuth1("a-key", "a-secret", "a-token", "another")
+        async with hostile(stalls) as server, Session(server.url, auth=auth, retries=0) as session:
+            with pytest.raises(AiotwhelpError, match=str(status)):
+                await session.fetch("/x")
+            assert elapsed() <= 10.1
+            await assert_at_rest(session)
+
+    scene()
+
+
+@in_virtual_time
+async def test_a_redirect_whose_body_falls_silent_is_followed_at_once() -> None:
+    stalls = falls_silent(b"HTTP/1.1 302 X\r\nLocation: /y\r\nContent-Length: 9\r\n\r\n{")
+    async with (
+        hostile(by_path({b"/x": stalls}, answers(200))) as server,
+        Session(server.url) as session,
+    ):
+        assert await session.fetch("/x") == {}
+        assert elapsed() < 1
+        await assert_at_rest(session)
+
+
+@pytest.mark.parametrize("after", ["1e300", "99999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
+@pytest.mark.parametrize("status", [429, 503, "token"])
+def test_no_retry_after_makes_an_attempt_wait_beyond_the_ceiling(
+    status: int | str, after: str
+) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        later = f"Retry-After: {after}", "Date: Mon, 01 Jan 2024 00:00:00 GMT"
+        api = {b"/oauth2/token": answers(429, *later)}
+        calls = answers(200 if status == "token" else int(status), *later)
+        auth = ClientCredentials("a-key", "a-secret") if status == "token" else None
+        async with (
+            hostile(by_path(api, calls)) as server,
+            Session(server.url, auth=auth, retries=1) as session,
+        ):
+            with pytest.raises(AiotwhelpError):
+                await session.fetch("/x")
+            assert elapsed() <= (len(server.heads) - 1) * 961
+
+    scene()
+
+
+# Memory ------------------------------------------------------------------------------------
+
+
+async def peak_of(body: Answer) -> int:
+    """The most memory, in bytes, that reading such an answer takes."""
+    async with hostile(body) as server, Session(server.url) as session:
+        tracemalloc.start()
+        try:
+            await session.fetch("/x")
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+
+@in_a_crowd
+async def test_a_body_in_tiny_pieces_takes_no_more_memory_than_in_one() -> None:
+    def in_pieces_of(size: int) -> Answer:
+        async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 X\r\nContent-Length: 8001\r\n\r\n")
+            for _ in range(8000 // size):
+                writer.write(b" " * size)
+                await writer.drain()
+                await asyncio.sleep(0)
+            writer.write(b"1")
+
+        return answer
+
+    whole, tiny = await peak_of(in_pieces_of(8000)), await peak_of(in_pieces_of(2))
+    assert tiny < 2 * whole
+
+
+@in_a_crowd
+async def test_redirects_to_paths_of_the_servers_choice_leave_a_bounded_number_of_quotas() -> None:
+    numbers = itertools.count()
+    far = [f"x-user-limit-24hour-{each}" for each in ("limit: 999", "remaining: 99", "reset: 9e9")]
+
+    async def leads_on(head: bytes, writer: asyncio.StreamWriter) -> None:
+        await answers(302, f"Location: /a.{next(numbers)}.b", *far)(head, writer)
+
+    limiter = Limiter(max_quotas=100)
+    async with hostile(leads_on) as server, Session(server.url, limiter=limiter) as session:
+        for _ in range(100):
+            with pytest.raises(aiohttp.TooManyRedirects):
+                await session.fetch("/x")
+        assert len(server.heads) == 1000
+        assert len(limiter.quotas()) <= 130
+
+
+@in_virtual_time
+async def test_a_server_that_names_many_windows_has_those_that_the_api_knows() -> None:
+    many = [f"x-{name}-limit-remaining: 5" for name in range(100)]
+    many += ["x-rate-limit-remaining: 5"] * 20
+    async with hostile(answers(200, *many)) as server, Session(server.url) as session:
+        await session.fetch("/x")
+        assert len(session.quota("/x").windows) == 1
+
+
+# Credentials -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "Digest", "Negotiate", "Bearer", "OAuth"])
+def test_a_challenge_is_answered_with_nothing_more(scheme: str) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        challenge = f'WWW-Authenticate: {scheme} realm="x", nonce="y", qop="auth"'
+        async with (
+            hostile(answers(401, challenge, f"Proxy-{challenge[4:]}")) as server,
+            Session(server.url, auth=Bearer("a-token")) as session,
+        ):
+            with pytest.raises(AuthError):
+                await session.fetch("/x")
+            assert len(server.heads) == 1
+
+    scene()
