@@ -8,12 +8,13 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Any, TypeVar
 
 import aiohttp
 from yarl import URL
 
-from aiotwhelp import answers, events
+from aiotwhelp import answers, checks, events
 from aiotwhelp.auth import secrets_in
 from aiotwhelp.bodies import Body
 from aiotwhelp.errors import AiotwhelpError, BodyNotReplayableError, SessionClosedError, hide
@@ -23,7 +24,7 @@ from aiotwhelp.middleware import Caller, Pass, PermitNeeded
 from aiotwhelp.pool import Pool
 from aiotwhelp.queues import Priority
 from aiotwhelp.retries import Failure, Retries
-from aiotwhelp.routes import expand
+from aiotwhelp.routes import expand, is_template
 
 logger = logging.getLogger("aiotwhelp")
 
@@ -34,6 +35,24 @@ Finish = Callable[["Call", aiohttp.ClientResponse], Awaitable[T]]
 
 #: aiohttp's own default.
 _MAX_REDIRECTS = 10
+
+
+#: Options of one call: ours, and everything that aiohttp takes.
+OPTIONS = frozenset(
+    {"path_params", "max_wait", "total_timeout", "priority", "retries", "cost", "middlewares"}
+).union(signature(aiohttp.ClientSession._request).parameters) - {  # noqa: SLF001
+    "self",
+    "method",
+    "str_or_url",
+}
+
+_ELSEWHERE = {
+    "coalesce": "it is an option of fetch, or of the session",
+    "max_body": "it is an option of fetch",
+}
+
+#: What is passed as ``middlewares``, for errors.
+MIDDLEWARES = "aiohttp's client middlewares, async def (request, handler)"
 
 
 class _Unset:
@@ -58,7 +77,7 @@ class Settings:
 
     def url(self, path: str | URL, path_params: Mapping[str, object] | None) -> URL:
         """Return the whole URL of a path, its templates filled."""
-        if path_params is not None:
+        if path_params is not None or is_template(str(path)):
             path = expand(str(path), path_params)
         return URL(self.caller.api.url(path))
 
@@ -92,18 +111,21 @@ class Call:
     def __init__(
         self, settings: Settings, method: str, path: str | URL, options: Mapping[str, Any]
     ) -> None:
+        checks.known(options, OPTIONS, _ELSEWHERE)
         own = dict(options)
         self._caller = settings.caller
         self._pool = settings.pool
-        self._method = method.upper()
+        self._method = checks.instance("method", method, str, "a word such as 'GET'").upper()
         self._url = settings.url(path, own.pop("path_params", None))
         self._max_wait = _given("max_wait", own, settings.max_wait)
         self._total = _given("total_timeout", own, settings.total_timeout)
-        self._priority = Priority(own.pop("priority", settings.priority))
+        priority = own.pop("priority", settings.priority)
+        self._priority = checks.member("priority", priority, Priority)
         retries = own.pop("retries", settings.retries.retries)
         self._retries = settings.retries.with_retries(retries)
         self._cost = own.pop("cost", 1)
-        self._middlewares = (*settings.middlewares, *(own.pop("middlewares", None) or ()))
+        added = checks.functions("middlewares", own.pop("middlewares", None) or (), MIDDLEWARES)
+        self._middlewares = (*settings.middlewares, *added)
         self._raise_for_status = own.pop("raise_for_status", None)
         if self._caller.auth is not None and has_credential(own):
             raise ValueError(
@@ -349,18 +371,9 @@ async def _finished(call: Call, response: aiohttp.ClientResponse, finish: Finish
         raise
 
 
-def seconds(name: str, value: float | None) -> float | None:
-    """Check an option that is a time span."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise ValueError(f"{name} is a number of seconds from 0 on, or None, not {value!r}")
-    return float(value)
-
-
 def _given(name: str, options: dict[str, Any], default: float | None) -> float | None:
     value = options.pop(name, _UNSET)
-    return default if value is _UNSET else seconds(name, value)
+    return default if value is _UNSET else checks.seconds(name, value)
 
 
 def has_credential(options: Mapping[str, Any]) -> bool:

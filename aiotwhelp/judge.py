@@ -85,6 +85,9 @@ class Judge:
         if isinstance(error, AuthError) and error.retry_after is not None:
             after = max(error.retry_after, self._retry_after(error.headers) or 0.0)
             raise Failure("the token endpoint failed", error=error, after=after) from error
+        if self._pool.is_closed and isinstance(error, SessionClosedError):
+            # The limiter's own words, which a caller who made none cannot place.
+            raise SessionClosedError("the session was closed during a call") from None
         if isinstance(error, AiotwhelpError):
             return
         if self._pool.is_closed and isinstance(error, _CUT_OFF):

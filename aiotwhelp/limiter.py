@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Literal
 from weakref import WeakSet, WeakValueDictionary
 
-from aiotwhelp import events
+from aiotwhelp import checks, events
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.errors import (
     QuotaTimeoutError,
@@ -139,12 +139,17 @@ class Limiter:
         #: for 40 ms when it grows beyond 87 000.
         self._rounds: deque[Line] = deque()
         self._waiting = 0
-        if not 0.0 <= reserve < 1.0:
+        if not isinstance(reserve, (int, float)) or not 0.0 <= reserve < 1.0:
             raise ValueError(f"reserve is a share from 0 to below 1, not {reserve!r}")
         if pace not in ("burst", "even"):
             raise ValueError(f'pace is "burst" or "even", not {pace!r}')
-        if max_waiters is not None and max_waiters < 0:
-            raise ValueError(f"max_waiters is a number of callers or None, not {max_waiters!r}")
+        if max_waiters is not None:
+            checks.whole("max_waiters", max_waiters, of=" of callers")
+        checks.whole("max_quotas", max_quotas)
+        if on_event is not None:
+            checks.function("on_event", on_event, "a function of one event")
+        if rates is not None:
+            checks.instance("rates", rates, Mapping, "a mapping from routes to a Rate")
         self._reserve = reserve
         self._even = pace == "even"
         self._rates = {_plain(name): _as_rates(name, rate) for name, rate in (rates or {}).items()}
@@ -224,6 +229,8 @@ class Limiter:
         Raises `QuotaTimeoutError`, `TooManyWaitersError`, `SessionClosedError`, and ValueError
         for a cost that never fits. Cancelling is safe: a token granted meanwhile goes on.
         """
+        priority = checks.member("priority", priority, Priority)
+        max_wait = checks.seconds("max_wait", max_wait)
         permit = self.try_acquire(key, cost=cost, priority=priority, dialect=dialect, room=room)
         if permit is not None:
             return permit
@@ -395,7 +402,8 @@ class Limiter:
         is_new = ticket == self._tickets
         if is_new and self._max_waiters is not None and len(line) >= self._max_waiters:
             raise TooManyWaitersError(
-                f"{len(line)} callers wait for {line.key} already (max_waiters)"
+                f"{_waiting(len(line))} for {line.key} already, and no more may "
+                f"(max_waiters={self._max_waiters})"
             )
         deadline = None if max_wait is None else now + max_wait
         future: asyncio.Future[Permit] = loop.create_future()
@@ -807,7 +815,8 @@ class Limiter:
             return
         if self._loop is not None:
             raise WrongLoopError(
-                "this limiter belongs to another event loop: make one in each loop that needs it"
+                "this limiter belongs to another event loop: make a session, or limiter, for each "
+                "loop, inside the coroutine that asyncio.run gets"
             )
         self._loop = loop
         self._time = loop.time
@@ -834,13 +843,7 @@ class Limiter:
             return
         line.warned = line.timer
         quota = self._describe(line)
-        logger.warning(
-            "%d %s for %s: %s",
-            callers,
-            "caller waits" if callers == 1 else "callers wait",
-            line.key,
-            left_text(quota),
-        )
+        logger.warning("%s for %s: %s", _waiting(callers), line.key, left_text(quota))
         if self._handlers:
             key = line.key
             self.tell(
@@ -987,6 +990,10 @@ class _Siblings:
 
 #: Says why a caller must fail, given the tokens that those ahead of it will take.
 _Judge = Callable[[Waiter, int], Exception | None]
+
+
+def _waiting(callers: int) -> str:
+    return "1 caller waits" if callers == 1 else f"{callers} callers wait"
 
 
 def _plain(route: str) -> str:

@@ -18,6 +18,7 @@ import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
+from aiotwhelp import checks
 from aiotwhelp.apis import Api, is_local
 from aiotwhelp.auth import Auth, Send, TokenAnswer
 from aiotwhelp.errors import redacted
@@ -65,8 +66,9 @@ class Caller:
     @classmethod
     def of(cls, api: Api, auth: Auth | None, identity: str | None = None) -> Caller:
         """Make one; without an identity of its own, the credential's digest is it."""
-        if auth is not None and not api.is_own(api.base_url):
-            raise ValueError(f"credentials are not sent in the clear: {api.base_url} must be https")
+        if auth is not None:
+            checks.instance("auth", auth, Auth, "a credential such as Bearer(token), or None")
+            refuse_in_the_clear(api)
         if identity is None:
             identity = digest(auth.identity) if auth is not None else ""
         app = digest(auth.app) if auth is not None else ""
@@ -87,6 +89,12 @@ class Caller:
     def is_own(self, url: URL) -> bool:
         """Whether a URL is the API's; whether credentials may go there is `Api.is_own`."""
         return self.api.is_own(url) or url.origin() == self.origin
+
+
+def refuse_in_the_clear(api: Api) -> None:
+    """Raise ValueError for an API whose address no credential may go to."""
+    if not api.is_own(api.base_url):
+        raise ValueError(f"credentials are not sent in the clear: {api.base_url} must be https")
 
 
 class PermitNeeded(Exception):  # noqa: N818 - a signal that never leaves the session
@@ -246,7 +254,7 @@ class Pass:
         self.authorization = ""
         if auth is None or self.has_left or not caller.api.is_own(request.url):
             return
-        _refuse_in_the_clear(request)
+        _refuse_plain_proxy(request)
         if not auth.ready(self._now()):
             await auth.prepare(TokenSender(request.session, caller.api), self._now())
         content_type = request.headers.get(hdrs.CONTENT_TYPE)
@@ -267,7 +275,7 @@ class Pass:
         return self.limiter.server_time(self.caller.host)
 
 
-def _refuse_in_the_clear(request: aiohttp.ClientRequest) -> None:
+def _refuse_plain_proxy(request: aiohttp.ClientRequest) -> None:
     """Http is for loopback hosts only, and with a proxy it leaves this machine."""
     if request.proxy is not None and request.url.scheme == "http":
         raise ValueError("credentials are not sent in the clear through a proxy: set NO_PROXY")
@@ -327,10 +335,19 @@ class RateLimitMiddleware:
         max_wait: float | None = None,
     ) -> None:
         self._callers: tuple[Caller, ...] = ()  # for a repr while one is refused
-        self._limiter = limiter
+        self._limiter = checks.instance(
+            "limiter", limiter, Limiter, "a Limiter (a session has one: session.limiter)"
+        )
+        checks.instance("apis", apis, Mapping, "a mapping such as {X: auth}")
+        if not apis:
+            raise ValueError(
+                "apis is empty: name the APIs whose quotas are shared, as in {X: auth}"
+            )
+        for api in apis:
+            checks.instance("each key of apis", api, Api, "an Api such as aiotwhelp.X")
         self._callers = tuple(Caller.of(api, auth) for api, auth in apis.items())
-        self._priority = priority
-        self._max_wait = max_wait
+        self._priority = checks.member("priority", priority, Priority)
+        self._max_wait = checks.seconds("max_wait", max_wait)
 
     def __repr__(self) -> str:
         names = ", ".join(caller.api.name for caller in self._callers)
@@ -420,7 +437,7 @@ class _Seal:
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        _refuse_in_the_clear(request)
+        _refuse_plain_proxy(request)
         request.headers.popall(hdrs.AUTHORIZATION, None)  # of a netrc file
         request.headers.update(self._headers)
         return await _send_sealed(request, handler)

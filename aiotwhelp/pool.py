@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 import aiohttp
 
+from aiotwhelp import checks
 from aiotwhelp.auth import Auth
 from aiotwhelp.connections import Request
 from aiotwhelp.errors import SessionClosedError
@@ -26,11 +27,9 @@ class Pool:
     def __init__(self, limiter: Limiter | None, concurrency: int, options: dict[str, Any]) -> None:
         self._active = 0
         self.is_closed = False
-        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-            raise ValueError(f"concurrency is a number of calls from 1 on, not {concurrency!r}")
         self._owns_limiter = limiter is None
         self.limiter = limiter if limiter is not None else Limiter()
-        self.room = Room(concurrency)
+        self.room = Room(checks.whole("concurrency", concurrency, least=1, of=" of calls"))
         self.raise_for_status = options.pop("raise_for_status", False)
         #: Credentials in use: their token requests go over these connections.
         self.auths: WeakSet[Auth] = WeakSet()
@@ -99,7 +98,12 @@ class Pool:
             async with asyncio.timeout(grace):
                 await self._rest()
         except TimeoutError:
-            logger.warning("%d calls in flight were cut when the session closed", self._active)
+            calls = (
+                "1 call in flight was"
+                if self._active == 1
+                else f"{self._active} calls in flight were"
+            )
+            logger.warning("%s cut when the session closed", calls)
         finally:
             self._cut()
             if self._client is not None:

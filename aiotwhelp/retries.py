@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar, cast
 
 import tenacity
 
+from aiotwhelp import checks
+
 T = TypeVar("T")
 
 #: Statuses that may pass by themselves (RFC 9110, 15.6; facts of the API: codes 130 and 131).
@@ -140,9 +142,7 @@ class Retries:
         budget: RetryBudget | None = None,
         random: Callable[[], float] = random.random,
     ) -> None:
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise ValueError(f"retries is a number from 0 on, not {retries!r}")
-        self.retries = retries
+        self.retries = checks.whole("retries", retries)
         self._budget = budget or RetryBudget()
         self._random = random
         # Concurrent calls must not share one: its state is per thread, not per task.

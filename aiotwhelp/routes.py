@@ -14,6 +14,8 @@ from string import ascii_letters, digits, hexdigits
 from urllib.parse import quote, unquote
 from uuid import UUID
 
+from aiotwhelp import checks
+
 _SUFFIX = ".json"
 #: Marks the suffix among the segments; holds a slash, so that no segment can equal it.
 _SUFFIX_MARK = "/.json"
@@ -46,12 +48,20 @@ def expand(template: str, params: Mapping[str, object] | None = None) -> str:
     Values are str, int or UUID. Raises ValueError for missing, unknown, empty and dotted
     values, and for placeholders before the path; TypeError for values of other types.
     """
-    params = params or {}
+    params = {} if params is None else params
+    checks.instance("path_params", params, Mapping, "a mapping such as {'id': 12}")
     # A dict, so that each name is looked up at once, and named in its order.
     names = dict.fromkeys(_PLACEHOLDER.findall(template))
     _check_names(template, names, params)
     values = {name: _segment(template, name, params[name]) for name in names}
     return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
+
+
+def is_template(path: str) -> bool:
+    """Whether a path has braces, which none has on the wire (RFC 3986, 3.3); queries may."""
+    for end in "?#":
+        path = path.partition(end)[0]
+    return "{" in path or "}" in path
 
 
 class Routes:

@@ -12,21 +12,23 @@ import copy
 import os
 from collections.abc import Coroutine, Generator, Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 from typing import Any, Self
 
 import aiohttp
 from yarl import URL
 
-from aiotwhelp import answers, events
+from aiotwhelp import answers, checks, events
 from aiotwhelp.apis import Api, X
 from aiotwhelp.auth import Auth, Bearer, ClientCredentials, OAuth1, discreet
-from aiotwhelp.calls import Call, Settings, has_credential, seconds
+from aiotwhelp.calls import MIDDLEWARES, Call, Settings, has_credential
 from aiotwhelp.coalesce import Coalescer
 from aiotwhelp.limiter import Limiter
-from aiotwhelp.middleware import Caller
+from aiotwhelp.middleware import Caller, refuse_in_the_clear
 from aiotwhelp.pool import Pool
 from aiotwhelp.queues import Priority
 from aiotwhelp.retries import Retries
+from aiotwhelp.routes import expand
 from aiotwhelp.views import Quota
 
 #: Calls in flight may finish for so many seconds after `Session.close`.
@@ -113,6 +115,12 @@ class Session:
         on_event: events.Handler | None = None,
         **client_session: Any,
     ) -> None:
+        checks.known(client_session, _OPTIONS, _ELSEWHERE)
+        checks.instance("api", api, (Api, str, URL), "an Api such as aiotwhelp.X, or a URL")
+        if limiter is not None:
+            checks.instance("limiter", limiter, Limiter, "a Limiter, or None for one of its own")
+        if on_event is not None:
+            checks.function("on_event", on_event, "a function of one event")
         if auth is not None and has_credential(client_session):
             del client_session  # for a traceback that is printed with its locals
             raise ValueError("pass auth= or an Authorization header, not both")
@@ -121,11 +129,11 @@ class Session:
             caller=Caller.of(self.api, auth),
             pool=Pool(limiter, concurrency, client_session),
             retries=Retries(retries),
-            max_wait=seconds("max_wait", max_wait),
-            total_timeout=seconds("total_timeout", total_timeout),
-            priority=Priority(priority),
+            max_wait=checks.seconds("max_wait", max_wait),
+            total_timeout=checks.seconds("total_timeout", total_timeout),
+            priority=checks.member("priority", priority, Priority),
             coalesce=coalesce,
-            middlewares=tuple(middlewares),
+            middlewares=checks.functions("middlewares", middlewares, MIDDLEWARES),
         )
         self._coalescer: Coalescer[answers.Json] = Coalescer()
         self._owns_pool = True
@@ -155,9 +163,10 @@ class Session:
         Raises ValueError that names what is missing.
         """
         environ = os.environ if environ is None else environ
-        base = environ.get("AIOTWHELP_BASE_URL")
-        api = X.at(base) if base else X
-        return cls(api, auth=_auth_from(environ), **options)
+        checks.instance("environ", environ, Mapping, "a mapping such as os.environ")
+        if "auth" in options:
+            raise TypeError("from_env takes auth from the environment: to pass one, use Session()")
+        return cls(_api_from(environ), auth=_auth_from(environ), **options)
 
     # Calls -------------------------------------------------------------------------------------
 
@@ -211,6 +220,7 @@ class Session:
         caller gets a copy of its own. Raises what `request` raises, and `ApiError` for every
         status from 400 on.
         """
+        checks.whole("max_body", max_body, of=" of bytes")
 
         def begin() -> Coroutine[Any, Any, answers.Json]:
             async def finish(call: Call, response: aiohttp.ClientResponse) -> answers.Json:
@@ -224,12 +234,20 @@ class Session:
                 return (await self._coalescer.join(key, begin)).copy()
         return (await begin()).value
 
-    def quota(self, path: str | URL, *, method: str = "GET") -> Quota:
-        """Return what is left for a path, as far as is known; never None.
+    def quota(
+        self,
+        path: str | URL,
+        *,
+        method: str = "GET",
+        path_params: Mapping[str, object] | None = None,
+    ) -> Quota:
+        """Return what is left for a path, or a template, as far as is known; never None.
 
         Before the first answer only the published limit is known, for display.
         """
-        key = self._settings.caller.key(method, self._settings.url(path, None))
+        if path_params is not None:
+            path = expand(str(path), path_params)
+        key = self._settings.caller.key(method, self.api.url(path))
         return replace(self.limiter.quota(key), published=self._published(method, path))
 
     def as_user(self, identity: str, *, auth: Auth | None = None) -> Self:
@@ -324,6 +342,18 @@ class Session:
         return key
 
 
+def _api_from(environ: Mapping[str, str]) -> Api:
+    base = environ.get("AIOTWHELP_BASE_URL")
+    if not base:
+        return X
+    try:
+        api = X.at(base)
+        refuse_in_the_clear(api)
+    except ValueError as error:
+        raise ValueError(f"AIOTWHELP_BASE_URL: {error}") from None
+    return api
+
+
 def _auth_from(environ: Mapping[str, str]) -> Auth:
     names = ("CONSUMER_KEY", "CONSUMER_SECRET", "ACCESS_TOKEN", "ACCESS_TOKEN_SECRET")
     key, secret, token, token_secret = (environ.get(f"AIOTWHELP_{name}") for name in names)
@@ -344,3 +374,11 @@ def _auth_from(environ: Mapping[str, str]) -> Auth:
         "AIOTWHELP_CONSUMER_KEY and AIOTWHELP_CONSUMER_SECRET, with "
         "AIOTWHELP_ACCESS_TOKEN and AIOTWHELP_ACCESS_TOKEN_SECRET for a user"
     )
+
+
+_OPTIONS = {*signature(Session).parameters, *signature(aiohttp.ClientSession).parameters}
+
+_ELSEWHERE = {
+    name: f"it is the limiter's: limiter=Limiter({name}=...)"
+    for name in signature(Limiter).parameters
+}

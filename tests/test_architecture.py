@@ -14,6 +14,7 @@ PACKAGE = Path(aiotwhelp.__file__).parent
 #: From the ground up: a module imports only from those before it.
 FLOORS = [
     "errors",
+    "checks",
     "headers",
     "routes",
     "apis",

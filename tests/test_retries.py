@@ -117,7 +117,7 @@ def test_the_budget_costs_more_after_a_timeout_and_never_overflows() -> None:
 
 @pytest.mark.parametrize("retries", [-1, 1.5, True, None, "4"])
 def test_retries_are_a_number_from_zero_on(retries: Any) -> None:
-    with pytest.raises(ValueError, match="retries is a number"):
+    with pytest.raises(ValueError, match="retries is a whole number"):
         Retries(retries)
 
 

@@ -847,6 +847,23 @@ async def test_closing_wakes_calls_that_back_off() -> None:
 
 
 @in_virtual_time
+async def test_a_hop_after_the_close_says_that_the_session_was_closed() -> None:
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(1)
+        return web.Response(status=302, headers={"Location": "/y"})
+
+    async with serving(slow) as server:
+        session = Session(server.url)
+        call = asyncio.create_task(session.fetch("/x"))
+        await asyncio.sleep(0.5)
+        await session.close()
+        with pytest.raises(SessionClosedError, match=r"^the session was closed during a call$"):
+            await call
+        assert server.paths == ["/x"]
+    await assert_nothing_is_left()
+
+
+@in_virtual_time
 async def test_closing_waits_for_an_answer_that_is_being_read() -> None:
     async with serving(echo) as server:
         session = Session(server.url)

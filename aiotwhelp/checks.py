@@ -1,0 +1,89 @@
+"""What callers pass, checked where they pass it: each error names the option and what it takes.
+
+Types are told rather than values where a value may be a secret.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
+E = TypeVar("E", bound=enum.IntEnum)
+
+
+def seconds(name: str, value: float | None) -> float | None:
+    """Return a time span, or None where there is no bound."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise ValueError(f"{name} is a number of seconds from 0 on, or None, not {value!r}")
+    return float(value)
+
+
+def whole(name: str, value: int, *, least: int = 0, of: str = "") -> int:
+    """Return a whole number; ``of`` says what is counted, as in `` of calls``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is a whole number{of} from {least} on, not {value!r}")
+    return value
+
+
+def instance(name: str, value: T, kind: type | tuple[type, ...], meaning: str) -> T:
+    """Return what is an instance of a type, or of one of several."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {meaning}, not {described(value)}")
+    return value
+
+
+def member(name: str, value: int, kind: type[E]) -> E:
+    """Return a member of an enumeration, also where its number was passed."""
+    if isinstance(value, kind):
+        return value
+    try:
+        return kind(value)
+    except ValueError:
+        names = ", ".join(f"{each.name} ({each.value})" for each in kind)
+        raise ValueError(f"{name} is a {kind.__name__}: {names}; not {value!r}") from None
+
+
+def function(name: str, value: T, meaning: str) -> T:
+    """Return what can be called, and is no class."""
+    if not callable(value) or isinstance(value, type):
+        raise TypeError(f"{name} is {meaning}, not {described(value)}")
+    return value
+
+
+def functions(name: str, values: Iterable[T], meaning: str) -> tuple[T, ...]:
+    """Return several of those."""
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name} is a list of {meaning}, not {described(values)}")
+    listed = tuple(values)
+    for each in listed:
+        function(f"each of {name}", each, f"one of {meaning}")
+    return listed
+
+
+def known(
+    given: Iterable[str], allowed: Collection[str], elsewhere: Mapping[str, str] | None = None
+) -> None:
+    """Refuse an option that does not exist, and say which was meant, or where it belongs."""
+    for name in given:
+        if name in allowed:
+            continue
+        if elsewhere and name in elsewhere:
+            raise TypeError(f"unknown option {name!r}: {elsewhere[name]}")
+        meant = get_close_matches(name, sorted(allowed), n=1)
+        hint = f": did you mean {meant[0]}?" if meant else ""
+        raise TypeError(f"unknown option {name!r}{hint}")
+
+
+def described(value: object) -> str:
+    """Say what kind of thing was passed, and nothing of what is in it."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"

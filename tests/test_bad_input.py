@@ -1,0 +1,271 @@
+"""Arguments that make no sense: each is refused where it is passed, and says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from aiotwhelp import (
+    Bearer,
+    Limiter,
+    Priority,
+    RateLimitMiddleware,
+    Session,
+    X,
+    checks,
+    testing,
+)
+from aiotwhelp.emulator import Emulator
+from tests.stack import PRIVACY, assert_at_rest, in_virtual_time, session_of
+
+AT = "http://localhost"
+NAN = float("nan")
+
+
+def refused(kind: type[Exception], words: str, call: Callable[[], object]) -> None:
+    """The error is of that kind, and begins with those words."""
+    with pytest.raises(kind) as caught:
+        call()
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith(words), str(caught.value)
+
+
+# What a session is made of ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"auth": "s3cret"}, TypeError, "auth is a credential such as Bearer(token), or None, not"),
+        ({"auth": Bearer}, TypeError, "auth is a credential such as Bearer(token), or None, not t"),
+        ({"limiter": 5}, TypeError, "limiter is a Limiter, or None for one of its own, not an int"),
+        ({"limiter": Limiter}, TypeError, "limiter is a Limiter, or None for one of its own, not "),
+        ({"on_event": 5}, TypeError, "on_event is a function of one event, not an int"),
+        ({"middlewares": 5}, TypeError, "middlewares is a list of aiohttp's client middlewares"),
+        ({"middlewares": [5]}, TypeError, "each of middlewares is one of aiohttp's client middlew"),
+        ({"retries": -1}, ValueError, "retries is a whole number from 0 on, not -1"),
+        ({"retries": 1.5}, ValueError, "retries is a whole number from 0 on, not 1.5"),
+        ({"max_wait": NAN}, ValueError, "max_wait is a number of seconds from 0 on, or None, not"),
+        ({"total_timeout": -1}, ValueError, "total_timeout is a number of seconds from 0 on, or N"),
+        ({"concurrency": 0}, ValueError, "concurrency is a whole number of calls from 1 on, not 0"),
+        ({"priority": "high"}, ValueError, "priority is a Priority: INTERACTIVE (0), NORMAL (1), "),
+        ({"maxwait": 3}, TypeError, "unknown option 'maxwait': did you mean max_wait?"),
+        ({"conector": 3}, TypeError, "unknown option 'conector': did you mean connector?"),
+        ({"apis": [X]}, TypeError, "unknown option 'apis': did you mean api?"),
+        ({"max_waiters": 3}, TypeError, "unknown option 'max_waiters': it is the limiter's: limit"),
+        ({"zzz": 3}, TypeError, "unknown option 'zzz'"),
+    ],
+)
+def test_a_session_refuses_what_it_cannot_use(
+    options: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    refused(kind, words, lambda: Session(AT, **options))
+
+
+@pytest.mark.parametrize("api", [None, 5, b"http://localhost", Session])
+def test_a_session_is_of_an_api_or_a_url(api: Any) -> None:
+    refused(TypeError, "api is an Api such as aiotwhelp.X, or a URL, not ", lambda: Session(api))
+
+
+def test_a_credential_of_the_wrong_type_is_not_shown() -> None:
+    with pytest.raises(TypeError) as caught:
+        Session(AT, auth="s3cret")  # type: ignore[arg-type]
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_users_session_refuses_what_is_no_credential() -> None:
+    refused(TypeError, "auth is a", lambda: Session(AT).as_user("u:1", auth="x"))  # type: ignore[arg-type]
+
+
+@in_virtual_time
+async def test_what_aiohttp_takes_is_passed_on() -> None:
+    async with Emulator() as api:
+        connector = aiohttp.TCPConnector(limit=3)
+        async with session_of(api, connector=connector, read_bufsize=2048) as session:
+            await session.fetch(PRIVACY, headers={"a": "b"}, max_redirects=2, read_bufsize=4096)
+        assert api.requests[0].headers["a"] == "b"
+
+
+def test_the_number_of_a_priority_is_as_good_as_its_name() -> None:
+    assert checks.member("priority", 2, Priority) is Priority.BATCH
+
+
+@pytest.mark.parametrize(
+    ("environ", "options", "kind", "words"),
+    [
+        ("x", {}, TypeError, "environ is a mapping such as os.environ, not a str"),
+        ({"AIOTWHELP_BASE_URL": "ftp://a"}, {}, ValueError, "AIOTWHELP_BASE_URL: 'ftp://a' is not"),
+        ({"AIOTWHELP_BASE_URL": "http://a.b"}, {}, ValueError, "AIOTWHELP_BASE_URL: credentials a"),
+        ({}, {"auth": Bearer("x")}, TypeError, "from_env takes auth from the environment"),
+        ({}, {"maxwait": 3}, TypeError, "unknown option 'maxwait': did you mean max_wait?"),
+    ],
+)
+def test_the_environment_is_refused_in_words(
+    environ: Any, options: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    if isinstance(environ, dict):
+        environ = {"AIOTWHELP_BEARER_TOKEN": "t", **environ}
+    refused(kind, words, lambda: Session.from_env(environ, **options))
+
+
+# A limiter, a middleware -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        (
+            {"max_waiters": -1},
+            ValueError,
+            "max_waiters is a whole number of callers from 0 on, not",
+        ),
+        (
+            {"max_waiters": "3"},
+            ValueError,
+            "max_waiters is a whole number of callers from 0 on, no",
+        ),
+        ({"max_quotas": -1}, ValueError, "max_quotas is a whole number from 0 on, not -1"),
+        ({"reserve": "x"}, ValueError, "reserve is a share from 0 to below 1, not 'x'"),
+        ({"reserve": NAN}, ValueError, "reserve is a share from 0 to below 1, not nan"),
+        ({"pace": 3}, ValueError, 'pace is "burst" or "even", not 3'),
+        ({"rates": 3}, TypeError, "rates is a mapping from routes to a Rate, not an int"),
+        ({"on_event": 3}, TypeError, "on_event is a function of one event, not an int"),
+    ],
+)
+def test_a_limiter_refuses_what_it_cannot_use(
+    options: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    refused(kind, words, lambda: Limiter(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_wait": NAN}, "max_wait is a number of seconds from 0 on, or None, not nan"),
+        ({"max_wait": -1}, "max_wait is a number of seconds from 0 on, or None, not -1"),
+        ({"priority": 9}, "priority is a Priority: INTERACTIVE (0), NORMAL (1), BATCH (2); not 9"),
+        ({"cost": 0}, "cost is a whole number from 1 on, not 0"),
+    ],
+)
+def test_a_permit_is_refused_even_where_nobody_would_wait(
+    options: dict[str, Any], words: str
+) -> None:
+    async def main() -> None:
+        limiter = Limiter()
+        with pytest.raises(ValueError, match="is a") as caught:
+            await limiter.acquire("k", **options)
+        assert str(caught.value) == words
+        assert limiter.stats().granted == 0
+
+    testing.run(main())
+
+
+@pytest.mark.parametrize(
+    ("limiter", "apis", "kind", "words"),
+    [
+        (Session(AT), {X: None}, TypeError, "limiter is a Limiter (a session has one: session.lim"),
+        (Limiter, {X: None}, TypeError, "limiter is a Limiter (a session has one: session.limiter"),
+        (Limiter(), None, TypeError, "apis is a mapping such as {X: auth}, not None"),
+        (Limiter(), [X], TypeError, "apis is a mapping such as {X: auth}, not a list"),
+        (Limiter(), X, TypeError, "apis is a mapping such as {X: auth}, not an Api"),
+        (Limiter(), {}, ValueError, "apis is empty: name the APIs whose quotas are shared"),
+        (Limiter(), {AT: None}, TypeError, "each key of apis is an Api such as aiotwhelp.X, not a"),
+        (Limiter(), {X: "t"}, TypeError, "auth is a credential such as Bearer(token), or None, no"),
+    ],
+)
+def test_a_middleware_refuses_what_it_cannot_use(
+    limiter: Any, apis: Any, kind: type[Exception], words: str
+) -> None:
+    refused(kind, words, lambda: RateLimitMiddleware(limiter, apis))
+
+
+@pytest.mark.parametrize("options", [{"max_wait": -1}, {"priority": 9}])
+def test_a_middleware_refuses_options_that_make_no_sense(options: dict[str, Any]) -> None:
+    refused(
+        ValueError,
+        next(iter(options)),
+        lambda: RateLimitMiddleware(Limiter(), {X: None}, **options),
+    )
+
+
+# One call --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"maxwait": 3}, TypeError, "unknown option 'maxwait': did you mean max_wait?"),
+        ({"header": {}}, TypeError, "unknown option 'header': did you mean headers?"),
+        ({"limiter": 3}, TypeError, "unknown option 'limiter'"),
+        ({"priority": "high"}, ValueError, "priority is a Priority: INTERACTIVE (0), NORMAL (1), "),
+        ({"retries": -1}, ValueError, "retries is a whole number from 0 on, not -1"),
+        ({"max_wait": NAN}, ValueError, "max_wait is a number of seconds from 0 on, or None, not"),
+        ({"total_timeout": -1}, ValueError, "total_timeout is a number of seconds from 0 on, or N"),
+        ({"cost": "x"}, ValueError, "cost is a whole number from 1 on, not 'x'"),
+        ({"middlewares": 5}, TypeError, "middlewares is a list of aiohttp's client middlewares"),
+        (
+            {"path_params": [3]},
+            TypeError,
+            "path_params is a mapping such as {'id': 12}, not a list",
+        ),
+        ({"method": None}, TypeError, "method is a word such as 'GET', not None"),
+        ({"max_body": "x"}, ValueError, "max_body is a whole number of bytes from 0 on, not 'x'"),
+    ],
+)
+@in_virtual_time
+async def test_a_call_is_refused_before_it_waits_or_spends(
+    options: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    async with Session(AT) as session:
+        with pytest.raises(kind) as caught:
+            await session.fetch("/x", **options)
+        assert str(caught.value).startswith(words), str(caught.value)
+        assert session.limiter.stats().granted == 0
+        await assert_at_rest(session)
+
+
+@in_virtual_time
+async def test_an_option_of_fetch_is_none_of_a_request() -> None:
+    async with Session(AT) as session:
+        with pytest.raises(TypeError, match="'coalesce': it is an option of fetch, or of the sess"):
+            await session.get("/x", coalesce=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/2/users/{id}", "'/2/users/{id}' needs path_params for id"),
+        (
+            f"{AT}/2/users/{{id}}/tweets?a={{b}}",
+            f"'{AT}/2/users/{{id}}/tweets?a={{b}}' needs path_",
+        ),
+        ("/2/users/{id", "'/2/users/{id' is no template: write placeholders as {name}"),
+    ],
+)
+@in_virtual_time
+async def test_a_template_is_never_sent_as_it_is(path: str, words: str) -> None:
+    async with Session(AT) as session:
+        with pytest.raises(ValueError, match=r"template|path_params") as caught:
+            await session.fetch(path)
+        assert str(caught.value).startswith(words), str(caught.value)
+
+
+@in_virtual_time
+async def test_braces_in_a_query_are_sent() -> None:
+    async with Emulator() as api, session_of(api) as session:
+        await session.fetch(f'{PRIVACY}?filter={{"a":1}}')
+        assert "filter" in api.requests[0].query
+
+
+@in_virtual_time
+async def test_a_quota_is_asked_for_as_its_call_was_made() -> None:
+    async with Emulator() as api, session_of(api) as session:
+        await session.fetch("/2/users/{id}", path_params={"id": 1001})
+        quota = session.quota("/2/users/{id}", path_params={"id": 1001})
+        assert quota.limit == 300
+        assert quota == session.quota("/2/users/{id}") == session.quota("/2/users/1001")
+        with pytest.raises(TypeError, match="path_params is a mapping"):
+            session.quota("/2/users/{id}", path_params=[3])  # type: ignore[arg-type]
