@@ -12,12 +12,19 @@ from inspect import signature
 from typing import Any, TypeVar
 
 import aiohttp
+from aiohttp import hdrs
 from yarl import URL
 
 from aiotwhelp import answers, checks, events
 from aiotwhelp.auth import secrets_in
 from aiotwhelp.bodies import Body
-from aiotwhelp.errors import AiotwhelpError, BodyNotReplayableError, SessionClosedError, hide
+from aiotwhelp.errors import (
+    AiotwhelpError,
+    ApiError,
+    BodyNotReplayableError,
+    SessionClosedError,
+    hide,
+)
 from aiotwhelp.judge import Judge
 from aiotwhelp.limiter import Permit
 from aiotwhelp.middleware import Caller, Pass, PermitNeeded
@@ -36,6 +43,9 @@ Finish = Callable[["Call", aiohttp.ClientResponse], Awaitable[T]]
 #: aiohttp's own default.
 _MAX_REDIRECTS = 10
 
+
+#: The API's code, with a 400, for a call without a usable credential.
+NO_CREDENTIAL = 215
 
 #: Options of one call: ours, and everything that aiohttp takes.
 OPTIONS = frozenset(
@@ -343,12 +353,12 @@ class Call:
         if wanted is not True and wanted:
             await wanted(response)
         elif wanted and response.status >= 400:
-            raise answers.as_error(response, await answers.read_error(response))
+            raise await self._error(response)
 
     async def read_json(self, response: aiohttp.ClientResponse, most: int) -> answers.Json:
         """Return a body of at most so many bytes that is JSON; raises for an error's answer."""
         if response.status >= 400:
-            raise answers.as_error(response, await answers.read_error(response))
+            raise await self._error(response)
         body = await answers.read_within(response, most)
         if body is None:
             raise answers.body_error(response, f"the body is larger than {most} bytes")
@@ -360,6 +370,15 @@ class Call:
                 raise answers.body_error(response, message, body) from problem
             error = answers.body_error(response, message, body)
             raise Failure("a body that broke off", error=error) from problem
+
+    async def _error(self, response: aiohttp.ClientResponse) -> ApiError:
+        """Read an answer that is an error, and say where a credential was wanted and not given."""
+        error = answers.as_error(response, await answers.read_error(response))
+        is_signed = hdrs.AUTHORIZATION in response.request_info.headers
+        is_unknown = response.status == 401 or NO_CREDENTIAL in error.codes
+        if is_unknown and self._caller.auth is None and not is_signed:
+            error.message += "; no credential was given: pass auth= to the session"
+        return error
 
 
 async def _finished(call: Call, response: aiohttp.ClientResponse, finish: Finish[T]) -> T:

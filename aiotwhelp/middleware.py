@@ -220,11 +220,15 @@ class Pass:
             permit.unsent(failed=True, reason=_reason(error))
             raise
         except BaseException as error:
+            self.broken = error if isinstance(error, Exception) else None
+            waited = request.response is not earlier
+            if isinstance(error, (TypeError, ValueError)) and not waited:
+                # aiohttp could not write it: a header that is no text, or has a line break.
+                permit.unsent()
+                raise
             # The server may have counted it, so the token stays spent.
             self.sends += 1
             self.unanswered += 1
-            self.broken = error if isinstance(error, Exception) else None
-            waited = request.response is not earlier
             self.was_cut_off = waited and isinstance(error, asyncio.CancelledError)
             permit.lost(reason=_reason(error))
             raise

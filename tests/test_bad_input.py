@@ -9,6 +9,8 @@ import aiohttp
 import pytest
 
 from aiotwhelp import (
+    ApiError,
+    AuthError,
     Bearer,
     Limiter,
     Priority,
@@ -269,3 +271,37 @@ async def test_a_quota_is_asked_for_as_its_call_was_made() -> None:
         assert quota == session.quota("/2/users/{id}") == session.quota("/2/users/1001")
         with pytest.raises(TypeError, match="path_params is a mapping"):
             session.quota("/2/users/{id}", path_params=[3])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [3, None, "x\r\ny"])
+@in_virtual_time
+async def test_a_header_that_cannot_be_written_costs_nothing(value: Any) -> None:
+    async with Emulator(limits={"help/privacy": 3}) as api, session_of(api) as session:
+        await session.fetch(PRIVACY)
+        with pytest.raises((TypeError, ValueError)):
+            await session.fetch(PRIVACY, headers={"a": value})
+        assert session.limiter.stats().lost == 0
+        assert session.quota(PRIVACY).remaining == 2
+        assert len(api.requests) == 1
+        await assert_at_rest(session)
+
+
+# Without a credential --------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_an_answer_that_misses_a_credential_says_that_none_was_given() -> None:
+    words = "; no credential was given: pass auth= to the session"
+    async with Emulator() as api, Session(api.url) as session:
+        for path, kind in (("/2/users/me", AuthError), (PRIVACY, ApiError)):
+            with pytest.raises(kind, match=words):
+                await session.fetch(path)
+            with pytest.raises(kind, match=words):
+                await session.get(path, raise_for_status=True)
+        with pytest.raises(AuthError) as caught:
+            await session.fetch(PRIVACY, headers={"Authorization": "Bearer x"})
+        assert "no credential" not in str(caught.value)
+    async with Emulator() as api, session_of(api, auth=Bearer("x")) as session:
+        with pytest.raises(AuthError) as caught:
+            await session.fetch(PRIVACY)
+        assert "no credential" not in str(caught.value)
