@@ -6,6 +6,7 @@ word: a second attempt would arrive with half a body, or none. Measured with aio
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import threading
@@ -24,11 +25,12 @@ class Body:
     __slots__ = ("_data", "_files", "_starts")
 
     def __init__(self, data: Any) -> None:
-        self._data = data
+        # A ready form makes its parts once, and can be asked no second time.
+        self._data = data() if isinstance(data, aiohttp.FormData) else data
         self._files: dict[int, _KeptFile] = {}
         #: In-memory files, which aiohttp leaves open, and where they stood.
         self._starts: list[tuple[io.IOBase, int]] = []
-        for each in _parts(data):
+        for each in _parts(self._data):
             if isinstance(each, (io.BytesIO, io.StringIO)):
                 self._starts.append((each, each.tell()))
             elif _is_seekable(each):
@@ -43,6 +45,8 @@ class Body:
             return self._data
         if isinstance(self._data, io.IOBase):
             return self._view(self._data)
+        if isinstance(self._data, aiohttp.MultipartWriter):
+            return self._ready_form(self._data)
         return [(name, self._view(value)) for name, value in _pairs(self._data)]
 
     @property
@@ -58,6 +62,17 @@ class Body:
     def _view(self, value: Any) -> Any:
         kept = self._files.get(id(value))
         return value if kept is None else _View(kept)
+
+    def _ready_form(self, form: aiohttp.MultipartWriter) -> aiohttp.MultipartWriter:
+        """Return the same form, whose files are read by this attempt alone."""
+        again = aiohttp.MultipartWriter(_subtype(form), boundary=form.boundary)
+        again.headers.update(form.headers)
+        for part, *_ in form:
+            one = copy.copy(part)
+            if isinstance(one, payload.IOBasePayload):
+                one._value = self._view(one._value)  # noqa: SLF001 - aiohttp has no other way in
+            again.append_payload(one)
+        return again
 
 
 class _KeptFile:
@@ -118,7 +133,18 @@ class _View(io.IOBase):
 
 def _parts(data: Any) -> Iterable[Any]:
     """Return the values of a form, or the body itself."""
+    if isinstance(data, aiohttp.MultipartWriter):
+        return [_value(part) for part, *_ in data]
     return [value for _, value in _pairs(data)] if _is_form(data) else [data]
+
+
+def _value(part: payload.Payload) -> Any:
+    """Return the file that a part of a ready form is read from, or the part itself."""
+    return part._value if isinstance(part, payload.IOBasePayload) else part  # noqa: SLF001
+
+
+def _subtype(form: aiohttp.MultipartWriter) -> str:
+    return form.content_type.partition(";")[0].partition("/")[2]
 
 
 def _is_form(data: Any) -> bool:
@@ -138,8 +164,6 @@ def _is_seekable(data: Any) -> bool:
 
 
 def _is_replayable(data: Any) -> bool:
-    if isinstance(data, aiohttp.FormData):
-        data = data()
     if isinstance(data, aiohttp.MultipartWriter):
         return all(_is_replayable(part) for part, *_ in data)
     if isinstance(data, (io.BytesIO, io.StringIO)):
