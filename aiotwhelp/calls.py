@@ -227,6 +227,7 @@ class Call:
             cost=self._cost,
             priority=self._priority,
             has_left=self._has_left,
+            budget=self._retries.budget,
         )
         try:
             return await self._pool.client.request(

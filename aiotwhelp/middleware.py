@@ -24,6 +24,7 @@ from aiotwhelp.auth import Auth, Send, TokenAnswer
 from aiotwhelp.errors import redacted
 from aiotwhelp.limiter import Limiter, Permit
 from aiotwhelp.queues import Priority
+from aiotwhelp.retries import RetryBudget
 from aiotwhelp.routes import generic_template
 from aiotwhelp.views import QuotaKey
 
@@ -118,8 +119,10 @@ class Pass:
         "answer",
         "authorization",
         "broken",
+        "budget",
         "caller",
         "cost",
+        "drawn",
         "has_left",
         "is_gated",
         "limiter",
@@ -140,10 +143,14 @@ class Pass:
         cost: int = 1,
         priority: Priority = Priority.NORMAL,
         has_left: bool = False,
+        budget: RetryBudget | None = None,
     ) -> None:
         self.limiter = limiter
         self.caller = caller
         self.permit = permit
+        #: What resends by aiohttp draw from, and what the last one drew.
+        self.budget = budget
+        self.drawn = 0
         self.cost = cost
         self.priority = priority
         #: Where the last request went.
@@ -179,6 +186,11 @@ class Pass:
         if not self.is_gated:
             self.authorization = ""
             return await handler(request)
+        self.permit = self._permit_at_once(request)
+        return await self.send(request, handler)
+
+    def _permit_at_once(self, request: aiohttp.ClientRequest) -> Permit:
+        """Take a permit for a hop or a resend; raises `PermitNeeded` if it must wait outside."""
         permit = self.limiter.try_acquire(
             self.caller.key(request.method, request.url),
             cost=self.cost,
@@ -187,8 +199,13 @@ class Pass:
         )
         if permit is None:
             raise PermitNeeded(request)
-        self.permit = permit
-        return await self.send(request, handler)
+        if self.broken is not None and self.budget is not None:
+            # A resend is a retry, too: in an outage it must not double the load.
+            self.drawn = self.budget.draw(timed_out=False)
+            if not self.drawn:
+                permit.unsent()
+                raise PermitNeeded(request)
+        return permit
 
     def _note_hop(self, url: URL) -> None:
         """See where a redirect leads; raises for a way into this machine from outside."""
@@ -235,8 +252,15 @@ class Pass:
         self.sends += 1
         self.broken = None
         self.answer = response
+        if response.status < 500:
+            self._give_back_drawn()
         permit.observed(response.headers, status=response.status)
         return response
+
+    def _give_back_drawn(self) -> None:
+        if self.budget is not None and self.drawn:
+            self.budget.refill(self.drawn)
+            self.drawn = 0
 
     def hides_a_cancellation(self, error: Exception) -> bool:
         """Whether aiohttp's total timeout took a cancellation in the same tick for its own.

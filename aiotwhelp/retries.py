@@ -134,7 +134,7 @@ class _Attempts(Generic[T]):
 class Retries:
     """The policy of a session: ``retries`` after the first attempt, within the budget."""
 
-    __slots__ = ("_budget", "_random", "_template", "retries")
+    __slots__ = ("_random", "_template", "budget", "retries")
 
     def __init__(
         self,
@@ -143,7 +143,8 @@ class Retries:
         random: Callable[[], float] = random.random,
     ) -> None:
         self.retries = checks.whole("retries", retries)
-        self._budget = budget or RetryBudget()
+        #: Shared by all calls of a session, whoever makes the retry.
+        self.budget = budget or RetryBudget()
         self._random = random
         # Concurrent calls must not share one: its state is per thread, not per task.
         self._template = tenacity.AsyncRetrying(
@@ -154,7 +155,7 @@ class Retries:
 
     def with_retries(self, retries: int) -> Retries:
         """Return the same policy with another number, on the same budget."""
-        return self if retries == self.retries else Retries(retries, self._budget, self._random)
+        return self if retries == self.retries else Retries(retries, self.budget, self._random)
 
     @property
     def refusals(self) -> int:
@@ -183,7 +184,7 @@ class Retries:
         except Failure as failure:
             attempts = _Attempts(failure.with_traceback(None), attempt)
         else:
-            self._budget.refill()
+            self.budget.refill()
             return result
         # Outside of the handler: our own Failure shall not hang on what is raised in the end.
         last = await self._go_on(attempts, pause, time_left)
@@ -211,14 +212,14 @@ class Retries:
             failure = _last(state)
             if state.attempt_number > self.retries or state.upcoming_sleep > time_left():
                 return True
-            drawn = self._budget.draw(timed_out=failure.timed_out)
+            drawn = self.budget.draw(timed_out=failure.timed_out)
             return drawn == 0
 
         async def sleep(delay: float) -> None:
             try:
                 await pause(delay, failure, attempts.made)
             except BaseException:
-                self._budget.refill(drawn)  # there was no retry
+                self.budget.refill(drawn)  # there was no retry
                 raise
 
         retrying = self._template.copy(stop=is_over, sleep=sleep)
@@ -227,7 +228,7 @@ class Retries:
         finally:
             retrying.iter_state.reset()  # it holds methods of its own object
         if not isinstance(last, (Failure, _Raised)):
-            self._budget.refill(drawn)
+            self.budget.refill(drawn)
         return last
 
     def _delay(self, state: tenacity.RetryCallState) -> float:

@@ -297,6 +297,42 @@ async def test_a_thousand_callers_in_an_outage_cost_a_hundred_retries_more() -> 
 
 
 @in_a_crowd
+async def test_resends_by_aiohttp_draw_from_the_same_budget() -> None:
+    opens = quota_headers(900)
+    steps = [web.json_response({}, headers=opens) for _ in range(100)]
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return steps.pop() if steps else drop(request)
+
+    async with serving(handle) as server, Session(server.url, concurrency=100) as session:
+        await asyncio.gather(*(session.fetch("/x") for _ in range(100)))
+        answers = await asyncio.gather(
+            *(session.fetch("/x") for _ in range(300)), return_exceptions=True
+        )
+        assert {type(each) for each in answers} == {aiohttp.ServerDisconnectedError}
+        # 500 in the budget, 5 a retry, whoever makes it.
+        assert len(server.seen) == 100 + 300 + 100
+        await assert_at_rest(session)
+
+
+@in_virtual_time
+async def test_a_resend_that_succeeds_gives_its_cost_back() -> None:
+    def answer(_: web.Request) -> web.Response:
+        return web.json_response({}, headers=quota_headers(900))
+
+    async with (
+        serving(scripted(answer, drop, answer)) as server,
+        Session(server.url) as session,
+    ):
+        began = elapsed()
+        for _ in range(2):
+            await session.fetch("/x")
+        assert len(server.seen) == 3
+        assert elapsed() == began  # aiohttp makes no pause
+        assert repr(session._settings.retries.budget) == "<RetryBudget 500/500>"
+
+
+@in_a_crowd
 async def test_an_outage_without_headers_is_asked_about_one_call_at_a_time() -> None:
     async with serving(scripted(500)) as server, Session(server.url, concurrency=100) as session:
         answers = await asyncio.gather(
