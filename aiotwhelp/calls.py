@@ -102,6 +102,7 @@ class Call:
         "_cost",
         "_deadline",
         "_has_left",
+        "_is_queued",
         "_judge",
         "_key",
         "_max_wait",
@@ -149,6 +150,7 @@ class Call:
         self._deadline: float | None = None
         self._waited = 0.0
         self._has_left = False
+        self._is_queued = False
         self._judge: Judge | None = None
         self._pass: Pass | None = None
 
@@ -165,9 +167,11 @@ class Call:
                     attempt, pause=self._pause, time_left=self._time_left
                 )
         except TimeoutError as error:
-            if limit.expired() and limit.when() != self._deadline:
+            if not limit.expired():
+                raise
+            if limit.when() != self._deadline:
                 raise SessionClosedError("the session was closed during a call") from error
-            raise
+            raise self._out_of_time() from error
         except AiotwhelpError as error:
             if self._pass is not None:
                 hide(error, secrets_in(self._pass.authorization))
@@ -271,6 +275,7 @@ class Call:
         if self._ticket is None:
             # From the start, so that a call that is sent back goes before all who came later.
             self._ticket = limiter.ticket()
+        self._is_queued = True
         permit = await limiter.acquire(
             self._key,
             cost=self._cost,
@@ -281,6 +286,7 @@ class Call:
             room=self._pool.room,
             owner=self._pool,
         )
+        self._is_queued = False
         self._waited += permit.waited
         return permit
 
@@ -294,6 +300,16 @@ class Call:
         if self._deadline is None:
             return math.inf
         return self._deadline - asyncio.get_running_loop().time()
+
+    def _out_of_time(self) -> TimeoutError:
+        """Say what the call was at when its total timeout came; asyncio's own error says nothing.
+
+        In the queue that timer may ring before the limiter's own for the same instant.
+        """
+        total = self._total or 0.0
+        if self._is_queued:
+            return self._pool.limiter.timed_out(self._key, total)
+        return TimeoutError(f"{self._key} had no answer within its total_timeout of {total:g} s")
 
     async def _pause(self, delay: float, failure: Failure, attempt: int) -> None:
         """Sleep between two attempts, holding nothing."""

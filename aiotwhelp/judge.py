@@ -94,6 +94,8 @@ class Judge:
             raise SessionClosedError("the session was closed during a call") from error
         if not isinstance(error, _TRANSPORT):
             return
+        if type(error) is TimeoutError and not error.args:  # aiohttp's own text is empty
+            error.args = ("no answer within the timeout of an attempt",)
         never_left = never_left or isinstance(error, NEVER_LEFT)
         if may_be_repeated(method, self._caller.api.idempotent, never_left=never_left):
             raise Failure(_reason(error), error=error) from error

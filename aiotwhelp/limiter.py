@@ -274,6 +274,10 @@ class Limiter:
         self._in_flight += 1
         return Permit(self, line, granted, dialect, 0.0)
 
+    def timed_out(self, key: QuotaKey | str, allowed: float) -> QuotaTimeoutError:
+        """Return the error of a caller whom a timer from outside took from the queue."""
+        return self._in_vain(self._line(as_key(key)), allowed)
+
     def ticket(self) -> int:
         """Return a place in the order of arrival."""
         self._tickets += 1
@@ -442,9 +446,7 @@ class Limiter:
     def _expire(self, line: Line, waiter: Waiter) -> None:
         """Fail a caller whose deadline has come."""
         if not waiter.future.done():
-            now = self._now()
-            needed = line.timer - now if now < line.timer < INF else 0.0
-            self._fail(line, waiter, self._too_long(line, waiter, needed))
+            self._fail(line, waiter, self._in_vain(line, waiter.patience))
             self._pump_next(line)
 
     def _fail(self, line: Line, waiter: Waiter, error: Exception) -> None:
@@ -475,7 +477,7 @@ class Limiter:
             ahead += len(queue) - 1
         at = self._expected(line, waiter, ahead, now)
         if at > waiter.deadline:
-            self._fail(line, waiter, self._too_long(line, waiter, at - now))
+            self._fail(line, waiter, self._too_long(line, waiter.patience, at - now))
 
     def _expected(self, line: Line, waiter: Waiter, ahead: int, now: float) -> float:
         """Return the earliest instant for a caller behind others that take so many tokens."""
@@ -499,7 +501,7 @@ class Limiter:
         expected = self._expected(line, waiter, max(0, ahead), now)
         if expected <= waiter.deadline:
             return None
-        return self._too_long(line, waiter, expected - now)
+        return self._too_long(line, waiter.patience, expected - now)
 
     def _review(self, line: Line, judge: _Judge) -> None:
         """Fail the callers of a line that are judged so, in slices."""
@@ -519,11 +521,18 @@ class Limiter:
         if waiters:
             self._soon(self._review_slice, line, judge, waiters, ahead)
 
-    def _too_long(self, line: Line, waiter: Waiter, needed: float) -> QuotaTimeoutError:
+    def _in_vain(self, line: Line, allowed: float) -> QuotaTimeoutError:
+        """Return the error of a caller who has waited for so long as it may."""
+        now = self._now()
+        needed = line.timer - now if now < line.timer < INF else 0.0
+        return self._too_long(line, allowed, needed)
+
+    def _too_long(self, line: Line, allowed: float, needed: float) -> QuotaTimeoutError:
         quota = self._describe(line)
-        allowed = 0.0 if waiter.deadline is None else waiter.deadline - waiter.since
         when = f"; a permit may be had in {needed:.0f} s" if needed > 0 else ""
         known = f"; the last call failed: {line.trouble}" if line.trouble else ""
+        if quota.in_flight and not needed:
+            known += f"; {quota.in_flight} in flight, unanswered"
         return QuotaTimeoutError(
             f"no quota for {line.key} within {round(allowed, 1):g} s: "
             f"{left_text(quota)}{known}{when}",

@@ -44,9 +44,8 @@ NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 def _reason(error: BaseException) -> str:
     """Say what went wrong with a request, for those who wait behind it."""
-    if isinstance(error, (aiohttp.ClientError, OSError)):
-        return f"{type(error).__name__}: {error}"[:300]
-    return type(error).__name__
+    text = str(error) if isinstance(error, (aiohttp.ClientError, OSError)) else ""
+    return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
 
 
 def digest(material: str) -> str:

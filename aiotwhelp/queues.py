@@ -66,6 +66,11 @@ class Waiter(Entry):
         ticket: int = self.rank
         return ticket
 
+    @property
+    def patience(self) -> float:
+        """Seconds that it may wait in all; 0 where nothing bounds them."""
+        return 0.0 if self.deadline is None else self.deadline - self.since
+
 
 class Queue:
     """Waiters of one priority in the order of their tickets; those that left are passed over."""

@@ -218,7 +218,7 @@ async def test_a_write_that_timed_out_is_not_repeated() -> None:
         return web.Response()
 
     async with serving(slow) as server, Session(server.url) as session:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match="no answer within the timeout of an attempt"):
             await session.post("/x", timeout=aiohttp.ClientTimeout(total=1))
         assert len(server.seen) == 1
         await assert_at_rest(session)
@@ -361,9 +361,28 @@ async def test_total_timeout_cuts_an_attempt_off() -> None:
         return web.Response()
 
     async with serving(never) as server, Session(server.url) as session:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(
+            TimeoutError, match=r"^GET /x had no answer within its total_timeout of 2"
+        ):
             await session.fetch("/x", total_timeout=2)
         assert elapsed() == pytest.approx(2, abs=0.1)
+        await assert_at_rest(session)
+
+
+@in_virtual_time
+async def test_a_total_timeout_that_ends_in_the_queue_is_about_the_quota() -> None:
+    async def never(_: web.Request) -> web.Response:
+        await asyncio.sleep(100)
+        return web.Response()
+
+    async with serving(never) as server, Session(server.url, total_timeout=1.5) as session:
+        first, second = await asyncio.gather(
+            session.fetch("/x"), session.fetch("/x"), return_exceptions=True
+        )
+        assert type(first) is TimeoutError
+        assert isinstance(second, QuotaTimeoutError)
+        assert str(second).startswith("no quota for GET /x within 1.5 s: ")
+        assert elapsed() == pytest.approx(1.5, abs=0.1)
         await assert_at_rest(session)
 
 
