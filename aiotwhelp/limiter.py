@@ -409,7 +409,7 @@ class Limiter:
                 f"{_waiting(len(line))} for {line.key} already, and no more may "
                 f"(max_waiters={self._max_waiters})"
             )
-        deadline = None if max_wait is None else now + max_wait
+        deadline = INF if max_wait is None else now + max_wait
         future: asyncio.Future[Permit] = loop.create_future()
         waiter = Waiter(future, ticket, priority, cost, now, deadline, dialect, room, owner)
         line.queues[priority].add(waiter)
@@ -469,8 +469,6 @@ class Limiter:
 
     def _give_up_early(self, line: Line, waiter: Waiter, now: float) -> None:
         """Fail a caller at once whose wait is known to be too long."""
-        if waiter.deadline is None:
-            return
         ahead = sum(map(len, line.queues[: waiter.priority]))
         queue = line.queues[waiter.priority]
         if queue.is_at_back(waiter):  # else it came back with an old ticket, near the front
@@ -495,8 +493,6 @@ class Limiter:
                 self._review(line, partial(self._judge_deadline, line))
 
     def _judge_deadline(self, line: Line, waiter: Waiter, ahead: int) -> Exception | None:
-        if waiter.deadline is None:
-            return None
         now = self._now()
         expected = self._expected(line, waiter, max(0, ahead), now)
         if expected <= waiter.deadline:

@@ -45,7 +45,7 @@ class Waiter(Entry):
         priority: int,
         cost: int,
         since: float,
-        deadline: float | None,
+        deadline: float,
         dialect: Dialect,
         room: Room | None,
         owner: object,
@@ -69,7 +69,7 @@ class Waiter(Entry):
     @property
     def patience(self) -> float:
         """Seconds that it may wait in all; 0 where nothing bounds them."""
-        return 0.0 if self.deadline is None else self.deadline - self.since
+        return self.deadline - self.since
 
 
 class Queue:

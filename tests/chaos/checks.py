@@ -166,7 +166,7 @@ class CheckedLimiter(Limiter):
 
     def _expire(self, line: Line, waiter: Waiter) -> None:
         at, since = self._idle.get(line, (-INF, 0.0))
-        if not waiter.future.done() and waiter.deadline is not None and since < self._now() - 0.01:
+        if not waiter.future.done() and since < self._now() - 0.01:
             assert at <= waiter.deadline + 1.0, "case 36: it was known to be too late"
         super()._expire(line, waiter)
 
