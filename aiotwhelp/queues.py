@@ -68,7 +68,7 @@ class Waiter(Entry):
 
     @property
     def patience(self) -> float:
-        """Seconds that it may wait in all; 0 where nothing bounds them."""
+        """Seconds that it may wait in all."""
         return self.deadline - self.since
 
 
