@@ -1,0 +1,89 @@
+"""On real event loops, asyncio's own and uvloop, and on one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from aiotwhelp import ClientCredentials, SessionClosedError, WrongLoopError
+from aiotwhelp.emulator import Emulator
+from tests.stack import PRIVACY, assert_at_rest, session_of
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+LIMIT = 20
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """What `asyncio.run` does, on each kind of loop."""
+    if request.param == "uvloop" and sys.platform == "win32":
+        pytest.skip("uvloop is not for Windows")
+    loops = importlib.import_module(request.param)
+
+    def run(main: Coroutine[Any, Any, Any]) -> Any:
+        with asyncio.Runner(loop_factory=loops.new_event_loop) as runner:
+            return runner.run(main)
+
+    return run
+
+
+def call(session: Any, times: int) -> list[asyncio.Task[Any]]:
+    return [asyncio.create_task(session.fetch(PRIVACY)) for _ in range(times)]
+
+
+async def kinds_of(calls: list[asyncio.Task[Any]]) -> set[type]:
+    return {type(each) for each in await asyncio.gather(*calls, return_exceptions=True)}
+
+
+def test_many_callers_share_a_quota_some_give_up_and_the_rest_is_closed_upon(run: Run) -> None:
+    async def scene() -> None:
+        async with Emulator(window=1, limits={"help/privacy": LIMIT}) as api:
+            async with session_of(api) as session:
+                patient, impatient = call(session, LIMIT + 5), call(session, LIMIT)
+                await patient[0]
+                for each in impatient:
+                    each.cancel()
+                assert await kinds_of(patient) == {dict}
+                assert await kinds_of(impatient) == {asyncio.CancelledError}
+                await assert_at_rest(session)
+                late = call(session, 5 * LIMIT)
+                await late[0]
+            assert await kinds_of(late) == {dict, SessionClosedError}
+            await assert_at_rest(session)
+            assert api.tally.refused == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(scene())
+
+
+def test_a_session_that_a_second_loop_uses_says_so_and_can_be_closed_there(run: Run) -> None:
+    async def use() -> Any:
+        async with Emulator() as api:
+            session = session_of(api)
+            await session.fetch(PRIVACY)
+            return session
+
+    async def use_again(session: Any) -> None:
+        with pytest.raises(WrongLoopError, match="belongs to another event loop"):
+            await session.fetch(PRIVACY)
+        await session.close()
+
+    run(use_again(run(use())))
+
+
+def test_a_credential_serves_one_loop_after_the_other(run: Run) -> None:
+    async def use(auth: ClientCredentials | None = None) -> ClientCredentials:
+        async with Emulator() as api:
+            auth = auth or ClientCredentials(api.user.consumer_key, api.user.consumer_secret)
+            async with session_of(api, auth=auth) as session:
+                await session.fetch(PRIVACY)
+            assert api.tally.refused == 0
+        return auth
+
+    run(use(run(use())))
