@@ -155,18 +155,19 @@ async def spend(limiter: Limiter, key: QuotaKey, calls: int = 1) -> None:
 async def waiters(name: str, keys: list[QuotaKey], calls: int) -> str:
     """The same crowd twice: once it is let through, once it is closed upon."""
     granting, closing = Longest(), Longest()
+    sizes = []
     for longest in (granting, closing):
         limiter = Limiter()
         for key in keys[::calls]:
             await spend(limiter, key, calls)
         crowd = Crowd(limiter, keys)
-        size = await crowd.joined()
+        sizes.append(await crowd.joined())
         with longest.watching():
             if longest is closing:
                 await asyncio.ensure_future(limiter.close())
             await crowd.gone()
     return (
-        f"| {len(keys):,} waiters {name} | {size:,.0f} bytes each, its task included; "
+        f"| {len(keys):,} waiters {name} | {sizes[0]:,.0f} bytes each, its task included; "
         f"longest callback {granting} while granting, {closing} while closing |"
     )
 
@@ -274,7 +275,7 @@ def main() -> None:
     print("| what | measured |\n|---|---|", flush=True)
     context = multiprocessing.get_context("spawn")
     with context.Pool(2, maxtasksperchild=1) as pool:
-        for line in pool.imap(partial(row, scale=scale), SCENES, chunksize=1):
+        for line in pool.imap_unordered(partial(row, scale=scale), SCENES):
             print(line, flush=True)
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     print(
