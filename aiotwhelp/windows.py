@@ -346,7 +346,7 @@ class Window:
     )
 
     def __init__(
-        self, kind: WindowKind, clock: ServerClock, numbering: Numbering, key: Hashable = ""
+        self, kind: WindowKind, clock: ServerClock, numbering: Numbering, key: Hashable
     ) -> None:
         self.kind = kind
         #: Where its keeper finds it again.
@@ -441,7 +441,7 @@ class Window:
 
     def _opens_when_spent(self, now: float, cost: int, left: int) -> float:
         """At the reset; or if only calls without an answer block, one goes to see before."""
-        if self.in_flight or (left >= cost and self.reset is not None):
+        if self.in_flight:
             return self.ends
         if left < cost <= left + self.debts.ghosts:
             return min(self.ends, max(self.debts.newest_ghost, self.probing.hold))
@@ -452,7 +452,7 @@ class Window:
             return self.probing.hold
         return self.ends
 
-    def expect(self, now: float, ahead: int, reserve: float = 0.0) -> float:
+    def expect(self, now: float, ahead: int, reserve: float) -> float:
         """Return the earliest instant for a caller behind so many tokens; a lower bound."""
         at = max(now, self.shut)
         ahead += self._kept(reserve)

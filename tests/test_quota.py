@@ -693,7 +693,7 @@ def test_what_a_key_without_headers_owes_takes_no_room():
 
 def test_case_53_a_window_that_only_some_routes_show_is_not_spent_by_others():
     film = opened(15)
-    day = Window(DAY_OF_APP, film.clock, film.numbering)
+    day = Window(DAY_OF_APP, film.clock, film.numbering, "day")
     film.shared.append(day)
     film.bucket = film.new_bucket("two")
     film.play([(1, Ask("a"), GO), (2, Answer("a", 14), 14)])
@@ -1024,6 +1024,6 @@ def test_what_is_believed_can_be_read():
         "<Bucket one: <Window 15min 11/15, 0 in flight>, <Window 24h-app 4/1000, 0 in flight>>"
     )
     assert repr(RateWindow(Rate(1, per=2))) == "<RateWindow 1 per 2 s>"
-    assert repr(Window(FIFTEEN_MINUTES, film.clock, film.numbering)) == (
+    assert repr(Window(FIFTEEN_MINUTES, film.clock, film.numbering, "")) == (
         "<Window 15min ?/?, 0 in flight>"
     )

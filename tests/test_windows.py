@@ -70,6 +70,19 @@ def test_ghosts_beyond_the_most_are_put_together_at_the_later_instant():
     assert owed == [12, 7, 7, 7, 0]
 
 
+def test_debts_that_are_taken_over_come_on_top_of_those_there_are():
+    one, other = Debts(), Debts()
+    for debts, number in ((one, 2), (other, 1)):
+        debts.add_unread(number, 3)
+        debts.add_ghost(10.0 * number, number, 5)
+    one.absorb(other)
+    assert (one.unread, one.ghosts) == (6, 10)
+    one.clear(1, sent=10.0)
+    assert (one.unread, one.ghosts) == (3, 5)
+    one.clear(2, sent=20.0)
+    assert (one.unread, one.ghosts) == (0, 0)
+
+
 def test_the_slowest_round_trip_fades_and_an_absurd_one_counts_half_a_minute():
     window = opened(15).window
     window.time(1.0)
@@ -96,6 +109,10 @@ def test_a_ghost_haunts_for_twice_the_slowest_round_trip():
 
 def test_a_single_ghost_that_blocks_is_looked_for_after_its_span():
     opened(1).play([(1, Ask("a"), GO), (2, Lost("a"), 0), (2, Ask(), Until(3.0)), (3, Ask(), GO)])
+
+
+def test_a_window_says_where_its_keeper_finds_it():
+    assert opened(1).window.key == ("one", "15min")
 
 
 # Whose window, and until when --------------------------------------------------------------------
@@ -272,6 +289,11 @@ def test_at_the_reserve_all_but_the_interactive_wait_for_the_reset(remaining: in
     opened(remaining).play([(1, Ask(reserve=0.2), Until(900.0)), (1, Ask(), GO)])
 
 
+def test_who_goes_to_see_what_became_of_a_lost_call_leaves_the_reserve():
+    film = opened(4).play([(1, Ask("a"), GO), (2, Lost("a"), 3)])
+    film.play([(9, Ask(cost=3, reserve=0.2), Until(900.0)), (9, Ask(cost=3), GO)])
+
+
 def test_the_reserve_comes_on_top_of_what_others_may_take():
     film = opened(7, presumed=0.25)
     film.play([(1, Ask(reserve=0.2), GO), (1, Ask(reserve=0.2), GO), (1, Ask(reserve=0.2), WAIT)])
@@ -312,6 +334,12 @@ def test_an_estimate_behind_a_refused_probe_is_the_next_one_unless_another_is_ou
     film.play([(60, Ask("a"), GO), (62, Ask("b"), GO)])
     film.play([(62.5, Answer("a", 0, reset=60.0, status=429), None)])
     assert film.bucket.expect(62.5, 0) == 62.5
+
+
+def test_an_estimate_of_an_unknown_length_is_the_next_probe_however_many_are_ahead():
+    film = Film().play([(0, Ask("a"), GO)])
+    film.play([(0, Answer("a", 0, reset=None, status=429), None)])
+    assert film.bucket.expect(0.0, 30) == 1.0
 
 
 def test_an_estimate_of_an_unknown_limit_is_the_reset_however_many_are_ahead():
