@@ -726,6 +726,18 @@ def test_case_36_neither_a_cost_nor_a_reserve_is_waited_for_in_vain(asked: dict[
 
 
 @in_virtual_time
+async def test_case_36_what_is_kept_for_them_is_not_missed_by_interactive_callers():
+    limiter = Limiter(reserve=0.2)
+    await opened(limiter, 3)
+    urgent = {"priority": Priority.INTERACTIVE}
+    held = [await limiter.acquire(KEY, **urgent) for _ in range(3)]  # type: ignore[arg-type]
+    (hopeful,) = await waiting(limiter, 1, max_wait=30, **urgent)
+    held[0].unsent()
+    await settle()
+    assert hopeful.result().waited == 0.0
+
+
+@in_virtual_time
 async def test_case_36_windows_ahead_in_the_queue_are_counted():
     limiter = Limiter()
     await opened(limiter, 0)
@@ -1588,6 +1600,22 @@ async def test_case_45_ten_thousand_waiters_cost_a_constant_each():
     for each in tasks[2::2]:
         each.result().unsent()
     assert at_rest(limiter)
+
+
+@in_virtual_time
+async def test_of_two_quotas_that_reset_at_once_the_older_ticket_goes_first():
+    told: list[events.Event] = []
+    limiter = Limiter()
+    await opened(limiter, 0)
+    await opened(limiter, 0, OTHER)
+    older, newer = limiter.ticket(), limiter.ticket()
+    tasks = await waiting(limiter, 1, KEY, ticket=newer)
+    tasks += await waiting(limiter, 1, OTHER, ticket=older)
+    assert limiter._lines[KEY].timer == limiter._lines[OTHER].timer
+    limiter.listen(told.append)
+    await asyncio.wait(tasks)
+    granted = [event.key for event in told if isinstance(event, events.Waited)]
+    assert granted == [str(OTHER), str(KEY)]
 
 
 @in_virtual_time

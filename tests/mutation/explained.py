@@ -7,12 +7,16 @@ Change = tuple[str, str, str]
 
 EXPLAINED: dict[str, list[Change]] = {
     "None, or an empty text, is as false as False": [
+        ("limiter.Limiter.__init__", "self._is_closed = False", "self._is_closed = None"),
+        ("limiter.Limiter._pump", "line.pumping = False", "line.pumping = None"),
         ("clock.ServerClock.observe", "met = False", "met = None"),
+        ("windows.Window.__init__", "self.is_confirmed = False", "self.is_confirmed = None"),
         ("windows.Window._doubt", "self.is_confirmed = False", "self.is_confirmed = None"),
         ("quota.Granted.__init__", "self.is_settled = False", "self.is_settled = None"),
         ("quota.Bucket.__init__", "self.shown = False", "self.shown = None"),
     ],
     "a dict serves as an ordered set: its values say nothing": [
+        ("limiter._Siblings.join", "self.buckets[bucket] = None", 'self.buckets[bucket] = ""'),
         ("quota.Bucket.__init__", "rate.buckets[self] = None", 'rate.buckets[self] = ""'),
         ("quota.Bucket._add", "window.buckets[self] = None", 'window.buckets[self] = ""'),
     ],
@@ -20,6 +24,13 @@ EXPLAINED: dict[str, list[Change]] = {
         ("headers._family", "*", "*"),
     ],
     "a short cut: the way around it comes to the same": [
+        ("limiter.Limiter._arm", "if self._timer_at <= at:", "if self._timer_at < at:"),
+        (
+            "limiter.Limiter._expire",
+            "needed = line.timer - now if now < line.timer < INF else 0.0",
+            "needed = line.timer - now if now <= line.timer < INF else 0.0",
+        ),
+        ("limiter.Limiter._review_slice", "continue", "break"),
         ("headers._epoch", "seconds: float | None = _digits(value)", "*"),
         ("headers._count", "count = _digits(value)", "*"),
         (
@@ -57,6 +68,8 @@ EXPLAINED: dict[str, list[Change]] = {
         ("quota.Bucket._opens", "if opens > at:", "if opens >= at:"),
     ],
     "a number, or a turn, is only told apart from those before": [
+        ("limiter.Limiter.__init__", "self._tickets = 0", "self._tickets = 1"),
+        ("limiter.Limiter.ticket", "self._tickets += 1", "self._tickets += 2"),
         ("windows.Numbering.__init__", "self.last = 0", "self.last = 1"),
         ("windows.Numbering.next", "self.last += 1", "self.last += 2"),
         ("windows.Probing.__init__", "self.turn = 0", "self.turn = 1"),
@@ -64,10 +77,16 @@ EXPLAINED: dict[str, list[Change]] = {
         ("windows.Probing.restart", "self.turn += 1", "self.turn += 2"),
     ],
     "is set before it is read": [
+        ("limiter.Limiter.__init__", "self._wall: Callable[[], float] = time.time", "*"),
+        ("limiter.Limiter.__init__", "self._suspended = 0.0", "*"),
+        ("limiter.Limiter.__init__", "self._timer_at = INF", "*"),
         ("windows.Probing.__init__", "self.sent = -INF", "*"),
         ("windows.Foreign.__init__", "self._own = 0", "self._own = 1"),
         ("windows.Foreign.__init__", "self._explained = 0", "self._explained = 1"),
-        ("windows.Window.__init__", "self.slot = -INF", "self.slot = +INF"),
+        ("windows.Window.__init__", "self.slot = -INF", "*"),
+        ("windows.Window.__init__", "self.ends = -INF", "*"),
+        ("windows.Window.__init__", "self.seen = -INF", "*"),
+        ("windows.Window.__init__", "self.doubts = 0", "*"),
     ],
     "a bound that is not reached: there are four marks in the span that matters": [
         (
@@ -104,6 +123,37 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "an instant, or another edge, that floats do not meet": [
         (
+            "limiter.Limiter._check_deadlines",
+            "is_news = answer.at > line.checked + 0.5 or (line.was_busy and not busy)",
+            "is_news = answer.at >= line.checked + 0.5 or (line.was_busy and not busy)",
+        ),
+        (
+            "limiter.Limiter._announce",
+            "if not callers or not _WORTH_A_WARNING < wait < INF or self._is_announced(line):",
+            "if not callers or not _WORTH_A_WARNING <= wait < INF or self._is_announced(line):",
+        ),
+        (
+            "limiter.Limiter._is_announced",
+            "return line.warned is not None and abs(line.timer - line.warned) < _WORTH_A_WARNING",
+            "return line.warned is not None and abs(line.timer - line.warned) <= _WORTH_A_WARNING",
+        ),
+        ("limiter.Limiter._give_up_early", "if at > waiter.deadline:", "if at >= waiter.deadline:"),
+        (
+            "limiter.Limiter._judge_deadline",
+            "if expected <= waiter.deadline:",
+            "if expected < waiter.deadline:",
+        ),
+        (
+            "limiter.Limiter._fail_impatient",
+            "return self._nobody_answers(line, waited) if waited > patience else None",
+            "return self._nobody_answers(line, waited) if waited >= patience else None",
+        ),
+        (
+            "limiter.Limiter._worth",
+            "shut = any(w.shut > now for w in line.bucket.windows) or line.bucket.next > now",
+            "*",
+        ),
+        (
             "clock.ServerClock._speaking",
             "return [bound for bound in self._bounds if bound.trust >= least]",
             "return [bound for bound in self._bounds if bound.trust > least]",
@@ -116,9 +166,55 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "any status of success will do": [
         (
+            "limiter.Permit.observed",
+            "def observed(self, headers: Mapping[str, str], *, status: int = 200) -> Reading:",
+            "def observed(self, headers: Mapping[str, str], *, status: int = 201) -> Reading:",
+        ),
+        (
             "quota.Bucket.observed",
             "self, granted: Granted, now: float, reading: Reading, *, status: int = 200",
             "self, granted: Granted, now: float, reading: Reading, *, status: int = 201",
+        ),
+    ],
+    "about so many": [
+        ("limiter.Limiter.__init__", "max_quotas: int = 100_000,", "*"),
+        (
+            "limiter.Limiter._line",
+            "if len(self._lines) >= min(_FEW_QUOTAS, self._max_quotas):",
+            "if len(self._lines) > min(_FEW_QUOTAS, self._max_quotas):",
+        ),
+    ],
+    "nothing is worth more than 2": [
+        (
+            "limiter.Limiter._forget_some",
+            "needless = 0 if excess < 1.0 else 1 if excess < 1.25 else 2",
+            "needless = 0 if excess < 1.0 else 1 if excess < 1.25 else 3",
+        ),
+    ],
+    "a look at the deadlines that was not needed fails nobody": [
+        (
+            "limiter.Limiter._check_deadlines",
+            "is_news = answer.at > line.checked + 0.5 or (line.was_busy and not busy)",
+            "is_news = answer.at > line.checked - 0.5 or (line.was_busy and not busy)",
+        ),
+        (
+            "limiter.Limiter._check_deadlines",
+            "is_news = answer.at > line.checked + 0.5 or (line.was_busy and not busy)",
+            "is_news = answer.at > line.checked + 0.5 or (line.was_busy or not busy)",
+        ),
+    ],
+    "no two callers hold one ticket": [
+        (
+            "limiter.Limiter._ask",
+            "and first.rank < (waiter.priority, waiter.ticket)",
+            "and first.rank <= (waiter.priority, waiter.ticket)",
+        ),
+    ],
+    "what has no turn has no place among the turns": [
+        (
+            "limiter.Limiter._set_timer",
+            "def _set_timer(self, line: Line, at: float, ticket: int = 0) -> None:",
+            "def _set_timer(self, line: Line, at: float, ticket: int = 1) -> None:",
         ),
     ],
     "the wording of a message, or of a repr": [
