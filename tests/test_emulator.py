@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from oauthlib import oauth1
 
 from aiotwhelp.emulator import Emulator, User
+from aiotwhelp.emulator.__main__ import main as shell
 
 PRIVACY = "/1.1/help/privacy.json"
 
@@ -611,3 +612,110 @@ async def test_the_command_prints_its_credentials_and_stops_on_ctrl_c() -> None:
         "AIOTWHELP_ACCESS_TOKEN",
         "AIOTWHELP_ACCESS_TOKEN_SECRET",
     }
+
+
+# Arguments that make no sense ------------------------------------------------------------------
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"window": NAN}, "window is a number of seconds above 0, not nan"),
+        ({"window": 0}, "window is a number of seconds above 0, not 0"),
+        ({"window": "5"}, "window is a number of seconds above 0, not '5'"),
+        ({"day": INF}, "day is a number of seconds above 0, not inf"),
+        ({"limit": -1}, "limit is a whole number from 0 on, not -1"),
+        ({"limit": 1.5}, "limit is a whole number from 0 on, not 1.5"),
+        ({"limits": 5}, "limits is a mapping such as"),
+        ({"limits": {"help/tos": "9"}}, "the limit of 'help/tos' is a whole number from 0 on, not"),
+        ({"limits": {"help/tos": (1, 2, 3)}}, "the limits of 'help/tos' are a pair (user, app), n"),
+        ({"limits": {"help/tos": {"user": -1}}}, "the limit of 'help/tos' is a whole number from "),
+        ({"limits": {"help/tos": None}}, "the limit of 'help/tos' is a number; (None, None) is no"),
+        ({"port": 65_536}, "port is a whole number from 0 to 65535, not 65536"),
+        ({"port": -1}, "port is a whole number from 0 to 65535, not -1"),
+        ({"users": 0}, "users is a whole number from 1 on, not 0"),
+        ({"followers": -1}, "followers is a whole number from 0 on, not -1"),
+        ({"keep": -1}, "keep is a whole number from 0 on, not -1"),
+        ({"skew": NAN}, "skew is a number of seconds, not nan"),
+        ({"token_lifetime": 0}, "token_lifetime is a number of seconds above 0, not 0"),
+        ({"latency": -1}, "latency is a number of seconds from 0 on, not -1"),
+        ({"jitter": INF}, "jitter is a number of seconds from 0 on, not inf"),
+        ({"drop_before": 1.1}, "drop_before is a probability from 0 to 1, not 1.1"),
+        ({"missing_headers": NAN}, "missing_headers is a probability from 0 to 1, not nan"),
+        ({"error_status": 42}, "error_status is a whole number from 200 to 599, not 42"),
+        ({"backends": 3}, "backends is a tuple of seconds such as (0, 3), not 3"),
+        ({"backends": (0, NAN)}, "each of backends is a number of seconds, not nan"),
+        ({"hidden_limit": 0}, "hidden_limit is a whole number from 1 on, not 0"),
+        ({"competitor": -1}, "competitor is a number from 0 on, not -1"),
+        ({"date": "never"}, "date is 'on', 'off' or 'garbled', not 'never'"),
+        ({"reset_rounding": "half"}, "reset_rounding is 'down', 'up' or 'exact', not 'half'"),
+    ],
+)
+def test_an_emulator_refuses_what_it_cannot_be(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=r"is|are") as caught:
+        Emulator(**options)
+    assert str(caught.value).startswith(words), str(caught.value)
+
+
+def test_a_misspelt_option_is_an_error_that_names_the_right_one() -> None:
+    with pytest.raises(
+        TypeError, match=r"^the emulator has no option 'jiter': did you mean jitter"
+    ):
+        Emulator(jiter=1)
+
+
+@pytest.mark.parametrize(
+    ("misuse", "words"),
+    [
+        (lambda api: setattr(api.faults, "latency", NAN), "latency is a number of seconds from 0 "),
+        (lambda api: setattr(api.clock, "skew", INF), "skew is a number of seconds, not inf"),
+        (lambda api: api.clock.step(NAN), "a step is a number of seconds, not nan"),
+        (lambda api: api.set_limit("help/tos", -1), "the limit of 'help/tos' is a whole number fr"),
+        (lambda api: api.spend("help/tos", -1), "number is a whole number from 0 on, not -1"),
+        (lambda api: api.fail_next(0), "n is a whole number from 1 on, not 0"),
+        (lambda api: api.fail_next(status=99), "status is a whole number from 200 to 599, not 99"),
+        (lambda api: api.fail_next(drop="now"), "drop is 'before', 'after' or None, not 'now'"),
+        (lambda api: api.fail_next(headers=3), "headers is a mapping such as"),
+        (lambda api: api.fail_next(path="help/x"), "the emulator knows no endpoint 'help/x'"),
+        (lambda api: api.reply("GET", "/x", status=0), "status is a whole number from 200 to 599,"),
+        (lambda api: api.reply("GET", "/x", times=0), "times is a whole number from 1 on, not 0"),
+        (lambda api: api.reply("GET", "/x", json={}, body=""), "an answer has json= or body=, not"),
+        (lambda api: api.grant(expires_in=NAN), "expires_in is a number of seconds from 0 on, not"),
+    ],
+)
+def test_what_a_test_arranges_is_checked_where_it_is_arranged(
+    misuse: Callable[[Emulator], object], words: str
+) -> None:
+    with pytest.raises(ValueError, match=r"is|has|knows") as caught:
+        misuse(Emulator())
+    assert str(caught.value).startswith(words), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--port", "99999"], "port is a whole number from 0 to 65535, not 99999"),
+        (["--window", "nan"], "window is a number of seconds above 0, not nan"),
+        (["--jitter", "-1"], "jitter is a number of seconds from 0 on, not -1.0"),
+        (["--limit", "-1"], "limit is a whole number from 0 on, not -1"),
+        (
+            ["--set", "help/privacy"],
+            "write ENDPOINT=N, such as help/privacy=15, not 'help/privacy'",
+        ),
+        (["--set", "help/tos=x"], "write ENDPOINT=N, such as help/privacy=15, not 'help/tos=x'"),
+        (["--set", "help/x=1"], "the emulator knows no endpoint 'help/x'"),
+        (["--host", "a" * 70], "cannot listen: "),
+    ],
+)
+def test_the_command_ends_in_one_line_that_says_what_is_wrong(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = shell(arguments)
+    except SystemExit as ending:  # argparse's own
+        code = int(str(ending.code))
+    assert code in (1, 2)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert words in last

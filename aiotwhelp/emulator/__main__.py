@@ -19,13 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options().parse_args(arguments)
     try:
         emulator = _emulator(options)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     with contextlib.suppress(KeyboardInterrupt):
         try:
             asyncio.run(_serve(emulator))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             sys.stderr.write(f"cannot listen: {error}\n")
             return 1
     return 0
@@ -59,6 +59,8 @@ def _options() -> argparse.ArgumentParser:
 
 def _limit(text: str) -> tuple[str, int]:
     name, _, number = text.rpartition("=")
+    if not name or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"write ENDPOINT=N, such as help/privacy=15, not {text!r}")
     return name, int(number)
 
 

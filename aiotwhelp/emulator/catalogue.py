@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
+from . import checks
+
 QUARTER = 900.0
 DAY = 86_400.0
 
@@ -74,7 +76,7 @@ class Catalogue:
     """Every endpoint, found by method and path.
 
     ``limits`` overrides by endpoint, ``limit`` for all: see `Emulator`. ``ValueError`` for an
-    endpoint or a limit that does not exist.
+    endpoint or a limit that does not exist, and for a limit that is no number of calls.
     """
 
     def __init__(
@@ -82,11 +84,14 @@ class Catalogue:
     ) -> None:
         endpoints = [*_v1(), *_V2]
         if limit is not None:
+            checks.whole("limit", limit)
             endpoints = [_with_limit(endpoint, limit) for endpoint in endpoints]
         self._routes: dict[tuple[str, str], Endpoint] = {
             (endpoint.method, endpoint.template): endpoint for endpoint in endpoints
         }
         self._index: dict[tuple[int, str], list[tuple[list[str], Endpoint]]] = {}
+        if limits is not None:
+            checks.mapping("limits", limits, '{"help/privacy": 15}')
         for name, value in (limits or {}).items():
             self.override(name, value)
 
@@ -95,6 +100,7 @@ class Catalogue:
 
     def override(self, name: str, value: LimitOverride) -> None:
         """Replace the limits of the endpoints with that name, ``"GET /2/users/me"`` or shorter."""
+        _check(name, value)
         for endpoint in self.named(name):
             self._routes[endpoint.method, endpoint.template] = _overridden(endpoint, value)
         self._index.clear()
@@ -184,6 +190,21 @@ def _placeholder(part: str, *, v2: bool) -> str:
 
 def _with_limit(endpoint: Endpoint, limit: int) -> Endpoint:
     return replace(endpoint, user=limit, app=limit if endpoint.app_allowed else None)
+
+
+def _check(name: str, value: Any) -> None:
+    numbers = [value]
+    if isinstance(value, Mapping):
+        numbers = list(value.values())
+    elif isinstance(value, tuple):
+        if len(value) != 2:
+            raise ValueError(f"the limits of {name!r} are a pair (user, app), not {value!r}")
+        numbers = list(value)
+    elif value is None:
+        raise ValueError(f"the limit of {name!r} is a number; (None, None) is no limit at all")
+    for number in numbers:
+        if number is not None:
+            checks.whole(f"the limit of {name!r}", number)
 
 
 def _overridden(endpoint: Endpoint, value: LimitOverride) -> Endpoint:

@@ -7,6 +7,8 @@ import math
 import time
 from email.utils import formatdate
 
+from . import checks
+
 
 class ServerClock:
     """POSIX time as the emulated server believes it, derived from the event loop's time.
@@ -17,7 +19,7 @@ class ServerClock:
     """
 
     def __init__(self, skew: float = 0.0) -> None:
-        self._skew = skew
+        self.skew = skew
         self._loop: asyncio.AbstractEventLoop | None = None
         self._epoch = 0.0
 
@@ -35,10 +37,12 @@ class ServerClock:
 
     @skew.setter
     def skew(self, seconds: float) -> None:
+        checks.seconds("skew", seconds, signed=True)
         self._skew = seconds
 
     def step(self, seconds: float) -> None:
         """Move the clock at once, as a time daemon does; windows keep their announced resets."""
+        checks.seconds("a step", seconds, signed=True)
         self._skew += seconds
 
     def now(self) -> float:

@@ -3,19 +3,68 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, get_args
 
+from . import checks
 from .windows import Rounding, Shape
 
 #: Values that a broken proxy might leave in a numeric header; the last one is milliseconds.
 GARBLED = ("abc", "-5", "1e999", "", "1764000000000")
 
 
+_Drop = Literal["before", "after"] | None
+_Date = Literal["on", "off", "garbled"]
+_Hint = Literal["off", "seconds", "date"]
+
+_SPAN = checks.seconds
+_SHIFT = partial(checks.seconds, signed=True)
+_CHANCE = checks.probability
+
+
+def _hidden_limit(name: str, value: Any) -> None:
+    if value is not None:
+        checks.whole(name, value, least=1)
+
+
+def _backends(name: str, value: Any) -> None:
+    if not isinstance(value, (tuple, list)):
+        raise ValueError(f"{name} is a tuple of seconds such as (0, 3), not {value!r}")  # noqa: TRY004
+    for each in value:
+        _SHIFT(f"each of {name}", each)
+
+
+#: What each switch accepts; those that are not named are on or off.
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "latency": _SPAN,
+    "jitter": _SPAN,
+    "drop_before": _CHANCE,
+    "drop_after": _CHANCE,
+    "truncated": _CHANCE,
+    "errors": _CHANCE,
+    "error_status": checks.status,
+    "missing_headers": _CHANCE,
+    "garbled_headers": _CHANCE,
+    "edge_skew": _SHIFT,
+    "date": partial(checks.choice, choices=get_args(_Date)),
+    "backends": _backends,
+    "retry_after": partial(checks.choice, choices=get_args(_Hint)),
+    "reset_rounding": partial(checks.choice, choices=get_args(Rounding)),
+    "late": _SPAN,
+    "early": _SPAN,
+    "hidden_limit": _hidden_limit,
+    "hidden_span": partial(checks.seconds, positive=True),
+    "competitor": checks.amount,
+}
+
+
 @dataclass(slots=True)
 class Faults:
-    """The switches of an emulator; each may be set at any moment, a misspelt one is an error.
+    """The switches of an emulator; each may be set at any moment.
+
+    A misspelt one is an error, and so is a value that makes no sense (``ValueError``).
 
     Probabilities are between 0 and 1 and drawn from the emulator's seed. Times are in seconds.
 
@@ -67,9 +116,9 @@ class Faults:
     missing_headers: float = 0.0
     garbled_headers: float = 0.0
     edge_skew: float = 0.0
-    date: Literal["on", "off", "garbled"] = "on"
+    date: _Date = "on"
     backends: tuple[float, ...] = ()
-    retry_after: Literal["off", "seconds", "date"] = "off"
+    retry_after: _Hint = "off"
     reset_rounding: Rounding = "exact"
     whole_seconds: bool | None = None
     late: float = 0.0
@@ -79,6 +128,11 @@ class Faults:
     competitor: float = 0.0
     count_failures: bool = True
     count_refused: bool = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _CHECKS:
+            _CHECKS[name](name, value)
+        object.__setattr__(self, name, value)
 
     def shape(self) -> Shape:
         """Return how windows begin and end under these switches."""
@@ -113,13 +167,13 @@ class Failure:
 
     left: int
     status: int = 503
-    drop: Literal["before", "after"] | None = None
+    drop: _Drop = None
     counted: bool = True
     path: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any = None
 
-    def take(self, drop: Literal["before", "after"] | None) -> bool:
+    def take(self, drop: _Drop) -> bool:
         """Tell whether a request fails in that way now, and use it up."""
         if self.left < 1 or self.drop != drop:
             return False

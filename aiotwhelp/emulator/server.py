@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import fields
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from aiohttp import hdrs, web
 
+from . import checks
 from .accounts import Accounts, App, Grant, User
 from .answers import Answer, answer
 from .catalogue import DAY, QUARTER, Catalogue, LimitOverride
@@ -55,6 +57,8 @@ class Emulator:
     - ``keep``: how many requests and past windows are kept to be looked at.
     - every switch of `Faults`, to start with.
 
+    ``ValueError`` for a value out of range, ``TypeError`` for an option that does not exist.
+
     Attributes: ``clock`` (``clock.skew``, ``clock.step(seconds)``), ``faults``, ``users``,
     ``app``.
 
@@ -81,6 +85,14 @@ class Emulator:
         keep: int = 10_000,
         **faults: Any,
     ) -> None:
+        checks.known(faults, [each.name for each in fields(Faults)])
+        checks.seconds("window", window, positive=True)
+        checks.seconds("day", day, positive=True)
+        checks.seconds("token_lifetime", token_lifetime, positive=True)
+        checks.whole("port", port, most=65_535)
+        checks.whole("users", users, least=1)
+        for name, number in (("followers", followers), ("tweets", tweets), ("keep", keep)):
+            checks.whole(name, number)
         self.clock = ServerClock(skew)
         self.faults = Faults(**faults)
         self._listen = (host, port)
@@ -194,6 +206,7 @@ class Emulator:
         one POST /2/oauth2/token. ``RuntimeError`` while the emulator does not run.
         """
         lifetime = self._tokens.lifetime if expires_in is None else expires_in
+        checks.seconds("expires_in", lifetime)
         return self._accounts.grant(user or self.user, lifetime, self.clock.steady())
 
     def revoke(self, token: str) -> bool:
@@ -209,6 +222,7 @@ class Emulator:
 
         ``caller`` is whose quota it is: the first user's unless given.
         """
+        checks.whole("number", number)
         identity = self._accounts.identity(caller or self.user)
         for endpoint in self._catalogue.named(name):
             self._gate.spend(endpoint, identity, number)
@@ -241,6 +255,13 @@ class Emulator:
         ``counted=False`` the answer is given to anyone just as it stands. On every other path
         it always is.
         """
+        checks.status("status", status)
+        if headers is not None:
+            checks.mapping("headers", headers, '{"Location": "/2/users"}')
+        if times is not None:
+            checks.whole("times", times, least=1)
+        if json is not None and body is not None:
+            raise ValueError("an answer has json= or body=, not both")
         if body is not None:
             raw = body.encode() if isinstance(body, str) else body
             made = Answer(status, raw, headers or {})
@@ -268,6 +289,11 @@ class Emulator:
         A failing status is never carried out, but counted unless ``counted=False``; requests
         that are refused anyway, for their credentials or for the limit, do not use one up.
         """
+        checks.whole("n", n, least=1)
+        checks.status("status", status)
+        checks.choice("drop", drop, ("before", "after", None))
+        if headers is not None:
+            checks.mapping("headers", headers, '{"Retry-After": "3"}')
         wire_path = None if path is None else self._wire_path(path)
         self._judge.script.failures.append(
             Failure(n, status, drop, counted, wire_path, headers or {}, json)
@@ -351,6 +377,8 @@ class Emulator:
         return self._gate.status(self._catalogue, identity, families)
 
     def _wire_path(self, path: str) -> str:
+        if not isinstance(path, str):
+            raise TypeError(f"path is one such as '/2/users/me', not {path!r}")
         return path if path.startswith("/") else self._catalogue.named(path)[0].path
 
 
