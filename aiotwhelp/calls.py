@@ -24,6 +24,7 @@ from aiotwhelp.errors import (
     BodyNotReplayableError,
     SessionClosedError,
     hide,
+    hide_request,
 )
 from aiotwhelp.judge import Judge
 from aiotwhelp.limiter import Permit
@@ -251,6 +252,7 @@ class Call:
             self._follow(hop, one.sends)
             return None
         except Exception as error:
+            hide_request(error)
             if one.hides_a_cancellation(error):
                 raise asyncio.CancelledError from error
             self._judged().of_failure(self._method, error, never_left=one.sends == 0)

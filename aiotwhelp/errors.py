@@ -235,6 +235,13 @@ def hide(error: BaseException, words: Collection[str]) -> None:
         each = each.__cause__
 
 
+def hide_request(error: BaseException) -> None:
+    """Take secrets out of the request that an error of aiohttp's shows, such as a proxy's."""
+    if isinstance(error, aiohttp.ClientResponseError) and not isinstance(error, AiotwhelpError):
+        error.request_info = redacted(error.request_info)
+        error.args = (error.request_info, *error.args[1:])
+
+
 def redacted(info: aiohttp.RequestInfo) -> aiohttp.RequestInfo:
     """Return the same request without secrets in its headers or its URL."""
     return aiohttp.RequestInfo(

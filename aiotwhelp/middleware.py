@@ -21,7 +21,7 @@ from yarl import URL
 from aiotwhelp import checks
 from aiotwhelp.apis import Api, is_local
 from aiotwhelp.auth import Auth, Send, TokenAnswer
-from aiotwhelp.errors import redacted
+from aiotwhelp.errors import hide_request, redacted
 from aiotwhelp.limiter import Limiter, Permit
 from aiotwhelp.queues import Priority
 from aiotwhelp.retries import RetryBudget
@@ -243,6 +243,7 @@ class Pass:
                 permit.unsent()
                 raise
             # The server may have counted it, so the token stays spent.
+            hide_request(error)
             self.sends += 1
             self.unanswered += 1
             self.was_cut_off = waited and isinstance(error, asyncio.CancelledError)

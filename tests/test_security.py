@@ -464,6 +464,53 @@ async def test_a_credential_in_the_query_of_a_url_is_in_no_error_log_or_event_of
         assert not [text for text in texts if secret in text]
 
 
+@pytest.mark.parametrize(
+    "answer", [answers(407), answers(403), says(b"HTTP/1.1 abc\r\n\r\n")], ids=["407", "403", "odd"]
+)
+@pytest.mark.parametrize("auth", [None, Bearer("the-access-token")], ids=["", "signed"])
+def test_the_password_of_a_proxy_that_refuses_is_in_no_error_log_or_event(
+    auth: Auth | None, answer: Answer
+) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        told: list[Any] = []
+        with all_logs() as lines:
+            async with hostile(answer) as proxy:
+                through = proxy.url.replace("//", "//someone:hunter2@")
+                options: Any = {"auth": auth, "on_event": told.append, "retries": 1}
+                async with Session("https://api.example", proxy=through, **options) as session:
+                    calls = (session.fetch("/x", max_wait=60) for _ in range(7))
+                    errors = await asyncio.gather(*calls, return_exceptions=True)
+        texts = [text for each in errors if isinstance(each, Exception) for text in shown(each)]
+        assert len([head for head in proxy.heads if b"Proxy-Authorization: Basic" in head]) > 4
+        secret = base64.b64encode(b"someone:hunter2").decode()
+        for text in (*texts, *map(repr, told), *lines):
+            assert "hunter2" not in text
+            assert secret not in text
+
+    scene()
+
+
+@in_virtual_time
+async def test_nor_is_it_in_those_of_a_users_own_session() -> None:
+    async with hostile(answers(407)) as proxy:
+        through = proxy.url.replace("//", "//someone:hunter2@")
+        middleware = RateLimitMiddleware(Limiter(), apis={X: None})
+        async with aiohttp.ClientSession(middlewares=[middleware], proxy=through) as session:
+            with pytest.raises(aiohttp.ClientHttpProxyError) as caught:
+                await session.get("https://api.x.com/x")
+        assert not [text for text in shown(caught.value) if "hunter2" in text]
+
+
+@in_virtual_time
+async def test_a_callers_own_key_is_not_in_an_error_of_aiohttps_either() -> None:
+    own = {"Authorization": "Basic hunter2", "Cookie": "a=hunter2"}
+    async with hostile(answers(302, "Location: ?")) as server, Session(server.url) as session:
+        with pytest.raises(aiohttp.TooManyRedirects) as caught:
+            await session.fetch("/x", headers=own)
+        assert not [text for text in shown(caught.value) if "hunter2" in text]
+
+
 @in_virtual_time
 async def test_the_traces_of_aiohttp_see_no_secret_before_it_is_sent() -> None:
     seen: list[str] = []
