@@ -103,6 +103,7 @@ class Call:
         "_cost",
         "_deadline",
         "_has_left",
+        "_history",
         "_is_queued",
         "_judge",
         "_key",
@@ -152,6 +153,8 @@ class Call:
         self._waited = 0.0
         self._has_left = False
         self._is_queued = False
+        #: Answers that sent the call elsewhere, up to the hop that it goes on at.
+        self._history: tuple[aiohttp.ClientResponse, ...] = ()
         self._judge: Judge | None = None
         self._pass: Pass | None = None
 
@@ -191,6 +194,9 @@ class Call:
             response = await self._send()
             if response is None:
                 continue
+            if self._history:
+                # aiohttp knows of the hops since the last wait only.
+                response._history = self._history + response._history  # noqa: SLF001
             try:
                 if response.status >= 400 and await self._goes_back(response, finish):
                     continue
@@ -249,6 +255,7 @@ class Call:
                 self._judged().of_failure(self._method, one.broken)
                 raise one.broken from one.broken.__cause__
             self._has_left = one.has_left
+            self._history += tuple(one.history)
             self._follow(hop, one.sends)
             return None
         except Exception as error:
@@ -350,7 +357,7 @@ class Call:
         allowed = self._client_options.get("max_redirects", _MAX_REDIRECTS)
         if allowed:
             if redirects >= allowed:
-                raise aiohttp.TooManyRedirects(hop.request_info, ())
+                raise aiohttp.TooManyRedirects(hop.request_info, self._history)
             self._client_options["max_redirects"] = allowed - redirects
 
     def _rewind(self, cause: Exception) -> None:

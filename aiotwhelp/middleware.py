@@ -38,6 +38,9 @@ _TOKEN_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 #: What aiohttp does not take off by itself, or puts on anew, where a redirect leads elsewhere.
 _KEYS = (hdrs.AUTHORIZATION, "X-Api-Key")
 
+#: What aiohttp follows.
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
 #: Raised before anything of the request was written.
 NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
@@ -123,6 +126,7 @@ class Pass:
         "cost",
         "drawn",
         "has_left",
+        "history",
         "is_gated",
         "limiter",
         "permit",
@@ -168,6 +172,8 @@ class Pass:
         self.broken: Exception | None = None
         #: The last answer, which the middlewares before this one may still hold.
         self.answer: aiohttp.ClientResponse | None = None
+        #: Answers that sent the call elsewhere, in their order.
+        self.history: list[aiohttp.ClientResponse] = []
         #: Whether a cancellation cut off the last wait for an answer.
         self.was_cut_off = False
 
@@ -176,6 +182,9 @@ class Pass:
     ) -> aiohttp.ClientResponse:
         """Make one attempt, with the session's permit or one that is there at once."""
         self._note_hop(request.url)
+        if self.answer is not None and self.answer.status in _REDIRECTS:
+            self.history.append(self.answer)
+            self.answer = None
         if self.has_left:
             for name in _KEYS:
                 request.headers.popall(name, None)
@@ -184,7 +193,8 @@ class Pass:
         self.is_gated = self.caller.is_own(request.url)
         if not self.is_gated:
             self.authorization = ""
-            return await handler(request)
+            self.answer = await handler(request)
+            return self.answer
         self.permit = self._permit_at_once(request)
         return await self.send(request, handler)
 

@@ -334,6 +334,23 @@ async def test_case_41_both_hosts_of_the_api_are_one() -> None:
 
 
 @pytest.mark.parametrize("limit", [None, 1], ids=["tokens at once", "a wait at each hop"])
+def test_an_answer_tells_of_all_hops_that_led_to_it(limit: int | None) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        async with Emulator(window=5, limit=limit or 900) as api:
+            for number in (1, 2, 3):
+                there = {"Location": f"{PRIVACY}?hop={number}"}
+                api.reply("GET", PRIVACY, status=302, headers=there, times=1)
+            async with session_of(api) as session, session.get(PRIVACY) as response:
+                assert response.url.query["hop"] == "3"
+                assert [each.status for each in response.history] == [302] * 3
+                hops = [each.url.query.get("hop") for each in response.history]
+                assert hops == [None, "1", "2"]
+
+    scene()
+
+
+@pytest.mark.parametrize("limit", [None, 1], ids=["tokens at once", "a wait at each hop"])
 def test_a_redirect_loop_is_bounded(limit: int | None) -> None:
     @in_virtual_time
     async def scene() -> None:
