@@ -45,8 +45,17 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
+def _never_left(error: BaseException, was_sent: bool) -> bool:
+    """Whether nothing of a request was written; cancelled, it may still have been connecting."""
+    return isinstance(error, NEVER_LEFT) or (
+        isinstance(error, asyncio.CancelledError) and not was_sent
+    )
+
+
 def _reason(error: BaseException) -> str:
     """Say what went wrong with a request, for those who wait behind it."""
+    if isinstance(error, asyncio.CancelledError):
+        return "its caller gave up"
     text = str(error) if isinstance(error, (aiohttp.ClientError, OSError)) else ""
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
 
@@ -242,13 +251,14 @@ class Pass:
         try:
             send = _send_sealed(request, handler) if self.authorization else handler(request)
             response = await send
-        except NEVER_LEFT as error:
-            permit.unsent(failed=True, reason=_reason(error))
-            raise
         except BaseException as error:
+            was_sent = request.response is not earlier
+            self.was_cut_off = was_sent and isinstance(error, asyncio.CancelledError)
+            if _never_left(error, was_sent):
+                permit.unsent(failed=True, reason=_reason(error))
+                raise
             self.broken = error if isinstance(error, Exception) else None
-            waited = request.response is not earlier
-            if isinstance(error, (TypeError, ValueError)) and not waited:
+            if isinstance(error, (TypeError, ValueError)) and not was_sent:
                 # aiohttp could not write it: a header that is no text, or has a line break.
                 permit.unsent()
                 raise
@@ -256,7 +266,6 @@ class Pass:
             hide_request(error)
             self.sends += 1
             self.unanswered += 1
-            self.was_cut_off = waited and isinstance(error, asyncio.CancelledError)
             permit.lost(reason=_reason(error))
             raise
         self.sends += 1

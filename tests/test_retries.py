@@ -238,6 +238,30 @@ async def test_a_write_that_never_left_goes_again_and_its_token_goes_back() -> N
         await assert_at_rest(session)
 
 
+@pytest.mark.parametrize("options", [{}, {"total_timeout": 1}], ids=["cancelled", "out of time"])
+def test_a_call_that_ends_while_it_connects_costs_no_token(options: dict[str, float]) -> None:
+    def answer(_: web.Request) -> web.Response:
+        return web.json_response({}, headers=quota_headers(7))
+
+    @in_virtual_time
+    async def scene() -> None:
+        network = asyncio.get_running_loop().network
+        async with serving(scripted(answer)) as server, Session(server.url) as session:
+            await session.fetch("/x")
+            network.cut()
+            network.latency = 1000
+            call = asyncio.ensure_future(session.fetch("/x", **options))
+            await asyncio.sleep(2)
+            call.cancel()
+            await asyncio.wait([call])
+            assert session.quota("/x").remaining == 7
+            assert session.limiter.stats().lost == 0
+            network.latency = 0
+            await assert_at_rest(session)
+
+    scene()
+
+
 @in_virtual_time
 async def test_attempts_that_time_out_are_repeated_each_with_its_own_timeout() -> None:
     waits = [10.0, 10.0, 0.0]
