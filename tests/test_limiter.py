@@ -122,6 +122,7 @@ async def test_priorities_go_first_and_the_reserve_is_theirs():
 @in_virtual_time
 async def test_nobody_overtakes_a_costly_caller_at_a_shared_window():
     limiter = Limiter()
+    limiter.ticket()
     users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(3)]
     day = {"x_app_limit_24hour_remaining": "3", "x_app_limit_24hour_limit": "10"}
     reset = str(int(wall_time() + 80_000))
@@ -232,6 +233,19 @@ async def test_grants_go_in_slices_to_the_last(monkeypatch: pytest.MonkeyPatch):
     await settle()
     assert all(each.done() for each in tasks)
     assert gone.cancelled()
+
+
+@in_virtual_time
+async def test_where_no_window_is_known_grants_go_in_slices_to_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    limiter, loop = Limiter(), asyncio.get_running_loop()
+    bucket = limiter._line(KEY).bucket
+    bucket.blank, bucket.next = 4, loop.time() + 1.0
+    tasks = await waiting(limiter, 9)
+    await asyncio.sleep(1.1)
+    assert [each.result().waited for each in tasks] == [pytest.approx(1.0)] * 9
 
 
 @in_virtual_time
@@ -874,10 +888,12 @@ async def test_case_36_a_deadline_that_comes_says_when_a_permit_may_be_had():
     second.unsent()
 
 
+@pytest.mark.parametrize("answered", [10**9, 1], ids=["open", "opening"])
 @in_virtual_time
-async def test_case_36_it_is_news_that_the_reset_is_later():
+async def test_case_36_it_is_news_that_the_reset_is_later(answered: int):
     limiter = Limiter()
     await opened(limiter, 2)
+    limiter._lines[KEY].bucket.answered = answered
     held = [await limiter.acquire(KEY) for _ in range(2)]
     (hopeless,) = await waiting(limiter, 1, max_wait=70)
     held[0].observed(headers(0, 85))
@@ -1385,7 +1401,7 @@ async def test_stats_count_what_happened():
     (waiter,) = await waiting(limiter, 1)
     (await waiter).observed(headers(5), status=429)
     waited = waiter.result().waited
-    for status in (420, 200):
+    for status in (420, 200, 200):
         permit = await limiter.acquire(OTHER)
         permit.observed(headers(5), status=status)
         waited += permit.waited
@@ -1393,7 +1409,7 @@ async def test_stats_count_what_happened():
     (behind,) = await waiting(limiter, 1, OTHER)
     waited += held.waited
     assert limiter.stats() == Stats(
-        granted=5, waited=waited, refused=2, lost=0, waiting=1, in_flight=1, quotas=2
+        granted=6, waited=waited, refused=2, lost=0, waiting=1, in_flight=1, quotas=2
     )
     held.lost()
     (await behind).lost()

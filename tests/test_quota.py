@@ -1013,6 +1013,13 @@ def test_an_estimate_never_counts_calls_in_flight_twice():
     assert film.bucket.expect(2.0, 5) == pytest.approx(900.0)
 
 
+def test_an_estimate_is_no_earlier_than_a_local_rate_allows():
+    rate = RateWindow(Rate(1, per=10))
+    bucket = Film().new_bucket("paced", rates=[rate])
+    rate.slot = 50.0
+    assert bucket.expect(1.0, 2) == 70.0
+
+
 def test_what_is_believed_can_be_read():
     film = opened(12)
     film.step(1, Ask("a"))

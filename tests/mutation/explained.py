@@ -24,6 +24,7 @@ EXPLAINED: dict[str, list[Change]] = {
         ("headers._family", "*", "*"),
     ],
     "a short cut: the way around it comes to the same": [
+        ("limiter.Limiter._unpark", "if line.timer < INF:", "if line.timer <= INF:"),
         ("limiter.Limiter._arm", "if self._timer_at <= at:", "if self._timer_at < at:"),
         (
             "limiter.Limiter._expire",
@@ -123,6 +124,11 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "an instant, or another edge, that floats do not meet": [
         (
+            "limiter.Limiter._count_suspend",
+            "if abs(suspended - self._suspended) > 0.5:",
+            "if abs(suspended - self._suspended) >= 0.5:",
+        ),
+        (
             "limiter.Limiter._check_deadlines",
             "is_news = answer.at > line.checked + 0.5 or (line.was_busy and not busy)",
             "is_news = answer.at >= line.checked + 0.5 or (line.was_busy and not busy)",
@@ -216,6 +222,34 @@ EXPLAINED: dict[str, list[Change]] = {
             "def _set_timer(self, line: Line, at: float, ticket: int = 0) -> None:",
             "def _set_timer(self, line: Line, at: float, ticket: int = 1) -> None:",
         ),
+    ],
+    "whether a wait is worth a warning is looked at again when it is announced": [
+        (
+            "limiter.Limiter._announce_soon",
+            "and line.timer != line.warned and (line.timer - self._now() > _WORTH_A_WARNING)",
+            "and line.timer != line.warned or (line.timer - self._now() > _WORTH_A_WARNING)",
+        ),
+        (
+            "limiter.Limiter._announce_soon",
+            "line.timer < INF and line.timer != line.warned",
+            "line.timer < INF or line.timer != line.warned",
+        ),
+        ("limiter.Limiter._announce_soon", "line.timer < INF", "line.timer <= INF"),
+        (
+            "limiter.Limiter._announce_soon",
+            "and (line.timer - self._now() > _WORTH_A_WARNING)",
+            "*",
+        ),
+    ],
+    "a route has a single space, after its method": [
+        (
+            "limiter.Limiter._new_bucket",
+            'rates = self._rates.get(route) or self._rates.get(route.partition(" ")[2]) or ()',
+            'rates = self._rates.get(route) or self._rates.get(route.rpartition(" ")[2]) or ()',
+        ),
+    ],
+    "a line that is looked at twice in a tick gets no more than there is": [
+        ("limiter.Limiter._pump", "line.pumping = True", "*"),
     ],
     "the wording of a message, or of a repr": [
         ("quota.Bucket.__init__", 'key: str = "",', "*"),

@@ -45,6 +45,8 @@ def prepare(module: str, *, afresh: bool) -> Path:
     if afresh:
         shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True, exist_ok=True)
+    # Which test meets which function: mutmut would ask new tests only, not those that changed.
+    (place / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
     for folder in ("aiotwhelp", "tests"):
         shutil.copytree(
             PROJECT / folder,
