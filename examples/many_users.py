@@ -34,8 +34,7 @@ async def run(options: argparse.Namespace) -> None:
     )
     async with nullcontext() if options.live else server:
         environ = os.environ if options.live else server.env
-        base = environ.get("AIOTWHELP_BASE_URL", aiotwhelp.X.base_url)
-        async with aiotwhelp.Session(aiotwhelp.X.at(base), auth=app_of(environ)) as pool:
+        async with aiotwhelp.Session.from_env(app_of(environ)) as pool:
             sessions = {"the app": pool}
             if options.live:
                 sessions["user"] = pool.as_user("user", auth=user_of(environ))
@@ -60,8 +59,10 @@ async def use(session: aiotwhelp.Session, name: str, calls: int) -> None:
     print(f"{name:<8} {calls:>6} {took:>6.1f} s   {quota.remaining} of {quota.limit}", flush=True)
 
 
-def app_of(environ: Mapping[str, str]) -> aiotwhelp.Auth:
-    return aiotwhelp.Bearer(environ["AIOTWHELP_BEARER_TOKEN"])
+def app_of(environ: Mapping[str, str]) -> Mapping[str, str]:
+    # Without the user's tokens: the calls of the pool itself are the app's.
+    names = ("AIOTWHELP_BASE_URL", "AIOTWHELP_BEARER_TOKEN")
+    return {name: environ[name] for name in names if name in environ}
 
 
 def user_of(environ: Mapping[str, str]) -> aiotwhelp.Auth:
@@ -76,6 +77,9 @@ def main() -> None:
         asyncio.run(run(parser.parse_args()))
     except KeyboardInterrupt:
         sys.exit(130)
+    except ValueError as error:  # it says which variables to set, or to mend
+        print(error, file=sys.stderr)
+        sys.exit(2)
     except KeyError as error:
         print(f"no credentials in the environment: set {error.args[0]}", file=sys.stderr)
         sys.exit(2)

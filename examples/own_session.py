@@ -12,6 +12,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 
 import aiohttp
@@ -26,7 +27,7 @@ async def run(options: argparse.Namespace) -> None:
     server = aiotwhelp.Emulator(window=3, limits={PATH: 10}, jitter=0.1)
     async with nullcontext() if options.live else server:
         environ = os.environ if options.live else server.env
-        api = aiotwhelp.X.at(environ.get("AIOTWHELP_BASE_URL", aiotwhelp.X.base_url))
+        api = api_from(environ)
         auth = aiotwhelp.Bearer(environ["AIOTWHELP_BEARER_TOKEN"])
         limiter = aiotwhelp.Limiter()
         limited = aiotwhelp.RateLimitMiddleware(limiter, apis={api: auth})
@@ -42,6 +43,13 @@ async def run(options: argparse.Namespace) -> None:
             print(f"{key}: {quota.remaining} of {quota.limit} left")
 
 
+def api_from(environ: Mapping[str, str]) -> aiotwhelp.Api:
+    try:
+        return aiotwhelp.X.at(environ.get("AIOTWHELP_BASE_URL") or aiotwhelp.X.base_url)
+    except ValueError as error:
+        raise ValueError(f"AIOTWHELP_BASE_URL: {error}") from None
+
+
 async def page(session: aiohttp.ClientSession, number: int, started: float) -> None:
     # Nothing here knows of a quota.
     params = {"query": f"page {number}", "max_results": "10"}
@@ -50,9 +58,16 @@ async def page(session: aiohttp.ClientSession, number: int, started: float) -> N
         print(f"{number:>4} {response.status:>7} {time.monotonic() - started:>5.1f} s", flush=True)
 
 
+def whole(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="A quota for your own aiohttp.ClientSession.")
-    parser.add_argument("--calls", type=int, default=25, help="how many (default: 25)")
+    parser.add_argument("--calls", type=whole, default=25, help="how many (default: 25)")
     parser.add_argument("--live", action="store_true", help="go to the real API")
     options = parser.parse_args()
     if options.live and not os.environ.get("AIOTWHELP_BEARER_TOKEN"):
@@ -62,6 +77,9 @@ def main() -> None:
         asyncio.run(run(options))
     except KeyboardInterrupt:
         sys.exit(130)
+    except ValueError as error:  # it says which variables to mend
+        print(error, file=sys.stderr)
+        sys.exit(2)
     except (aiotwhelp.AiotwhelpError, aiohttp.ClientError) as error:
         sys.exit(str(error))
 

@@ -9,6 +9,7 @@ The callers do nothing about the limit. They share a session, and that is all.
 
 import argparse
 import asyncio
+import math
 import os
 import sys
 import textwrap
@@ -76,20 +77,34 @@ class Progress:
             self.answers = 0
 
 
+def whole(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
+    return number
+
+
+def seconds(text: str) -> float:
+    number = float(text)
+    if not 1 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 1 on")
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Many callers fetch one policy, on one quota.")
-    parser.add_argument("--callers", type=int, default=60, help="how many (default: 60)")
-    parser.add_argument("--limit", type=int, default=15, help="the emulator's, per window (15)")
-    parser.add_argument("--window", type=float, default=5.0, help="the emulator's, in seconds (5)")
+    parser.add_argument("--callers", type=whole, default=60, help="how many (default: 60)")
+    parser.add_argument("--limit", type=whole, default=15, help="the emulator's, per window (15)")
+    parser.add_argument(
+        "--window", type=seconds, default=5.0, help="the emulator's, in seconds (5)"
+    )
     parser.add_argument("--live", action="store_true", help="go to the real API")
     options = parser.parse_args()
-    if min(options.callers, options.limit, options.window) < 1:
-        parser.error("callers, limit and window are numbers from 1 on")
     try:
         asyncio.run(run(options))
     except KeyboardInterrupt:
         sys.exit(130)
-    except ValueError as error:  # it says which variables to set
+    except ValueError as error:  # it says which variables to set, or to mend
         print(error, file=sys.stderr)
         sys.exit(2)
     except (aiotwhelp.AiotwhelpError, aiohttp.ClientError) as error:

@@ -88,9 +88,16 @@ async def client(session: aiohttp.ClientSession, url: str, number: int) -> int:
     return int(retry_after)
 
 
+def port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port from 0 to 65535")
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="A service with one session for all handlers.")
-    parser.add_argument("--port", type=int, default=0, help="to serve on (default: a free one)")
+    parser.add_argument("--port", type=port, default=0, help="to serve on (default: a free one)")
     parser.add_argument("--serve", action="store_true", help="stay up until Ctrl-C")
     parser.add_argument("--live", action="store_true", help="go to the real API")
     try:
@@ -100,6 +107,8 @@ def main() -> None:
     except ValueError as error:  # it says which variables to set
         print(error, file=sys.stderr)
         sys.exit(2)
+    except (aiotwhelp.AiotwhelpError, aiohttp.ClientError, OSError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

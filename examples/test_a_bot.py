@@ -7,10 +7,14 @@ Both fixtures come with the package; nothing is imported for them. `aiotwhelp_cl
 in virtual time, `aiotwhelp_emulator` is the server. Always offline, as tests should be.
 """
 
+import argparse
 import subprocess
 import sys
 
-import pytest
+try:
+    import pytest
+except ModuleNotFoundError:
+    sys.exit("this example is a test: pip install pytest")
 
 import aiotwhelp
 from aiotwhelp.testing import Clock
@@ -64,5 +68,11 @@ async def test_a_revoked_user_is_an_error_that_says_so(
 
 
 if __name__ == "__main__":
-    # A process of its own, since pytest wants to load its plugins itself.
-    sys.exit(subprocess.call([sys.executable, "-m", "pytest", "-v", "--no-header", __file__]))
+    argparse.ArgumentParser(
+        description="A bot, tested by pytest; it takes no options."
+    ).parse_args()
+    try:
+        # A process of its own, since pytest wants to load its plugins itself.
+        sys.exit(subprocess.call([sys.executable, "-m", "pytest", "-v", "--no-header", __file__]))
+    except KeyboardInterrupt:
+        sys.exit(130)

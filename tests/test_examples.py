@@ -95,6 +95,11 @@ def live(name: str, *options: str, **server: Any) -> tuple[Run, aiotwhelp.Emulat
     return asyncio.run(main())
 
 
+def credentials() -> dict[str, str]:
+    names = ("CONSUMER_KEY", "CONSUMER_SECRET", "ACCESS_TOKEN", "ACCESS_TOKEN_SECRET")
+    return {f"AIOTWHELP_{name}": "made-up" for name in (*names, "BEARER_TOKEN")}
+
+
 def numbers(pattern: str, text: str) -> list[int]:
     found = re.search(pattern, text)
     assert found is not None, text
@@ -196,6 +201,60 @@ def test_live_with_half_a_credential_says_what_is_missing() -> None:
     assert result.code == 2
     assert "AIOTWHELP_ACCESS_TOKEN_SECRET" in result.err
     assert "half" not in result.err
+
+
+def test_a_bad_base_url_is_one_line_that_names_the_variable() -> None:
+    async def main() -> list[Run]:
+        urls = [(name, "api.x.com") for name in ONLINE]
+        urls.append(("own_session", "http://user:secret@localhost"))
+        return await asyncio.gather(
+            *(run(name, "--live", **credentials(), AIOTWHELP_BASE_URL=url) for name, url in urls)
+        )
+
+    for result in asyncio.run(main()):
+        assert (result.code, result.out) == (2, "")
+        assert re.fullmatch(r"AIOTWHELP_BASE_URL: .*\n", result.err)
+        assert "secret" not in result.err
+
+
+def test_a_number_that_makes_no_sense_is_argparses_error() -> None:
+    rows = [
+        ("privacy", "--window", "nan"),
+        ("privacy", "--callers", "0"),
+        ("privacy", "--limit", "-1"),
+        ("own_session", "--calls", "0"),
+        ("service", "--port", "99999"),
+    ]
+
+    async def main() -> list[Run]:
+        return await asyncio.gather(*(run(name, f"{key}={value}") for name, key, value in rows))
+
+    for (_, key, value), result in zip(rows, asyncio.run(main()), strict=True):
+        assert (result.code, result.out) == (2, "")
+        last = result.err.splitlines()[-1]
+        assert re.search(rf"error: argument {key}: {value} is no (number|port)", last)
+
+
+def test_the_bot_says_what_it_is_and_what_it_needs() -> None:
+    helped = asyncio.run(run("test_a_bot", "--help"))
+    assert (helped.code, helped.err) == (0, "")
+    assert "tested by pytest" in helped.out
+
+    async def without_pytest() -> Run:
+        path = str(EXAMPLES / "test_a_bot.py")
+        hidden = "import runpy, sys; sys.modules['pytest'] = None; runpy.run_path(sys.argv[1])"
+        return await finished(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", hidden, path),
+                env=environment(),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        )
+
+    result = asyncio.run(without_pytest())
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "this example is a test: pip install pytest\n"
 
 
 def test_privacy_live_goes_where_the_environment_says() -> None:
