@@ -1446,6 +1446,14 @@ async def test_the_servers_time_is_the_local_one_until_a_date_tells():
 
 
 @in_virtual_time
+async def test_all_quotas_of_one_api_go_by_one_clock():
+    limiter = Limiter()
+    clock = limiter._line(KEY).clock
+    assert limiter._line(OTHER).clock is clock
+    assert limiter._line(QuotaKey("GET /x", api="another")).clock is not clock
+
+
+@in_virtual_time
 async def test_case_43_the_call_that_empties_the_bucket_returns_at_once():
     limiter, loop = Limiter(), asyncio.get_running_loop()
     await opened(limiter, 1)
