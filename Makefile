@@ -72,9 +72,13 @@ build/lowest/.ready: pyproject.toml
 	build/lowest/bin/$(PIP) --editable '.[dev]' aiohttp==3.14.0 oauthlib==3.2.0 tenacity==9.1.2
 	@touch $@
 
+# What is random or long, and says nothing of versions: `make test` has it.
+LONG := cancel_everywhere chaos fuzz invariants leaks outages sabotage security_servers
+BUT_LONG := $(LONG:%=--ignore=tests/test_%.py)
+
 # Without the debug mode, in which aiohttp 3.14.0's own server warns.
 test-lowest: build/lowest/.ready
-	build/lowest/bin/python -m pytest --numprocesses auto -p no:cacheprovider -q
+	build/lowest/bin/python -m pytest --numprocesses auto -p no:cacheprovider -q $(BUT_LONG)
 
 # A Python that is not installed, or has no working venv, is named and passed over.
 test-pythons:
@@ -83,7 +87,7 @@ test-pythons:
 	  $$python -m venv build/$$python && \
 	  build/$$python/bin/$(PIP) --editable '.[dev]' && \
 	  PYTHONDEVMODE=1 build/$$python/bin/python -m pytest --numprocesses auto -p no:cacheprovider -q \
-	    || exit 1; \
+	    $(BUT_LONG) || exit 1; \
 	done
 
 clean:
