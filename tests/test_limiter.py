@@ -1809,6 +1809,27 @@ async def test_without_a_reason_none_is_told(settle_with: str):
     assert (held is None) == (settle_with == "lost")
 
 
+@in_virtual_time
+async def test_who_is_taken_from_the_queue_by_another_timer_is_told_the_same():
+    limiter = Limiter()
+    await opened(limiter, 0)
+    error = limiter.timed_out(KEY, 2.5)
+    assert error.key == str(KEY)
+    assert str(error) == (
+        "no quota for GET /1.1/help/privacy.json within 2.5 s: 0 of 15 left, resets in 1:00"
+    )
+
+
+@in_virtual_time
+async def test_callers_are_told_what_failed_and_what_has_no_answer_yet():
+    limiter = Limiter()
+    (await limiter.acquire(KEY)).lost(reason="it was cut off")
+    await limiter.acquire(KEY)
+    assert str(limiter.timed_out(KEY, 1.0)).endswith(
+        "the last call failed: it was cut off; 1 in flight, unanswered"
+    )
+
+
 @pytest.mark.parametrize("status", [500, 503])
 @in_virtual_time
 async def test_case_49_answers_that_fail_count_as_calls_that_are_lost(status: int):

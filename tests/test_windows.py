@@ -7,7 +7,21 @@ import pytest
 from aiotwhelp.heaps import Entry
 from aiotwhelp.quota import Granted, NotUntil
 from aiotwhelp.windows import Debts, Foreign, Rate, RateWindow, Window
-from tests.film import EPOCH, GO, WAIT, Answer, Ask, Film, Lost, Unsent, Until, opened, reading
+from tests.film import (
+    EPOCH,
+    GO,
+    WAIT,
+    Answer,
+    Ask,
+    Film,
+    Lost,
+    Row,
+    Unsent,
+    Until,
+    again,
+    opened,
+    reading,
+)
 
 # Probes ------------------------------------------------------------------------------------------
 
@@ -247,6 +261,13 @@ def test_a_late_rollover_is_learned_exactly_and_halves_with_each_clean_one():
     assert film.window.late == 0.0
 
 
+def test_a_call_long_after_the_last_refusal_tells_nothing_of_a_lateness():
+    film = opened(0, reset=60.0)
+    film.play([(60, Ask("a"), GO), (60.1, Answer("a", 0, reset=60.0, status=429), 0)])
+    film.play([(500, Ask("b"), GO), (500.1, Answer("b", 0, reset=560.0), 0)])
+    assert film.window.late == pytest.approx(61.1 + 1.0 - 60.0)
+
+
 def test_only_a_probe_that_is_accepted_tells_that_a_rollover_was_clean():
     film = opened(15, reset=60.0)
     film.window.late = 0.8
@@ -275,6 +296,56 @@ def test_the_call_that_takes_the_last_token_is_no_probe():
     film = opened(1)
     film.play([(1, Ask("a"), GO)])
     assert film.granted["a"].probes is None
+
+
+# Windows that answers no longer mention --------------------------------------------------------
+
+
+def with_a_day() -> Film:
+    """Return a film of two windows; the reset of the short one is at 60."""
+    film = Film().play([(0, Ask("a"), GO), (0, Answer("a", 9, reset=60.0, day=900), 9)])
+    film.bucket.answered = 1000
+    return film
+
+
+def probed_in_vain(answer: Answer, *, times: int = 3, since: float = 61.0) -> list[Row]:
+    """Rows in which one call at a time goes, and its answer does not tell of the short window."""
+    rows: list[Row] = []
+    for at in (since + 5.0 * number for number in range(times)):
+        rows += [(at, Ask("a"), GO), (at, Ask(), WAIT), (at + 0.1, answer, None)]
+    return rows
+
+
+OF_THE_DAY = Answer("a", day=800)
+
+
+def test_a_window_ends_once_three_answers_to_its_probes_have_told_of_others_only():
+    film = with_a_day().play(probed_in_vain(OF_THE_DAY))
+    film.play([(80, Ask(), GO), (80, Ask(), GO)])
+    assert not film.window.is_confirmed
+
+
+def test_a_window_that_is_told_of_again_needs_three_more_to_end():
+    film = with_a_day().play(probed_in_vain(OF_THE_DAY, times=2))
+    film.play([(75, Ask("a"), GO), (75.1, Answer("a", 9, reset=120.0, day=800), 9)])
+    film.play(probed_in_vain(OF_THE_DAY, since=121.0))
+    film.play([(140, Ask("a"), GO), (140, Ask("b"), GO)])
+    film.play([(141, Answer("a", 5, reset=180.0, day=800), 4)])
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer("a"), again(OF_THE_DAY, status=503)], ids=["nothing told", "failed"]
+)
+def test_no_answer_that_failed_or_told_nothing_ends_a_window(answer: Answer):
+    film = with_a_day().play(probed_in_vain(answer))
+    film.play([(80, Ask(), GO), (80, Ask(), WAIT)])
+
+
+def test_answers_to_calls_that_were_no_probes_end_no_window():
+    film = with_a_day()
+    for now in (1, 2, 3):
+        film.play([(now, Ask("a"), GO), (now, OF_THE_DAY, None)])
+    film.play([(61, Ask(), GO), (61, Ask(), WAIT)])
 
 
 # Reserves ----------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ EXPLAINED: dict[str, list[Change]] = {
         ("limiter.Limiter._unpark", "if line.timer < INF:", "if line.timer <= INF:"),
         ("limiter.Limiter._arm", "if self._timer_at <= at:", "if self._timer_at < at:"),
         (
-            "limiter.Limiter._expire",
+            "limiter.Limiter._in_vain",
             "needed = line.timer - now if now < line.timer < INF else 0.0",
             "needed = line.timer - now if now <= line.timer < INF else 0.0",
         ),
@@ -157,7 +157,12 @@ EXPLAINED: dict[str, list[Change]] = {
         (
             "limiter.Limiter._worth",
             "shut = any(w.shut > now for w in line.bucket.windows) or line.bucket.next > now",
-            "*",
+            "shut = any(w.shut >= now for w in line.bucket.windows) or line.bucket.next > now",
+        ),
+        (
+            "limiter.Limiter._worth",
+            "shut = any(w.shut > now for w in line.bucket.windows) or line.bucket.next > now",
+            "shut = any(w.shut > now for w in line.bucket.windows) or line.bucket.next >= now",
         ),
         (
             "clock.ServerClock._speaking",
@@ -249,7 +254,8 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "a line that is looked at twice in a tick gets no more than there is": [
-        ("limiter.Limiter._pump", "line.pumping = True", "*"),
+        ("limiter.Limiter._pump", "line.pumping = True", "line.pumping = None"),
+        ("limiter.Limiter._pump", "line.pumping = True", "line.pumping = False"),
     ],
     "the wording of a message, or of a repr": [
         ("quota.Bucket.__init__", 'key: str = "",', "*"),
