@@ -349,10 +349,12 @@ def _drop_tracebacks(error: BaseException, handled: BaseException | None) -> Non
     What the caller was handling when it made the call is not touched.
     """
     left: list[BaseException | None] = [error]
+    seen = {id(handled)}  # causes may lead in a circle
     while left:
         each = left.pop()
-        if each is None or each is handled:
+        if each is None or id(each) in seen:
             continue
+        seen.add(id(each))
         each.__traceback__ = None
         left += [each.__cause__, each.__context__]
 
