@@ -412,7 +412,7 @@ class Limiter:
         deadline = INF if max_wait is None else now + max_wait
         future: asyncio.Future[Permit] = loop.create_future()
         waiter = Waiter(future, ticket, priority, cost, now, deadline, dialect, room, owner)
-        line.queues[priority].add(waiter)
+        line.add(waiter)
         self._waiting += 1
         timer = None
         if max_wait is not None:

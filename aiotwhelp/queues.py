@@ -149,6 +149,10 @@ class Queue:
         return arrived[-1] if arrived else None
 
 
+#: In place of the queues in which nobody has waited yet: a quota of most users never has any.
+_NOBODY = Queue()
+
+
 class Line(Entry):
     """The callers in front of one bucket; its rank is its place among the timers."""
 
@@ -175,7 +179,8 @@ class Line(Entry):
         self.bucket = bucket
         #: Its API's; kept by the lines that need it.
         self.clock = clock
-        self.queues = tuple(Queue() for _ in Priority)
+        #: By priority.
+        self.queues = [_NOBODY] * len(Priority)
         #: Its place among the lines that wait for a window; None if it is not parked.
         self.parked: Parked | None = None
         #: Who was first when the rule was asked last: only a change of it makes news.
@@ -195,6 +200,12 @@ class Line(Entry):
 
     def __len__(self) -> int:
         return sum(map(len, self.queues))
+
+    def add(self, waiter: Waiter) -> None:
+        """Take a waiter in, in the queue of its priority."""
+        if self.queues[waiter.priority] is _NOBODY:
+            self.queues[waiter.priority] = Queue()
+        self.queues[waiter.priority].add(waiter)
 
     def head(self) -> Waiter | None:
         """Return who is first, of the highest priority that waits."""

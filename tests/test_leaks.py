@@ -493,6 +493,21 @@ async def test_users_who_made_one_call_each_leave_a_bounded_number_of_quotas() -
 
 
 @in_a_crowd
+async def test_a_quota_that_nobody_waits_for_has_no_queues() -> None:
+    limiter = Limiter()
+    with no_collector():
+        for number in range(100):
+            permit = limiter.try_acquire(QuotaKey(str(number)))
+            assert permit is not None
+            permit.observed(headers(0))
+        alone = kept()
+        (waiter,) = wait(limiter, [QuotaKey("1")])
+        await settle()
+        assert (alone["Line"], alone["Queue"], kept()["Queue"]) == (100, 0, 1)
+    waiter.cancel()
+
+
+@in_a_crowd
 async def test_hosts_that_were_called_once_leave_a_bounded_number_of_clocks() -> None:
     limiter = Limiter(max_quotas=100)
     with no_collector():
