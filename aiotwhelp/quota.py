@@ -24,7 +24,6 @@ All instants are seconds of one monotonic clock; a ``reset`` is in the server's 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import random as uniform
@@ -95,7 +94,7 @@ class Pace:
     def __init__(self) -> None:
         self.gap = 0.0
         self.growths = 0
-        self._refused: deque[tuple[float, float]] = deque()
+        self._refused: list[tuple[float, float]] = []
 
     @property
     def least(self) -> float:
@@ -116,7 +115,7 @@ class Pace:
     def accepted(self, now: float) -> None:
         """Shrink by 5 %, but stay above what was refused in the last ten minutes."""
         while self._refused and self._refused[0][0] < now - _GAP_MEMORY:
-            self._refused.popleft()
+            self._refused.pop(0)
         self.gap = max(0.95 * self.gap, self.least)
         if self.gap < _SMALLEST_GAP:
             self.gap = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -505,6 +506,26 @@ async def test_a_quota_that_nobody_waits_for_has_no_queues() -> None:
         await settle()
         assert (alone["Line"], alone["Queue"], kept()["Queue"]) == (100, 0, 1)
     waiter.cancel()
+
+
+@in_a_crowd
+async def test_a_quota_that_was_used_once_takes_some_three_kilobytes() -> None:
+    limiter = Limiter()
+
+    async def call_for(users: range) -> int:
+        for number in users:
+            permit = limiter.try_acquire(QuotaKey("GET /2/users/me", "x", f"u:{number}"))
+            assert permit is not None
+            permit.observed(headers(14))
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        few = await call_for(range(100))
+        many = await call_for(range(100, 1100))
+    finally:
+        tracemalloc.stop()
+    assert (many - few) / 1000 < 3500
 
 
 @in_a_crowd

@@ -736,3 +736,11 @@ def test_the_margin_is_what_others_are_expected_to_take_and_twice_its_spread():
     foreign.observe(1.0, 10, 1.0)
     foreign.begin(10)
     assert foreign.margin(16) == 0.0
+
+
+def test_calls_that_are_not_answered_leave_a_bounded_number_of_marks():
+    foreign = Foreign()
+    foreign.begin(1000)
+    for now in range(100):
+        foreign.take(float(now), 1)
+    assert [now for now, _ in foreign._marks] == [92, 93, 94, 95, 96, 97, 98, 99]
