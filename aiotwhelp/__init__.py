@@ -15,6 +15,7 @@ from aiotwhelp.auth import (
     Token,
     TokenStore,
 )
+from aiotwhelp.dialects import DIALECTS
 from aiotwhelp.errors import (
     AiotwhelpError,
     ApiError,
@@ -34,9 +35,9 @@ from aiotwhelp.help import EndpointLimit, Help, Language, RateLimitStatus
 from aiotwhelp.limiter import Limiter, Permit
 from aiotwhelp.middleware import RateLimitMiddleware
 from aiotwhelp.queues import Priority
+from aiotwhelp.rates import Concurrency, Rate
 from aiotwhelp.session import Session
 from aiotwhelp.views import Quota, QuotaKey, Stats, WindowQuota
-from aiotwhelp.windows import Rate
 
 if TYPE_CHECKING:
     from aiotwhelp.emulator import Emulator
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DIALECTS",
     "AiotwhelpError",
     "Api",
     "ApiError",
@@ -53,6 +55,7 @@ __all__ = [
     "BodyError",
     "BodyNotReplayableError",
     "ClientCredentials",
+    "Concurrency",
     "Dialect",
     "Emulator",
     "Endpoint",

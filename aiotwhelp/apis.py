@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property, lru_cache
@@ -18,8 +18,10 @@ from ipaddress import ip_address
 
 from yarl import URL
 
+from aiotwhelp.dialects import AUTO
 from aiotwhelp.headers import X_DIALECT, Dialect
-from aiotwhelp.routes import Routes
+from aiotwhelp.rates import LocalLimit
+from aiotwhelp.routes import Routes, leading
 
 #: Sending one of these twice does no more than sending it once (RFC 9110, 9.2.2).
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -109,8 +111,15 @@ class Api:
 
     - ``base_url``: where paths are joined; http or https, without user, query or fragment.
     - ``origins``: where credentials may go, besides the origin of ``base_url``.
+    - ``dialect``: how its answers announce limits; by default it is recognised.
     - ``categories``: from ``"POST /1.1/statuses/update.json"`` to a name; endpoints with one
-      name spend one quota.
+      name spend one quota. ``"*"`` names every endpoint that is not named otherwise.
+    - ``partitions``: leading parts of paths, such as ``"/channels/{id}"``, whose values have
+      quotas of their own.
+    - ``rates``: limits that no header announces, written as for `Limiter`: ``"*"`` is one for
+      all routes of an identity together.
+    - ``costs``: what calls take of windows that count something else than requests, by endpoint,
+      by method, or ``"*"``: ``{"POST": {"points": 5}}``.
     - ``idempotent``: methods that may be sent again after a failure that may have been counted.
     - ``token_path``, ``invalidate_path``: where an app obtains and gives back its own token;
       ``user_token_path``: where a user's token is refreshed. Paths below the base, or URLs.
@@ -120,10 +129,15 @@ class Api:
 
     name: str
     base_url: str
-    dialect: Dialect = field(default=X_DIALECT, repr=False)
+    dialect: Dialect = field(default=AUTO, repr=False)
     endpoints: Collection[Endpoint] = field(default=(), repr=False, hash=False)
     origins: tuple[str, ...] = ()
     categories: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    partitions: tuple[str, ...] = field(default=(), repr=False)
+    rates: Mapping[str, LocalLimit | Sequence[LocalLimit]] = field(
+        default_factory=dict, repr=False, hash=False
+    )
+    costs: Mapping[str, Mapping[str, int]] = field(default_factory=dict, repr=False, hash=False)
     idempotent: frozenset[str] = field(default=IDEMPOTENT_METHODS, repr=False)
     token_path: str | None = field(default=None, repr=False)
     invalidate_path: str | None = field(default=None, repr=False)
@@ -194,12 +208,30 @@ class Api:
         GET and POST of one path are two quotas.
         """
         name = f"{method.upper()} {self.template(method, path)}"
-        return self._quotas.get(name, name)
+        if not self.categories:
+            return name
+        return self._quotas.get(name) or self.categories.get("*", name)
+
+    def partition(self, path: str | URL) -> str:
+        """Return the leading part of a path whose values have quotas of their own, or ""."""
+        if not self.partitions:
+            return ""
+        below = self._below_base(path)
+        return next(filter(None, (leading(part, below) for part in self.partitions)), "")
+
+    def cost(self, method: str, path: str | URL) -> Mapping[str, int]:
+        """Return what a call takes of windows that count something else than requests."""
+        if not self.costs:
+            return {}
+        method = method.upper()
+        own = self.costs.get(f"{method} {self.template(method, path)}")
+        return own or self.costs.get(method) or self.costs.get("*") or {}
 
     @cached_property
     def _routes(self) -> Routes:
         known = [(endpoint.method, endpoint.template) for endpoint in self.endpoints]
-        return Routes([*known, *(_method_and_template(name) for name in self.categories)])
+        named = (name for name in (*self.categories, *self.costs) if " " in name)
+        return Routes([*known, *map(_method_and_template, named)])
 
     @cached_property
     def _prefix(self) -> str:
@@ -208,7 +240,7 @@ class Api:
     @cached_property
     def _quotas(self) -> dict[str, str]:
         # A user may name the placeholders of a category's templates as he likes.
-        names = {name: _method_and_template(name) for name in self.categories}
+        names = {name: _method_and_template(name) for name in self.categories if name != "*"}
         return {
             f"{method} {self._routes.match(method, template)}": self.categories[name]
             for name, (method, template) in names.items()
@@ -235,7 +267,7 @@ class Api:
 
 
 def api_at(url: str | URL) -> Api:
-    """Return an API of which only the address is known, and that it speaks as X does.
+    """Return an API of which only the address is known; its dialect is recognised.
 
     Raises ValueError as ``Api`` does.
     """
@@ -400,6 +432,7 @@ def _has_dots(path: str) -> bool:
 X = Api(
     "X",
     "https://api.x.com",
+    X_DIALECT,
     # The limits of v1.1 are those of the chart of 2018 where it names the endpoint, else of the
     # chart of 2013 to 2016; those of v2 are of August 2026. Where no limit stands, none is known.
     endpoints=_Catalogue("x_endpoints.csv"),

@@ -30,6 +30,13 @@ def whole(name: str, value: int, *, least: int = 0, of: str = "") -> int:
     return value
 
 
+def choice(name: str, value: str, choices: Mapping[str, T]) -> T:
+    """Return what one of a few names stands for."""
+    if value not in choices:
+        raise ValueError(f"{name} is one of {', '.join(map(repr, choices))}; not {value!r}")
+    return choices[value]
+
+
 def instance(name: str, value: T, kind: type | tuple[type, ...], meaning: str) -> T:
     """Return what is an instance of a type, or of one of several."""
     if not isinstance(value, kind):

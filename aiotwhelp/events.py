@@ -68,6 +68,13 @@ class Retrying(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DialectRecognized(Event):
+    """An answer announced its limits in a dialect; told once per API and dialect."""
+
+    dialect: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClockAssumed(Event):
     """Answers carry no usable Date, so resets are measured with the local wall clock."""
 

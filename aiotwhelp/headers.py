@@ -7,21 +7,35 @@ time in proportion to its length, and gives finite numbers only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_tz
-from functools import lru_cache
-from math import isfinite
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
-#: Longest value that is looked at. The longest honest one is a date of some 40 characters.
+from aiotwhelp.values import NEVER, RESETS, Resets, count, number
+from aiotwhelp.values import http_date as parse_date
+
+__all__ = [
+    "DAY_OF_APP",
+    "DAY_OF_USER",
+    "FIFTEEN_MINUTES",
+    "X_DIALECT",
+    "Dialect",
+    "Family",
+    "Reading",
+    "Source",
+    "WindowKind",
+    "WindowReading",
+    "parse_date",
+    "parse_retry_after",
+]
+
+#: Longest value that is looked at where one of a few words is expected.
 _LONGEST = 64
-#: Counts from here on are no counts: 2**64 - 1 is a server's own -1 in an unsigned integer.
-_NO_COUNT = 2**53
-#: No zone is a day or more away from GMT.
-_DAY = 24 * 3600
-#: Epoch seconds reach 1e11 in the year 5138; epoch milliseconds have passed it since 1973.
-_MILLISECONDS = 1e11
+#: How much longer than its documented length anyone waits for a window: clocks disagree, and
+#: users of Twitter saw waits of almost 16 minutes for 15.
+_GRACE = 60.0
+#: No window of a length that nobody told is waited for longer than this.
+_DAY_AND_AN_HOUR = 25 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +44,21 @@ class WindowKind:
 
     ``scope`` is "identity" for a window of one route and one identity, "app" for one that all
     users of an app share on that route. ``length`` in seconds is the documented one and serves
-    estimates only. No header makes anyone wait longer than ``ceiling`` seconds.
+    estimates only; 0 means that nobody told. No header makes anyone wait longer than ``ceiling``
+    seconds: by default a little more than the length, or 25 hours where that is unknown.
+    ``unit`` is what it counts: "requests", or something of which a call may cost many, "tokens".
     """
 
     name: str
-    scope: str
-    length: float
-    ceiling: float
+    scope: str = "identity"
+    length: float = 0.0
+    ceiling: float = 0.0
+    unit: str = "requests"
+
+    def __post_init__(self) -> None:
+        if not self.ceiling:
+            longest = self.length + max(_GRACE, self.length / 24)
+            object.__setattr__(self, "ceiling", longest if self.length else _DAY_AND_AN_HOUR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +66,17 @@ class WindowReading:
     """What an answer said about one window.
 
     ``remaining`` is never negative and may exceed ``limit``. ``reset`` is in POSIX seconds of
-    the server's clock; it may lie in the past or far ahead. None means that nothing usable was
-    said.
+    the server's clock; it may lie in the past or far ahead. ``resets_in`` is in seconds from the
+    answer. At most one of the two is told; None means that nothing usable was said. ``bucket`` is
+    the server's own name for what is counted, where routes may share it.
     """
 
     kind: WindowKind
     remaining: int
     limit: int | None
     reset: float | None
+    resets_in: float | None = None
+    bucket: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,53 +85,144 @@ class Reading:
 
     ``retry_after`` is in seconds from the answer, ``date`` in POSIX seconds of the server's
     clock. An answer that a cache gave is ``cached``: its windows and its date are those of an
-    older answer, so neither is reported.
+    older answer, so neither is reported. ``refused`` says that the call was turned away for its
+    rate, ``everywhere`` that this holds for every call of this identity, whatever its route.
+    ``dialect`` names what was recognised, where that was left to us.
     """
 
     windows: tuple[WindowReading, ...] = ()
     retry_after: float | None = None
     date: float | None = None
     cached: bool = False
+    refused: bool = False
+    everywhere: bool = False
+    dialect: str = field(default="", compare=False)
+
+
+class Source(Protocol):
+    """Where in an answer windows are announced: a `Family` of headers, or a field with a list."""
+
+    def read(self, fields: Mapping[str, str]) -> Iterable[WindowReading]:
+        """Return what it says; names in ``fields`` are found in lower case. Never raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The three header fields of one window, named in lower case; ``reset`` is epoch seconds."""
+    """The header fields of one window, and how its reset is written (see `Resets`).
+
+    ``remaining`` or ``used`` must be there: what is left is the one, or ``limit`` less the other.
+    ``bucket`` is the field in which the server names what it counts. A field that holds both
+    numbers, such as ``32/40``, is named as ``used`` (or ``remaining``) and as ``limit``.
+    ``hides`` names kinds that do not count where this one is announced.
+    """
 
     kind: WindowKind
-    limit: str
-    remaining: str
-    reset: str
+    limit: str = ""
+    remaining: str = ""
+    reset: str = ""
+    resets: Resets = "epoch"
+    used: str = ""
+    bucket: str = ""
+    hides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.remaining and not self.used:
+            raise ValueError(f"a family needs the header of remaining or of used: {self!r}")
+        if self.resets not in RESETS:
+            raise ValueError(f"resets is one of {', '.join(RESETS)}, not {self.resets!r}")
+        for name in ("limit", "remaining", "reset", "used", "bucket"):
+            object.__setattr__(self, name, getattr(self, name).lower())
+
+    def read(self, fields: Mapping[str, str]) -> Iterable[WindowReading]:
+        """Return what the fields say, as `Source` has it."""
+        said = fields.get(self.remaining or self.used)
+        # Most answers show one family only: one look-up is all that the others cost.
+        if said is None:
+            return ()
+        limit_field = fields.get(self.limit)
+        if self.limit == (self.remaining or self.used):
+            said, _, limit_field = said.partition("/")
+        limit = count(limit_field)
+        remaining = count(said)
+        if remaining is None:
+            return ()
+        if not self.remaining:
+            if limit is None or limit < 0:
+                return ()
+            remaining = limit - remaining
+        elif limit is None and self.used:
+            used = count(fields.get(self.used))
+            limit = None if used is None or used < 0 else remaining + used
+        if remaining < 0:
+            # -1 of -1 is how some servers say that they do not know.
+            if limit is not None and limit < 0:
+                return ()
+            remaining = 0
+        if limit is not None and limit <= 0:
+            limit = None
+        reset, resets_in = RESETS[self.resets](fields.get(self.reset)) if self.reset else NEVER
+        bucket = (fields.get(self.bucket) or "")[:_LONGEST] if self.bucket else ""
+        return (WindowReading(self.kind, remaining, limit, reset, resets_in, bucket),)
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The header families by which one API announces its windows."""
+    """How one API announces its windows: where, and which statuses refuse a call for its rate.
+
+    ``families`` are the places, each a `Family` of headers as a rule. A status in ``refusals``
+    refuses whatever the headers say; one in ``refusals_if_told`` (GitHub's 403) only where they
+    say that nothing is left, or when to come back. ``everywhere`` names the headers, and the
+    values in them, by which the server says that a refusal holds for all routes.
+    """
 
     name: str
-    families: tuple[Family, ...]
+    families: tuple[Source, ...] = ()
+    refusals: frozenset[int] = frozenset({429, 420})
+    refusals_if_told: frozenset[int] = frozenset()
+    everywhere: tuple[tuple[str, str], ...] = ()
 
-    def read(self, headers: Mapping[str, str]) -> Reading:
+    def read(self, headers: Mapping[str, str], status: int = 200) -> Reading:
         """Return what the headers of one answer say.
 
         Any mapping will do, whether its look-ups mind case or not; where a field came in
         several lines, the first counts. Malformed values count as missing. Never raises for
         anything that a server sent.
         """
-        fields = _caseless(headers)
+        return self.understand(caseless(headers), status)
+
+    def understand(self, fields: Mapping[str, str], status: int) -> Reading:
+        """Do the same with fields whose look-ups find lower-case names."""
         date = parse_date(fields.get("date"))
         retry_after = parse_retry_after(fields.get("retry-after"), date)
+        refused = status in self.refusals
         if _from_cache(fields):
-            return Reading(retry_after=retry_after, cached=True)
-        windows = []
-        for family in self.families:
-            remaining = fields.get(family.remaining)
-            # Most answers show one family only: one look-up is all that the others cost.
-            if remaining is not None:
-                window = _read_window(family, remaining, fields)
-                if window is not None:
-                    windows.append(window)
-        return Reading(tuple(windows), retry_after, date)
+            return Reading(retry_after=retry_after, cached=True, refused=refused)
+        windows: tuple[WindowReading, ...] = ()
+        for source in self.families:
+            found = source.read(fields)
+            if found:
+                windows = (*windows, *found)
+        if len(windows) > 1:
+            windows = self._not_hidden(windows)
+        if status in self.refusals_if_told:
+            told = retry_after is not None or any(not each.remaining for each in windows)
+            refused = refused or told
+        everywhere = refused and any(
+            (fields.get(name) or "").lower() == value for name, value in self.everywhere
+        )
+        return Reading(windows, retry_after, date, refused=refused, everywhere=everywhere)
+
+    def _not_hidden(self, windows: tuple[WindowReading, ...]) -> tuple[WindowReading, ...]:
+        said = {window.kind.name for window in windows}
+        hidden = {
+            name
+            for family in self.families
+            if isinstance(family, Family) and family.kind.name in said
+            for name in family.hides
+        }
+        if not hidden:
+            return windows
+        return tuple(window for window in windows if window.kind.name not in hidden)
 
 
 #: Twitter's 15 minutes. Users saw waits of almost 16 where clocks disagreed; 960 s is the most.
@@ -114,19 +230,34 @@ FIFTEEN_MINUTES = WindowKind("15min", "identity", 900.0, 960.0)
 #: The 24-hour write limits of v2, one for the whole app and one for each of its users.
 DAY_OF_APP = WindowKind("24h-app", "app", 24 * 3600.0, 25 * 3600.0)
 DAY_OF_USER = WindowKind("24h-user", "identity", 24 * 3600.0, 25 * 3600.0)
+#: The Ads API's, which takes the place of the other one where it is announced.
+ADS_ACCOUNT = WindowKind("ads-account", "identity", 900.0, 960.0)
+#: Uploads of media per day.
+MEDIA = WindowKind("24h-media", "identity", 24 * 3600.0, 25 * 3600.0)
 
 
-def _family(kind: WindowKind, prefix: str) -> Family:
-    return Family(kind, f"{prefix}-limit", f"{prefix}-remaining", f"{prefix}-reset")
+def family(
+    kind: WindowKind,
+    prefix: str,
+    resets: Resets = "epoch",
+    *,
+    bucket: str = "",
+    hides: tuple[str, ...] = (),
+) -> Family:
+    """Return the family of ``prefix-limit``, ``prefix-remaining`` and ``prefix-reset``."""
+    limit, remaining, reset = (f"{prefix}-{name}" for name in ("limit", "remaining", "reset"))
+    return Family(kind, limit, remaining, reset, resets, bucket=bucket, hides=hides)
 
 
 #: How the X API speaks: lower-case names on the wire since 2017, resets in epoch seconds.
 X_DIALECT = Dialect(
     "x",
     (
-        _family(FIFTEEN_MINUTES, "x-rate-limit"),
-        _family(DAY_OF_APP, "x-app-limit-24hour"),
-        _family(DAY_OF_USER, "x-user-limit-24hour"),
+        family(FIFTEEN_MINUTES, "x-rate-limit"),
+        family(DAY_OF_APP, "x-app-limit-24hour"),
+        family(DAY_OF_USER, "x-user-limit-24hour"),
+        family(ADS_ACCOUNT, "x-account-rate-limit", hides=(FIFTEEN_MINUTES.name,)),
+        family(MEDIA, "x-mediaratelimit"),
     ),
 )
 
@@ -140,97 +271,11 @@ def parse_retry_after(value: object, date: float | None) -> float | None:
     """
     if value is None:
         return None
-    delay = _number(value)
+    delay = number(value)
     if delay is None and date is not None:
         until = parse_date(value)
         delay = None if until is None else until - date
     return delay if delay is not None and delay >= 0 else None
-
-
-def parse_date(value: object) -> float | None:
-    """Return the POSIX seconds of an HTTP-date in any of its three forms (RFC 9110, 5.6.7).
-
-    Garbage, and dates before 1970, give None.
-    """
-    if not isinstance(value, str) or len(value) > _LONGEST:
-        return None
-    return _parse_date(value)
-
-
-# Answers of one second share one Date: nearly every look finds the last parsed string here.
-@lru_cache(maxsize=16)
-def _parse_date(text: str) -> float | None:
-    if not text.isascii():
-        return None
-    try:
-        return _posix(text)
-    except (ValueError, IndexError, TypeError, OverflowError):
-        # A day that does not exist; or email.utils, which promises None for garbage and in
-        # several releases raised one of these.
-        return None
-
-
-def _posix(text: str) -> float | None:
-    fields = parsedate_tz(text)
-    if fields is None or fields[5] > 60 or abs(fields[9] or 0) >= _DAY:
-        return None
-    # datetime knows no leap second, which RFC 9110 allows: 23:59:60 is one after 23:59:59.
-    whole = datetime(*fields[:5], min(fields[5], 59), tzinfo=UTC)
-    seconds = whole.timestamp() + (fields[5] == 60) - (fields[9] or 0)
-    return seconds if seconds >= 0 else None
-
-
-def _read_window(
-    family: Family, remaining_field: object, fields: Mapping[str, str]
-) -> WindowReading | None:
-    remaining = _count(remaining_field)
-    if remaining is None:
-        return None
-    limit = _count(fields.get(family.limit))
-    if remaining < 0:
-        # -1 of -1 is how some servers say that they do not know.
-        if limit is not None and limit < 0:
-            return None
-        remaining = 0
-    if limit is not None and limit <= 0:
-        limit = None
-    return WindowReading(family.kind, remaining, limit, _epoch(fields.get(family.reset)))
-
-
-def _epoch(value: object) -> float | None:
-    seconds: float | None = _digits(value)
-    if seconds is None:
-        seconds = _number(value)
-    return float(seconds) if seconds is not None and 0 < seconds < _MILLISECONDS else None
-
-
-def _count(value: object) -> int | None:
-    count = _digits(value)
-    if count is not None:
-        return count
-    number = _number(value)
-    if number is None or abs(number) >= _NO_COUNT:
-        return None
-    # Part of a call cannot be made: 14.9 left are 14.
-    return int(number)
-
-
-def _digits(value: object) -> int | None:
-    """Read what nearly every answer says, in a third of the time that any number takes."""
-    if isinstance(value, str) and len(value) < 16 and value.isdigit() and value.isascii():
-        return int(value)
-    return None
-
-
-def _number(value: object) -> float | None:
-    """Return a plain finite number, or None; underscores and other alphabets are not plain."""
-    if not isinstance(value, str) or len(value) > _LONGEST or not value.isascii():
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if isfinite(number) and "_" not in value else None
 
 
 def _from_cache(fields: Mapping[str, str]) -> bool:
@@ -240,7 +285,7 @@ def _from_cache(fields: Mapping[str, str]) -> bool:
     send the newer Cache-Status send Age as well.
     """
     age = fields.get("age")
-    if age is not None and (_number(age) or 0) > 0:
+    if age is not None and (number(age) or 0) > 0:
         return True
     marker = fields.get("x-from-cache")
     if marker is not None and _is_true(marker):
@@ -267,7 +312,7 @@ def _served_stored(verdict: str) -> bool:
     return "hit" in verdict and "pass" not in verdict and "miss" not in verdict
 
 
-def _caseless(headers: Mapping[str, str]) -> Mapping[str, str]:
+def caseless(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return headers whose look-ups by lower-case name find any case.
 
     The headers of HTTP clients do so by themselves and are used as they are.

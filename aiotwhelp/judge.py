@@ -24,6 +24,7 @@ from aiotwhelp.errors import (
     RateLimitError,
     SessionClosedError,
 )
+from aiotwhelp.headers import Reading
 from aiotwhelp.middleware import NEVER_LEFT, Caller, Pass
 from aiotwhelp.pool import Pool
 from aiotwhelp.retries import (
@@ -115,8 +116,8 @@ class Judge:
         ``otherwise`` makes the result if none does.
         """
         status = response.status
-        if status in REFUSALS and one.is_gated:
-            return await self._refused(response)
+        if one.is_gated and one.reading is not None and one.reading.refused:
+            return await self._refused(response, one.reading)
         if status in (401, 403):
             return await self._unauthorized(response, method, one)
         if status == 402:
@@ -127,7 +128,7 @@ class Judge:
             self._raise_if_passing(response, method, otherwise)
         return None
 
-    async def _refused(self, response: aiohttp.ClientResponse) -> RateLimitError:
+    async def _refused(self, response: aiohttp.ClientResponse, reading: Reading) -> RateLimitError:
         """Take in a refusal for the rate; raises if it outlasts the policy, or no wait helps."""
         body = await answers.read_error(response)
         response.release()
@@ -135,22 +136,22 @@ class Judge:
             raise answers.as_error(response, body)
         self._refusals += 1
         if self._refusals > self._most_refusals:
-            raise self._rate_limit_error(response, body)
-        return self._rate_limit_error(response, body)
+            raise self._rate_limit_error(response, reading, body)
+        return self._rate_limit_error(response, reading, body)
 
     def _rate_limit_error(
-        self, response: aiohttp.ClientResponse, body: answers.ErrorBody
+        self, response: aiohttp.ClientResponse, said: Reading, body: answers.ErrorBody
     ) -> RateLimitError:
-        said = self._caller.api.dialect.read(response.headers)
         window = min(said.windows, key=attrgetter("remaining"), default=None)
-        limit, remaining, reset = (
-            (window.limit, window.remaining, window.reset) if window else (None, None, None)
-        )
+        limit, remaining = (window.limit, window.remaining) if window else (None, None)
+        now = self._pool.limiter.server_time(self._caller.host)
+        reset = window.reset if window else None
+        if window and window.resets_in is not None:
+            reset = now + window.resets_in
         waits = [] if said.retry_after is None else [said.retry_after]
         if window and reset is not None and not remaining:
             # With tokens left it is another limit, whose reset nobody told.
-            left = reset - self._pool.limiter.server_time(self._caller.host)
-            waits.append(min(max(0.0, left), window.kind.ceiling))
+            waits.append(min(max(0.0, reset - now), window.kind.ceiling))
         return RateLimitError(
             answers.describe(response, body),
             limit=limit,

@@ -29,10 +29,19 @@ from aiotwhelp.errors import (
 from aiotwhelp.headers import X_DIALECT, Dialect, Reading, WindowKind, WindowReading
 from aiotwhelp.heaps import Heap
 from aiotwhelp.queues import Line, Priority, Waiter
-from aiotwhelp.quota import Bucket, Granted, NotUntil
+from aiotwhelp.quota import Bucket, Granted, Household, NotUntil
+from aiotwhelp.rates import LocalLimit
 from aiotwhelp.routes import generic_template
 from aiotwhelp.views import Quota, QuotaKey, Stats, WindowQuota, as_key, left_text, tightness
-from aiotwhelp.windows import INF, Numbering, Rate, RateWindow, Room, Window
+from aiotwhelp.windows import (
+    INF,
+    Cost,
+    LocalWindow,
+    Numbering,
+    Room,
+    Window,
+    window_of,
+)
 
 logger = logging.getLogger("aiotwhelp")
 
@@ -49,6 +58,10 @@ _SLICE = 64
 #: each new one has so many old ones looked at.
 _FEW_QUOTAS = 1024
 _LOOKS = 4
+
+#: An API speaks one dialect, or two where a proxy adds its own; a server that changes it with each
+#: answer is told of so often.
+_MOST_DIALECTS = 8
 
 _UNKNOWN = WindowQuota("", None, None, None, None)
 
@@ -79,13 +92,22 @@ class Permit:
         """Whether it was settled."""
         return self._granted.is_settled
 
-    def observed(self, headers: Mapping[str, str], *, status: int = 200) -> Reading:
+    def observed(
+        self,
+        headers: Mapping[str, str],
+        *,
+        status: int = 200,
+        cost: int | Mapping[str, int] | None = None,
+    ) -> Reading:
         """Settle with an answer's headers and status, as soon as they are there.
 
-        Returns what was read from them. Raises RuntimeError if the permit is settled already.
+        Pass what the call really took as ``cost`` if that is known by now and differs from what
+        was asked for: local rates are corrected; windows that the server announces correct
+        themselves. Returns what was read. Raises RuntimeError if the permit is settled already.
         """
-        reading = self._dialect.read(headers)
-        self._limiter._observed(self._line, self._granted, reading, status)
+        reading = self._dialect.read(headers, status)
+        took = None if cost is None else as_cost(cost)
+        self._limiter._observed(self._line, self._granted, reading, status, took)
         return reading
 
     def unsent(self, *, failed: bool = False, reason: str = "") -> None:
@@ -112,8 +134,10 @@ class Limiter:
     ``pace``
         ``"burst"`` grants as long as tokens are left; ``"even"`` spreads them over the window.
     ``rates``
-        Local rates by route template, such as ``{"/2/tweets/search/all": Rate(1, per=1)}``, for
-        limits that a server does not announce. ``"POST /2/tweets"`` names one method's only.
+        Local limits by route template, such as ``{"/2/tweets/search/all": Rate(1, per=1)}``, for
+        limits that a server does not announce; a `Rate`, a `Concurrency`, or several of them.
+        ``"POST /2/tweets"`` names one method's only. ``"*"`` is one limit for all routes of an
+        identity together, ``"POST *"`` one for all its POSTs.
     ``max_waiters``
         So many callers may wait for one quota; the next gets `TooManyWaitersError`.
     ``max_quotas``
@@ -129,7 +153,7 @@ class Limiter:
         *,
         reserve: float = 0.0,
         pace: Literal["burst", "even"] = "burst",
-        rates: Mapping[str, Rate | Sequence[Rate]] | None = None,
+        rates: Mapping[str, LocalLimit | Sequence[LocalLimit]] | None = None,
         max_waiters: int | None = None,
         max_quotas: int = 100_000,
         on_event: events.Handler | None = None,
@@ -152,7 +176,13 @@ class Limiter:
             checks.instance("rates", rates, Mapping, "a mapping from routes to a Rate")
         self._reserve = reserve
         self._even = pace == "even"
-        self._rates = {_plain(name): _as_rates(name, rate) for name, rate in (rates or {}).items()}
+        self._rates = _Rates(rates or {})
+        #: Limits of an API's own, by its host.
+        self._api_rates: dict[str, _Rates] = {}
+        #: By API and identity; each lives as long as a line of it does.
+        self._households: WeakValueDictionary[tuple[str, str], Household] = WeakValueDictionary()
+        #: By API: the dialects that were recognised.
+        self._dialects: dict[str, set[str]] = {}
         self._max_waiters = max_waiters
         self._max_quotas = max_quotas
         self._handlers: list[events.Handler] = [on_event] if on_event is not None else []
@@ -190,7 +220,7 @@ class Limiter:
         self,
         key: QuotaKey | str,
         *,
-        cost: int = 1,
+        cost: int | Mapping[str, int] = 1,
         priority: Priority = Priority.NORMAL,
         max_wait: float | None = None,
         dialect: Dialect = X_DIALECT,
@@ -199,7 +229,9 @@ class Limiter:
 
         Settle it inside: ``permit.observed(headers)`` as soon as there is an answer,
         ``permit.unsent()`` if the call surely never left. Leaving without either counts the call
-        as lost. ``max_wait`` is in seconds; raises `QuotaTimeoutError` when it will not do.
+        as lost. ``cost`` is how many calls this one counts as, or what it takes of windows that
+        count something else, such as ``{"tokens": 1200}``; see `acquire`. ``max_wait`` is in
+        seconds; raises `QuotaTimeoutError` when it will not do.
         Cancelling is safe at any moment.
         """
         permit = await self.acquire(
@@ -215,7 +247,7 @@ class Limiter:
         self,
         key: QuotaKey | str,
         *,
-        cost: int = 1,
+        cost: int | Mapping[str, int] = 1,
         priority: Priority = Priority.NORMAL,
         max_wait: float | None = None,
         dialect: Dialect = X_DIALECT,
@@ -226,11 +258,14 @@ class Limiter:
         """Wait for a permit, which the caller must settle; prefer `permit`, which sees to it.
 
         A caller that comes back after a refusal passes its ``ticket`` and keeps its place.
+        ``cost`` is a number for all windows, or a mapping from units to numbers: of a window that
+        counts a unit it does not name, the call takes one.
         Raises `QuotaTimeoutError`, `TooManyWaitersError`, `SessionClosedError`, and ValueError
         for a cost that never fits. Cancelling is safe: a token granted meanwhile goes on.
         """
         priority = checks.member("priority", priority, Priority)
         max_wait = checks.seconds("max_wait", max_wait)
+        cost = as_cost(cost)
         permit = self.try_acquire(key, cost=cost, priority=priority, dialect=dialect, room=room)
         if permit is not None:
             return permit
@@ -249,7 +284,7 @@ class Limiter:
         self,
         key: QuotaKey | str,
         *,
-        cost: int = 1,
+        cost: int | Mapping[str, int] = 1,
         priority: Priority = Priority.NORMAL,
         dialect: Dialect = X_DIALECT,
         room: Room | None = None,
@@ -258,8 +293,7 @@ class Limiter:
 
         Raises ValueError for a cost that is no whole number from 1 on, or never fits.
         """
-        if type(cost) is not int or cost < 1:
-            raise ValueError(f"cost is a whole number from 1 on, not {cost!r}")
+        cost = as_cost(cost)
         self._bind()
         line = self._line(as_key(key))
         if line.head() is not None or line.pumping or self._others_wait(line, priority):
@@ -277,6 +311,14 @@ class Limiter:
     def timed_out(self, key: QuotaKey | str, allowed: float) -> QuotaTimeoutError:
         """Return the error of a caller whom a timer from outside took from the queue."""
         return self._in_vain(self._line(as_key(key)), allowed)
+
+    def adopt(self, api: str, rates: Mapping[str, LocalLimit | Sequence[LocalLimit]]) -> None:
+        """Hold the limits that an API does not announce, written as ``rates``, from now on.
+
+        ``api`` is what the keys of its quotas have as theirs. Sessions do this for their `Api`.
+        """
+        if rates and api not in self._api_rates:
+            self._api_rates[api] = _Rates(rates)
 
     def ticket(self) -> int:
         """Return a place in the order of arrival."""
@@ -654,7 +696,7 @@ class Limiter:
             self._pump(line)
         self._announce_soon(line)
 
-    def _wake(self, gate: Window | RateWindow | Room) -> None:
+    def _wake(self, gate: Window | LocalWindow | Room) -> None:
         """Grant to the lines that wait for a gate, in ticket order, until it blocks again."""
         for _ in range(_SLICE):
             first = gate.blocked.first
@@ -677,19 +719,30 @@ class Limiter:
 
     # Settling ----------------------------------------------------------------------------------
 
-    def _observed(self, line: Line, granted: Granted, reading: Reading, status: int) -> None:
+    def _observed(
+        self, line: Line, granted: Granted, reading: Reading, status: int, cost: int | None
+    ) -> None:
         self._count_suspend()
         now = self._now()
         self._learn_time(line, granted.sent, now, reading)
-        line.bucket.observed(granted, now, reading, status=status)
-        if status in (429, 420):
+        line.bucket.observed(granted, now, reading, status=status, cost=cost)
+        if reading.refused:
             self._refused += 1
+        if reading.dialect:
+            self._note_dialect(line, reading.dialect)
         line.trouble = f"it was answered with {status}" if status >= 500 else ""
         if self._handlers:
             self._tell_observed(line, reading, status, now)
         if status >= 500 and not reading.windows:
             self._fail_impatient(line)
         self._settled(line, granted.room)
+
+    def _note_dialect(self, line: Line, dialect: str) -> None:
+        known = self._dialects.setdefault(line.key.api, set())
+        if dialect not in known and len(known) < _MOST_DIALECTS:
+            known.add(dialect)
+            logger.debug("%s announces its limits as %s", line.key.api or "the server", dialect)
+            self.tell(events.DialectRecognized(str(line.key), line.key.identity, dialect))
 
     def _unsent(self, line: Line, granted: Granted, *, failed: bool, reason: str) -> None:
         line.bucket.unsent(granted, self._now(), failed=failed)
@@ -748,14 +801,14 @@ class Limiter:
         key, identity = str(line.key), line.key.identity
         for window in line.bucket.windows:
             for said in reading.windows:
-                if said.kind == window.kind:
+                if said.kind.name == window.kind.name:
                     resets_in = None if window.reset is None else window.ends - now
                     self.tell(
                         events.Observed(
                             key, identity, said.kind.name, said.limit, said.remaining, resets_in
                         )
                     )
-        if status in (429, 420):
+        if reading.refused:
             expected = line.bucket.expect(now, 0) - now
             self.tell(events.Refused(key, identity, status, max(0.0, expected)))
 
@@ -863,7 +916,7 @@ class Limiter:
 
     def _describe(self, line: Line) -> Quota:
         now = self._now()
-        windows = tuple(self._describe_window(window, now) for window in line.bucket.windows)
+        windows = tuple(self._describe_window(line, window, now) for window in line.bucket.windows)
         known = [window for window in windows if window.remaining is not None]
         tightest = min(known, key=tightness, default=(*windows, _UNKNOWN)[0])
         return Quota(
@@ -877,13 +930,19 @@ class Limiter:
             windows=windows,
         )
 
-    def _describe_window(self, window: Window, now: float) -> WindowQuota:
+    def _describe_window(self, line: Line, window: Window, now: float) -> WindowQuota:
         name, limit = window.kind.name, window.limit
         if not window.is_confirmed or now >= window.ends:
             return WindowQuota(name, limit, None, None, None)
         if window.reset is None:
             return WindowQuota(name, limit, window.available, None, None)
-        return WindowQuota(name, limit, window.available, window.ends - now, window.reset)
+        resets_at = window.reset
+        if window.counts_down:
+            clock = line.clock
+            resets_at = (
+                clock.epoch(window.ends) if clock.is_known else self._wall() + window.ends - now
+            )
+        return WindowQuota(name, limit, window.available, window.ends - now, resets_at)
 
     # What is remembered ------------------------------------------------------------------------
 
@@ -898,18 +957,42 @@ class Limiter:
         return line
 
     def _new_bucket(self, key: QuotaKey, clock: ServerClock) -> Bucket:
-        route = _plain(key.route)
-        rates = self._rates.get(route) or self._rates.get(route.partition(" ")[2]) or ()
         siblings = self._siblings.setdefault((key.api, key.app, key.route), _Siblings())
+        household = self._household(key)
         bucket = Bucket(
             partial(self._window, key, clock),
             self._numbering,
             key=str(key),
-            rates=[RateWindow(rate) for rate in rates],
+            rates=[
+                *(
+                    window_of(each)
+                    for rates in self._rates_of(key.api)
+                    for each in rates.of(key.route)
+                ),
+                *(window for pattern, window in household.local if _covers(pattern, key.route)),
+            ],
             shared=siblings.windows,
+            find_named=partial(self._named_window, key, clock),
+            household=household,
         )
         siblings.join(bucket)
         return bucket
+
+    def _household(self, key: QuotaKey) -> Household:
+        place = (key.api, key.identity)
+        household = self._households.get(place)
+        if household is None:
+            household = Household(
+                (pattern, window_of(limit))
+                for rates in self._rates_of(key.api)
+                for pattern, limit in rates.wide
+            )
+            self._households[place] = household
+        return household
+
+    def _rates_of(self, api: str) -> list[_Rates]:
+        own = self._api_rates.get(api)
+        return [self._rates] if own is None else [self._rates, own]
 
     def _window(self, key: QuotaKey, clock: ServerClock, kind: WindowKind) -> Window:
         owner = f"app {key.app}" if kind.scope == "app" else key.identity
@@ -920,6 +1003,23 @@ class Limiter:
             self._windows[place] = window
             if kind.scope == "app":
                 self._siblings[key.api, key.app, key.route].share(window)
+        return window
+
+    def _named_window(
+        self, key: QuotaKey, clock: ServerClock, reading: WindowReading, known: Window | None
+    ) -> Window:
+        """Return the window that a server calls by its own name, whatever the route.
+
+        What one route alone has known of it without its name, callers included, goes into it.
+        """
+        place = (key.api, key.identity, key.partition, reading.bucket, reading.kind.name)
+        window = self._windows.get(place)
+        if window is None:
+            window = self._windows[place] = Window(reading.kind, clock, self._numbering, place)
+            window.bucket = reading.bucket
+        if known is not None and not known.bucket:
+            self._windows.pop(known.key, None)
+            window.absorb(known)
         return window
 
     def _clock(self, api: str) -> ServerClock:
@@ -1007,11 +1107,54 @@ def _plain(route: str) -> str:
     return method + space + generic_template(path) if path.startswith("/") else route
 
 
-def _as_rates(name: str, rate: Rate | Sequence[Rate]) -> tuple[Rate, ...]:
-    rates = tuple(rate) if isinstance(rate, Sequence) else (rate,)
-    if not all(isinstance(each, Rate) for each in rates):
-        raise TypeError(f"rates[{name!r}] is a Rate or several of them, not {rate!r}")
-    return rates
+class _Rates:
+    """Limits that no server announces, by the routes that they are for."""
+
+    __slots__ = ("_by_route", "wide")
+
+    def __init__(self, rates: Mapping[str, LocalLimit | Sequence[LocalLimit]]) -> None:
+        limits = {_plain(name): _as_limits(name, rate) for name, rate in rates.items()}
+        #: Those that many routes share: ``"*"``, and ``"POST *"``.
+        self.wide = [(n, each) for n, some in limits.items() if _is_wide(n) for each in some]
+        self._by_route = {name: some for name, some in limits.items() if not _is_wide(name)}
+
+    def of(self, route: str) -> tuple[LocalLimit, ...]:
+        """Return those of one route."""
+        plain = _plain(route)
+        return self._by_route.get(plain) or self._by_route.get(plain.partition(" ")[2]) or ()
+
+
+def _as_limits(name: str, rate: LocalLimit | Sequence[LocalLimit]) -> tuple[LocalLimit, ...]:
+    limits = tuple(rate) if isinstance(rate, Sequence) else (rate,)
+    if not all(isinstance(each, LocalLimit) for each in limits):
+        raise TypeError(f"rates[{name!r}] is a Rate, a Concurrency, or several, not {rate!r}")
+    return limits
+
+
+def _is_wide(pattern: str) -> bool:
+    return pattern == "*" or pattern.endswith(" *")
+
+
+def _covers(pattern: str, route: str) -> bool:
+    """Whether a limit of many routes is for this one, whose method is its first word."""
+    return pattern == "*" or pattern.partition(" ")[0] == route.partition(" ")[0]
+
+
+def as_cost(cost: int | Mapping[str, int]) -> int:
+    """Return what a call takes, as the rule has it; raises ValueError for what is no cost."""
+    if isinstance(cost, Cost) or (type(cost) is int and cost > 0):
+        return cost
+    if not isinstance(cost, Mapping):
+        raise ValueError(  # noqa: TRY004 - as for a number that makes no sense
+            "cost is a whole number from 1 on, or a mapping such as {'tokens': 1200}, "
+            f"not {cost!r}"
+        )
+    for unit, amount in cost.items():
+        if type(amount) is not int or amount < 0:
+            raise ValueError(f"cost[{unit!r}] is a whole number, not {amount!r}")
+    if cost.get("requests", 1) < 1:
+        raise ValueError("a call is at least one request")
+    return Cost(dict(cost))
 
 
 def _suspended() -> float:

@@ -22,7 +22,8 @@ from aiotwhelp import checks
 from aiotwhelp.apis import Api, is_local
 from aiotwhelp.auth import Auth, Send, TokenAnswer
 from aiotwhelp.errors import hide_request, redacted
-from aiotwhelp.limiter import Limiter, Permit
+from aiotwhelp.headers import Reading
+from aiotwhelp.limiter import Limiter, Permit, as_cost
 from aiotwhelp.queues import Priority
 from aiotwhelp.retries import RetryBudget
 from aiotwhelp.routes import generic_template
@@ -95,8 +96,17 @@ class Caller:
         """Return the key of the quota that a call spends; other hosts have quotas of their own."""
         url = URL(url)
         if self.is_own(url):
-            return QuotaKey(self.api.quota_name(method, url), self.host, self.identity, self.app)
+            name, part = self.api.quota_name(method, url), self.api.partition(url)
+            return QuotaKey(name, self.host, self.identity, self.app, part)
         return QuotaKey(f"{method} {generic_template(url.raw_path)}", url.raw_authority)
+
+    def cost(self, method: str, url: str | URL, own: int | Mapping[str, int] = 1) -> int:
+        """Return what a call takes, by what its caller said and what is known of the API."""
+        known = self.api.cost(method, url)
+        if not known:
+            return as_cost(own)
+        requests = {} if isinstance(own, Mapping) else {"requests": as_cost(own)}
+        return as_cost({**known, **requests, **(own if isinstance(own, Mapping) else {})})
 
     def is_own(self, url: URL) -> bool:
         """Whether a URL is the API's; whether credentials may go there is `Api.is_own`."""
@@ -140,6 +150,7 @@ class Pass:
         "limiter",
         "permit",
         "priority",
+        "reading",
         "sends",
         "unanswered",
         "url",
@@ -174,6 +185,8 @@ class Pass:
         self.authorization = ""
         #: Whether the limiter saw the last request: not where a redirect led elsewhere.
         self.is_gated = True
+        #: What the last answer said of quota, if the limiter saw it.
+        self.reading: Reading | None = None
         #: Requests that were written, or may have been; those of them that got no answer.
         self.sends = 0
         self.unanswered = 0
@@ -202,6 +215,7 @@ class Pass:
         self.is_gated = self.caller.is_own(request.url)
         if not self.is_gated:
             self.authorization = ""
+            self.reading = None
             self.answer = await handler(request)
             return self.answer
         self.permit = self._permit_at_once(request)
@@ -273,7 +287,7 @@ class Pass:
         self.answer = response
         if response.status < 500:
             self._give_back_drawn()
-        permit.observed(response.headers, status=response.status)
+        self.reading = permit.observed(response.headers, status=response.status)
         return response
 
     def _give_back_drawn(self) -> None:
@@ -395,6 +409,8 @@ class RateLimitMiddleware:
         for api in apis:
             checks.instance("each key of apis", api, Api, "an Api such as aiotwhelp.X")
         self._callers = tuple(Caller.of(api, auth) for api, auth in apis.items())
+        for caller in self._callers:
+            limiter.adopt(caller.host, caller.api.rates)
         self._priority = checks.member("priority", priority, Priority)
         self._max_wait = checks.seconds("max_wait", max_wait)
 
@@ -411,6 +427,7 @@ class RateLimitMiddleware:
             return await handler(request)
         permit = await self._limiter.acquire(
             caller.key(request.method, request.url),
+            cost=caller.cost(request.method, request.url),
             priority=self._priority,
             max_wait=self._time_to_wait(request),
             dialect=caller.api.dialect,
@@ -420,7 +437,8 @@ class RateLimitMiddleware:
             response = await one.send(request, handler)
         finally:
             one.broken = None  # its traceback leads to `one`: they would hold each other
-        if response.status in (401, 403) and caller.auth is not None and one.authorization:
+        is_refused = one.reading is not None and one.reading.refused
+        if response.status in (401, 403) and caller.auth and one.authorization and not is_refused:
             # The next call renews the token; this one keeps its answer.
             now = self._limiter.server_time(caller.host)
             caller.auth.rejected(one.authorization, response.status, (), now)

@@ -15,7 +15,7 @@ from aiotwhelp.headers import Dialect
 from aiotwhelp.heaps import Entry, Heap
 from aiotwhelp.quota import Bucket
 from aiotwhelp.views import QuotaKey
-from aiotwhelp.windows import INF, RateWindow, Room, Window
+from aiotwhelp.windows import INF, LocalWindow, Room, Window
 
 if TYPE_CHECKING:
     from aiotwhelp.limiter import Permit
@@ -223,7 +223,7 @@ class Line(Entry):
         """Whether nobody waits and nothing is in flight."""
         return self.bucket.calls == 0 and not len(self) and not self.pumping
 
-    def park(self, gate: Window | RateWindow | Room, waiter: Waiter) -> None:
+    def park(self, gate: Window | LocalWindow | Room, waiter: Waiter) -> None:
         """Stand among those that wait for a gate, at the place of the first waiter's ticket."""
         if self.parked is not None:
             if self.parked.is_for(gate, waiter):
@@ -244,7 +244,7 @@ class Parked(Entry):
 
     __slots__ = ("gate", "line")
 
-    def __init__(self, line: Line, gate: Window | RateWindow | Room, waiter: Waiter) -> None:
+    def __init__(self, line: Line, gate: Window | LocalWindow | Room, waiter: Waiter) -> None:
         super().__init__((waiter.priority, waiter.ticket))
         self.line = line
         self.gate = gate
@@ -254,6 +254,6 @@ class Parked(Entry):
         """Whether nobody stands before it."""
         return self.gate.blocked.first is self
 
-    def is_for(self, gate: Window | RateWindow | Room, waiter: Waiter) -> bool:
+    def is_for(self, gate: Window | LocalWindow | Room, waiter: Waiter) -> bool:
         """Whether this is the place of that waiter at that gate."""
         return self.gate is gate and self.rank == (waiter.priority, waiter.ticket)

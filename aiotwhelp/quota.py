@@ -33,17 +33,27 @@ from aiotwhelp.windows import (
     INF,
     LONGEST_BACKOFF,
     LONGEST_ROUND_TRIP,
+    ConcurrencyWindow,
+    Cost,
     Debts,
+    LocalWindow,
     Numbering,
     Probing,
     RateWindow,
     Room,
     Window,
+    cost_in,
     ghost_span,
 )
 
 #: Header-less answers in a row double what may be in flight, up to 2 to this power.
 _MOST_BLANK = 16
+
+#: Windows that a server may announce for one call. Those that it tells of no more make room.
+_MOST_WINDOWS = 16
+
+#: A refusal that holds for all routes shuts them for no longer than this.
+_LONGEST_SHUT = 3600.0
 
 #: What a key owes before it shows a window is told apart less finely: most never show one.
 _FEW_DEBTS = 4
@@ -121,6 +131,17 @@ class Pace:
             self.gap = 0.0
 
 
+class Household:
+    """What all quotas of one identity have in common: a refusal may hold for every route."""
+
+    __slots__ = ("__weakref__", "local", "shut")
+
+    def __init__(self, local: Iterable[tuple[str, LocalWindow]] = ()) -> None:
+        self.shut = -INF
+        #: Limits of its own, by the routes that they are for.
+        self.local = tuple(local)
+
+
 class Bucket:
     """The windows that one call needs, and what is known of a key before it shows any."""
 
@@ -130,7 +151,9 @@ class Bucket:
         "blank",
         "calls",
         "debts",
+        "find_named",
         "find_window",
+        "household",
         "in_flight",
         "key",
         "local",
@@ -142,6 +165,7 @@ class Bucket:
         "round_trip",
         "shared",
         "shown",
+        "units",
         "windows",
     )
 
@@ -151,12 +175,17 @@ class Bucket:
         numbering: Numbering,
         *,
         key: str = "",
-        rates: Iterable[RateWindow] = (),
+        rates: Iterable[LocalWindow] = (),
         shared: Iterable[Window] = (),
+        find_named: FindNamed | None = None,
+        household: Household | None = None,
         random: Callable[[], float] = uniform,
     ) -> None:
         self.key = key
         self.find_window = find_window
+        #: Where the server has names of its own for what it counts.
+        self.find_named = find_named
+        self.household = household if household is not None else Household()
         self.numbering = numbering
         self.random = random
         #: Windows that others have shown on the same route, and this bucket may share; it grows.
@@ -171,6 +200,8 @@ class Bucket:
             rate.buckets[self] = None
         self.calls = 0
         self.in_flight = 0
+        #: What calls in flight take of other units, beyond what they are in requests.
+        self.units: dict[str, int] | None = None
         self.answered = 0
         self.blank = 0
         self.next = -INF
@@ -221,7 +252,7 @@ class Bucket:
     def _opens(self, now: float, cost: int, reserve: float, even: bool) -> tuple[float, Gate]:
         if self.pace.gap and self.calls:
             return INF, self  # single file
-        at: float = self.next
+        at: float = max(self.next, self.household.shut)
         by: Gate = self
         if not self.shown:
             for window in self.shared:
@@ -230,13 +261,14 @@ class Bucket:
         elif self.calls > self.answered:
             return INF, self  # as TCP opens: one more in flight than has been answered
         for window in self.windows:
-            if window.limit is not None and cost > window.limit:
-                raise ValueError(f"a call of cost {cost} never fits into {window!r}")
-            opens = window.opens(now, cost, reserve, even)
+            takes = cost if type(cost) is int else cost_in(window.kind.unit, cost)
+            if window.limit is not None and takes > window.limit:
+                raise ValueError(f"a call of cost {takes} never fits into {window!r}")
+            opens = window.opens(now, takes, reserve, even)
             if opens > at:
                 at, by = opens, window
         for rate in self.local:
-            opens = rate.opens(cost)
+            opens = rate.opens(cost_in(rate.unit, cost))
             if opens > at:
                 at, by = opens, rate
         return at, by
@@ -253,27 +285,52 @@ class Bucket:
             room.in_flight += 1
         self.calls += 1
         self.in_flight += cost
+        if isinstance(cost, Cost):
+            self._count_units(cost, 1)
         for window in self.windows:
-            probe = window.take(now, cost, since, even)
+            takes = cost if type(cost) is int else cost_in(window.kind.unit, cost)
+            probe = window.take(now, takes, since, even)
             if probe is not None:
                 granted.probes = [*(granted.probes or ()), probe]
         for rate in self.local:
-            rate.take(now, cost, since)
+            rate.take(now, cost_in(rate.unit, cost), since)
         if not self.shown and not self.blank:
             granted.probes = [*(granted.probes or ()), self.probing.start(now)]
         if self.pace.gap:
             self.next = now + self.pace.gap
         return granted
 
+    def _count_units(self, cost: Cost, sign: int) -> None:
+        if self.units is None:
+            self.units = {}
+        for unit, amount in cost.units.items():
+            self.units[unit] = self.units.get(unit, 0) + sign * (amount - cost)
+
+    def _in_flight_of(self, window: Window) -> int:
+        """What this bucket's calls in flight take of a window."""
+        return self.in_flight + (self.units.get(window.kind.unit, 0) if self.units else 0)
+
     # Settling ----------------------------------------------------------------------------------
 
     def observed(
-        self, granted: Granted, now: float, reading: Reading, *, status: int = 200
+        self,
+        granted: Granted,
+        now: float,
+        reading: Reading,
+        *,
+        status: int = 200,
+        cost: int | None = None,
     ) -> None:
-        """Settle a call with its answer. Raises RuntimeError if it is settled already."""
+        """Settle a call with its answer, and with what it took if that became known by now.
+
+        Raises RuntimeError if it is settled already.
+        """
         self._settle(granted)
         self._time(now - granted.sent)
-        refused = status in (429, 420)
+        if cost is not None:
+            for rate in self.local:
+                rate.correct(cost_in(rate.unit, cost) - cost_in(rate.unit, granted.cost))
+        refused = reading.refused or status in (429, 420)
         number = self.numbering.next()
         if reading.cached and not refused:
             self._answered_by_cache(granted, number, now)
@@ -297,9 +354,9 @@ class Bucket:
         """
         self._settle(granted)
         for window in self.windows:
-            window.foreign.give_back(granted.cost)
+            window.foreign.give_back(window.cost_of(granted))
         for rate in self.local:
-            rate.returned(granted.cost, granted.sent, now)
+            rate.returned(cost_in(rate.unit, granted.cost), granted.sent, now)
         if failed:
             for probing in self._probed(granted):
                 probing.missed(now)
@@ -326,7 +383,7 @@ class Bucket:
         )
 
     @property
-    def gates(self) -> tuple[Window | RateWindow, ...]:
+    def gates(self) -> tuple[Window | LocalWindow, ...]:
         """Every window, announced or local."""
         return (*self.windows, *self.local)
 
@@ -352,27 +409,54 @@ class Bucket:
     def replace(self, old: Window, new: Window) -> None:
         """Use ``new`` from now on where ``old`` was: they turned out to be one."""
         self.windows.remove(old)
-        if new not in self.windows:
-            self._add(new)
+        self._add_new(new)
 
     def _join_shown(self, shown: Iterable[WindowReading]) -> None:
         """Count this bucket's calls in the windows that its own answer has shown."""
-        kinds = [reading.kind for reading in shown]
-        for kind in kinds:
-            if not any(window.kind is kind or window.kind == kind for window in self.windows):
-                window = self.find_window(kind)
-                if window not in self.windows:
-                    self._add(window)
+        for reading in shown:
+            window = self._window(reading.kind.name)
+            if window is None:
+                if len(self.windows) < _MOST_WINDOWS or self._make_room():
+                    self._add_new(self._found(reading, None))
+            elif reading.bucket != window.bucket and reading.bucket:
+                found = self._found(reading, window)
+                if found is not window and window in self.windows:
+                    self._drop(window)
+                self._add_new(found)
         if not self.shown:
             self.shown = True
             self.debts = Debts()
-            for window in [each for each in self.windows if each.kind not in kinds]:
+            names = [reading.kind.name for reading in shown]
+            for window in [each for each in self.windows if each.kind.name not in names]:
                 self._drop(window)
+
+    def _window(self, name: str) -> Window | None:
+        for window in self.windows:
+            if window.kind.name == name:
+                return window
+        return None
+
+    def _found(self, reading: WindowReading, known: Window | None) -> Window:
+        if reading.bucket and self.find_named is not None:
+            return self.find_named(reading, known)
+        return known or self.find_window(reading.kind)
+
+    def _make_room(self) -> bool:
+        """Drop a window of which the server tells no more, if there is one."""
+        for window in self.windows:
+            if not window.is_confirmed and not window.is_in_doubt:
+                self._drop(window)
+                return True
+        return False
+
+    def _add_new(self, window: Window) -> None:
+        if window not in self.windows:
+            self._add(window)
 
     def presume(self, window: Window) -> None:
         """Share a window that others have shown, until an own answer tells whether it is so."""
-        if not self.shown and window not in self.windows:
-            self._add(window)
+        if not self.shown:
+            self._add_new(window)
 
     def _add(self, window: Window) -> None:
         """What is in flight or owed may be counted there, too.
@@ -381,7 +465,9 @@ class Bucket:
         """
         self.windows.append(window)
         window.buckets[self] = None
-        window.in_flight += self.in_flight
+        in_flight = self._in_flight_of(window)
+        window.in_flight += in_flight
+        window.foreign.give_back(-in_flight)
         window.debts.absorb(self.debts)
         window.round_trip = max(window.round_trip, self.round_trip)
 
@@ -389,7 +475,7 @@ class Bucket:
         """Leave a window that was presumed in vain."""
         self.windows.remove(window)
         del window.buckets[self]
-        window.in_flight -= self.in_flight
+        window.in_flight -= self._in_flight_of(window)
 
     def leave(self) -> list[Window]:
         """Take this bucket out of its windows, for good; return those that nobody uses now."""
@@ -405,10 +491,12 @@ class Bucket:
             granted.room.in_flight -= 1
         self.calls -= 1
         self.in_flight -= granted.cost
+        if isinstance(granted.cost, Cost):
+            self._count_units(granted.cost, -1)
         for window in self.windows:
-            window.give_back(granted.cost)
+            window.give_back(window.cost_of(granted))
         for rate in self.local:
-            rate.give_back(granted.cost)
+            rate.give_back(cost_in(rate.unit, granted.cost))
         for probing, turn in granted.probes or ():
             probing.ended(turn)
 
@@ -433,7 +521,7 @@ class Bucket:
             if reading is not None:
                 window.observe(granted, now, reading, refused=refused)
             elif refused and granted.is_probe_of(window.probing):
-                window.debts.add_unread(number, granted.cost)
+                window.debts.add_unread(number, window.cost_of(granted))
                 window.probing.refused(now)
             else:
                 window.unread(granted, number, now, failed=failed)
@@ -445,7 +533,7 @@ class Bucket:
         if not self.shown:
             self.debts.add_ghost(now, number, granted.cost)
         for window in self.windows:
-            window.debts.add_ghost(now, number, granted.cost)
+            window.debts.add_ghost(now, number, window.cost_of(granted))
 
     def _answered_cold(self, granted: Granted, now: float, *, refused: bool, failed: bool) -> None:
         """An answer without headers, from a key that never showed any."""
@@ -463,22 +551,29 @@ class Bucket:
         self, granted: Granted, now: float, reading: Reading, status: int, *, hidden: bool
     ) -> None:
         """Act on a refusal: shut the windows that are spent, or slow down for a hidden limit."""
-        if status not in (429, 420, 503):
+        if not (reading.refused or status in (429, 420, 503)):
             if self.pace.gap and status < 500:
                 self.pace.accepted(now)
             return
-        spent = [reading.kind for reading in reading.windows if reading.remaining <= 0]
         delay = reading.retry_after or 0.0
+        if reading.everywhere:
+            until = now + min(delay, _LONGEST_SHUT)
+            self.household.shut = max(self.household.shut, until)
+        spent = [told.kind.name for told in reading.windows if self._is_short(told, granted)]
         if spent:
             for window in self.windows:
-                if window.kind in spent and delay:
+                if window.kind.name in spent and delay:
                     window.keep_shut(now, delay)
             return
         ceiling = min((window.kind.ceiling for window in self.windows), default=960.0)
         self.next = max(self.next, now + min(delay, ceiling))
-        if hidden and self.pace.refused(granted, now):
+        if hidden and not reading.everywhere and self.pace.refused(granted, now):
             # Jitter, since other processes may have been refused at the same moment.
             self.next = max(self.next, now + self.pace.gap * (1.0 + 0.1 * self.random()))
+
+    def _is_short(self, told: WindowReading, granted: Granted) -> bool:
+        """Whether what is left of a window explains that a call was refused."""
+        return told.remaining < max(1, cost_in(told.kind.unit, granted.cost))
 
     def _probed(self, granted: Granted) -> Iterable[Probing]:
         """The gates whose current probe this call was."""
@@ -486,4 +581,8 @@ class Bucket:
 
 
 #: What may block a caller.
-Gate = Window | RateWindow | Room | Bucket
+Gate = Window | RateWindow | ConcurrencyWindow | Room | Bucket
+
+#: Returns the window that a server calls by its own name; given the one that was used so far, which
+#: turns out to be that window.
+FindNamed = Callable[[WindowReading, Window | None], Window]

@@ -57,6 +57,17 @@ def expand(template: str, params: Mapping[str, object] | None = None) -> str:
     return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
 
 
+def leading(template: str, path: str) -> str | None:
+    """Return the first segments of a path that are of a template's form; None if they are not."""
+    wanted, segments = _split(template), _split(path)
+    if len(segments) < len(wanted):
+        return None
+    for expected, segment in zip(wanted, segments, strict=False):
+        if not _is_placeholder(expected) and expected != segment:
+            return None
+    return _join(segments[: len(wanted)])
+
+
 def is_template(path: str) -> bool:
     """Whether a path has braces, which none has on the wire (RFC 3986, 3.3); queries may."""
     for end in "?#":

@@ -19,10 +19,12 @@ import aiohttp
 from yarl import URL
 
 from aiotwhelp import answers, checks, events
-from aiotwhelp.apis import Api, X
+from aiotwhelp.apis import Api, X, api_at
 from aiotwhelp.auth import Auth, Bearer, ClientCredentials, OAuth1, discreet
 from aiotwhelp.calls import MIDDLEWARES, Call, Settings, has_credential
 from aiotwhelp.coalesce import Coalescer
+from aiotwhelp.dialects import AUTO, DIALECTS
+from aiotwhelp.headers import X_DIALECT, Dialect
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.middleware import Caller, refuse_in_the_clear
 from aiotwhelp.pool import Pool
@@ -93,6 +95,8 @@ class Session:
       connections.
     - ``middlewares``: aiohttp client middlewares, called in this order, before ours.
     - ``on_event``: is called with each `aiotwhelp.events.Event`.
+    - ``dialect``: how the API's answers announce limits: a `Dialect`, or the name of one that is
+      known, such as ``"github"``; by default the `Api`'s own, and ``"auto"`` for a URL.
 
     Everything else goes to ``aiohttp.ClientSession``; cookies are not kept unless a
     ``cookie_jar`` is passed. Use it with ``async with``, in one event loop. Safe to cancel
@@ -113,6 +117,7 @@ class Session:
         concurrency: int = 100,
         middlewares: Sequence[aiohttp.ClientMiddlewareType] = (),
         on_event: events.Handler | None = None,
+        dialect: Dialect | str | None = None,
         **client_session: Any,
     ) -> None:
         checks.known(client_session, _OPTIONS, _ELSEWHERE)
@@ -124,7 +129,7 @@ class Session:
         if auth is not None and has_credential(client_session):
             del client_session  # for a traceback that is printed with its locals
             raise ValueError("pass auth= or an Authorization header, not both")
-        self.api = api if isinstance(api, Api) else X.at(api)
+        self.api = _api(api, dialect)
         self._settings = Settings(
             caller=Caller.of(self.api, auth),
             pool=Pool(limiter, concurrency, client_session),
@@ -137,6 +142,7 @@ class Session:
         )
         self._coalescer: Coalescer[answers.Json] = Coalescer()
         self._owns_pool = True
+        self.limiter.adopt(self._settings.caller.host, self.api.rates)
         self._note_auth(auth)
         self._on_event = on_event
         if on_event is not None:
@@ -340,6 +346,19 @@ class Session:
         except TypeError:
             return None
         return key
+
+
+def _api(api: Api | str | URL, dialect: Dialect | str | None) -> Api:
+    """Return what is known of an API; of an address alone, the paths that X has published."""
+    known = checks.choice("dialect", dialect, DIALECTS) if isinstance(dialect, str) else dialect
+    if known is not None:
+        checks.instance("dialect", known, Dialect, "a Dialect, or the name of one")
+    if isinstance(api, Api):
+        return api if known is None else replace(api, dialect=known)
+    if known not in (None, AUTO, X_DIALECT):
+        return replace(api_at(api), dialect=known or AUTO)
+    there = X.at(api)
+    return replace(there, name=URL(there.base_url).raw_host or there.name, dialect=known or AUTO)
 
 
 def _api_from(environ: Mapping[str, str]) -> Api:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 class QuotaKey:
     """What a quota belongs to: an API, whoever calls, and a route or category.
 
-    ``identity`` and ``app`` are names or keyed digests, never credentials.
+    ``identity`` and ``app`` are names or keyed digests, never credentials. ``partition`` tells
+    apart quotas that have the server's own name in common, such as those of two channels.
     """
 
     route: str
     api: str = ""
     identity: str = ""
     app: str = ""
+    partition: str = ""
 
     def __str__(self) -> str:
         return self.route

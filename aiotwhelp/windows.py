@@ -9,13 +9,13 @@ a limiter keeps 100 000 quotas.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import WindowKind, WindowReading
 from aiotwhelp.heaps import Heap
+from aiotwhelp.rates import Concurrency, LocalLimit, Rate
 
 if TYPE_CHECKING:
     from aiotwhelp.quota import Bucket, Granted
@@ -66,10 +66,20 @@ _FOUND_SOON = 1.0
 #: that was garbled once must not have every call be a probe for ever.
 _MOST_SILENCES = 3
 
+#: Of seconds that are told as a whole number, up to one was added or taken off.
+_ROUNDING = 1.0
+
+#: A lateness that was found again so often halves after 2 to that power of clean rollovers.
+_MOST_RELAPSES = 6
+
 #: Timers are late by a millisecond or more. A schedule with gaps below this goes on from its
 #: last slot, catching up by at most `_CATCH_UP`; a coarser one never goes faster than its gap.
 _FINE_GAP = 0.02
 _CATCH_UP = 0.05
+
+
+#: The earliest and the latest reset that an answer allows for.
+Edges = tuple[float, float]
 
 
 def _backoff(times: int) -> float:
@@ -87,6 +97,26 @@ def _next_slot(slot: float, gap: float, now: float, since: float) -> float:
     if gap >= _FINE_GAP:
         return max(slot, now) + gap
     return max(slot, since, now - _CATCH_UP) + gap
+
+
+class Cost(int):
+    """What a call takes: so many requests, and other units of windows that count those."""
+
+    units: Mapping[str, int]
+
+    def __new__(cls, units: Mapping[str, int]) -> Self:
+        """Make one; a call is one request unless ``units`` has another number."""
+        cost = super().__new__(cls, units.get("requests", 1))
+        cost.units = units
+        return cost
+
+    def __repr__(self) -> str:
+        return f"Cost({dict(self.units)})"
+
+
+def cost_in(unit: str, cost: int) -> int:
+    """Return what a call takes of a window that counts a unit; a plain number is for all."""
+    return cost.units.get(unit, 1) if isinstance(cost, Cost) else cost
 
 
 class Numbering:
@@ -326,8 +356,11 @@ class Window:
 
     __slots__ = (
         "blocked",
+        "bucket",
         "buckets",
+        "clean",
         "clock",
+        "counts_down",
         "debts",
         "doubts",
         "ends",
@@ -338,9 +371,11 @@ class Window:
         "kind",
         "late",
         "limit",
+        "low",
         "numbering",
         "observations",
         "probing",
+        "relapses",
         "reset",
         "reset_number",
         "round_trip",
@@ -363,13 +398,23 @@ class Window:
         self.observations: list[tuple[int, int]] = []
         self.is_confirmed = False
         self.limit: int | None = None
+        #: The server's own name for what it counts, if it told one.
+        self.bucket = ""
+        #: Whether resets are told as seconds from the answer: then they are instants of our own
+        #: clock, at the latest ``reset`` and at the earliest ``low``. Else both are the epoch that
+        #: was told.
+        self.counts_down = False
         self.reset: float | None = None
+        self.low = -INF
         self.reset_number = 0
         self.ends = -INF
         self.seen = -INF
         #: The length, as far as it was seen: never more than it is, for estimates.
         self.span = 0.0
         self.late = 0.0
+        #: How often a lateness was found again before it was forgotten, and rollovers since.
+        self.relapses = 0
+        self.clean = 0
         self.doubts = 0
         #: Answers in a row to its probes that told of other windows only.
         self.silences = 0
@@ -401,6 +446,10 @@ class Window:
         if not self.is_confirmed:
             return 0
         return max(0, self.floor - self.in_flight - self.debts.unread - self.debts.ghosts)
+
+    def cost_of(self, granted: Granted) -> int:
+        """Return what a call takes of this window."""
+        return cost_in(self.kind.unit, granted.cost)
 
     # Asking ------------------------------------------------------------------------------------
 
@@ -489,14 +538,14 @@ class Window:
         if reading.limit is not None:
             self.limit = reading.limit
         if refused:
-            self.foreign.give_back(granted.cost)
+            self.foreign.give_back(self.cost_of(granted))
         if self.is_confirmed:
             self._pass(now)
-        reset = self._usable(reading.reset, now)
+        told = self._told(reading, granted.sent, now)
         if self.is_confirmed:
-            self._fold(granted, now, reading, reset)
+            self._fold(granted, now, reading, told)
         else:
-            self._answer_probe(granted, now, reading, reset, refused=refused)
+            self._answer_probe(granted, now, reading, told, refused=refused)
 
     def unread(self, granted: Granted, number: int, now: float, *, failed: bool) -> None:
         """Note an answer that says nothing of this window.
@@ -504,9 +553,9 @@ class Window:
         One that failed was perhaps not counted: the next call will tell, as after a loss.
         """
         if failed:
-            self.debts.add_ghost(now, number, granted.cost)
+            self.debts.add_ghost(now, number, self.cost_of(granted))
         else:
-            self.debts.add_unread(number, granted.cost)
+            self.debts.add_unread(number, self.cost_of(granted))
         if granted.is_probe_of(self.probing):
             if failed:
                 self.probing.missed(now)
@@ -519,7 +568,7 @@ class Window:
 
     def lost(self, granted: Granted, number: int, now: float) -> None:
         """Note a call that may have been counted and will never be answered."""
-        self.debts.add_ghost(now + ghost_span(self.round_trip), number, granted.cost)
+        self.debts.add_ghost(now + ghost_span(self.round_trip), number, self.cost_of(granted))
         if granted.is_probe_of(self.probing):
             self.probing.missed(now)
 
@@ -536,15 +585,16 @@ class Window:
         """Take a second-hand number: it may lower the floor, and replaces no probe."""
         if self.limit is None:
             self.limit = reading.limit
-        if self.is_confirmed and self._is_same(reading.reset):
+        told = None if reading.reset is None else (reading.reset, reading.reset)
+        if self.is_confirmed and not self.counts_down and self._is_same(told):
             self._note(reading.remaining)
 
     def restore(self, now: float, reading: WindowReading) -> None:
         """Start from a state of an earlier run; one whose reset has passed says nothing."""
         self.limit = reading.limit
-        reset = self._usable(reading.reset, now)
-        if reset is not None:
-            self._open(now, reading.remaining, reset)
+        told = self._told(reading, now, now)
+        if told is not None and self._is_usable(told, now):
+            self._open(now, reading.remaining, told)
 
     def absorb(self, other: Window) -> None:
         """Become one with another window that turned out to be this one."""
@@ -558,53 +608,80 @@ class Window:
         self.round_trip = max(self.round_trip, other.round_trip)
         self.shut = max(self.shut, other.shut)
         if other.is_confirmed and self.is_confirmed:
-            self.reset = max(self.reset or 0.0, other.reset or 0.0) or None
+            if other.counts_down is self.counts_down and other.reset is not None:
+                self.reset = max(self.reset or -INF, other.reset)
+                self.low = min(self.reset, max(self.low, other.low))
             merged = sorted([*self.observations, *other.observations])
             self.observations.clear()
             for number, remaining in merged:
                 self._append(number, remaining)
             self._set_end()
 
-    def _usable(self, reset: float | None, now: float) -> float | None:
-        """Only a reset that lies ahead, and no further than this kind of window can reach."""
-        if reset is None:
+    def _told(self, reading: WindowReading, sent: float, now: float) -> Edges | None:
+        """Return the earliest and the latest reset that an answer allows for, None for neither.
+
+        Seconds from the answer were written between sending and now, and are rounded, by most
+        servers up. A server that changes the way it tells is believed from the next window on.
+        """
+        counts_down = reading.resets_in is not None
+        if reading.resets_in is not None:
+            told = (sent + reading.resets_in - _ROUNDING, now + reading.resets_in)
+        elif reading.reset is not None:
+            told = (reading.reset, reading.reset)
+        else:
             return None
-        return reset if 0.0 < self.clock.local(reset) - now <= self.kind.ceiling else None
+        if counts_down is not self.counts_down:
+            if self.is_confirmed:
+                return None
+            self.counts_down = counts_down
+            self.reset, self.low = None, -INF
+        return told
 
-    def _is_same(self, reset: float | None) -> bool:
+    def _local(self, reset: float) -> float:
+        """Return the latest instant of our clock at which the server may reach a reset."""
+        return reset if self.counts_down else self.clock.local(reset)
+
+    def _is_usable(self, told: Edges, now: float) -> bool:
+        """Only a reset that lies ahead, and no further than this kind of window can reach."""
+        return 0.0 < self._local(told[1]) - now <= self.kind.ceiling
+
+    def _is_same(self, told: Edges | None) -> bool:
         """Whether two resets are one: within 2 s, or half of the window if that is less."""
-        if reset is None or self.reset is None:
+        if told is None or self.reset is None:
             return False
-        return abs(reset - self.reset) <= min(_SAME_RESET, self.span / 2)
+        apart = max(told[0] - self.reset, self.low - told[1])
+        return apart <= min(_SAME_RESET, self.span / 2)
 
-    def _is_earlier(self, reset: float) -> bool:
-        return self.reset is not None and reset < self.reset and not self._is_same(reset)
+    def _is_earlier(self, told: Edges) -> bool:
+        return self.reset is not None and told[1] < self.low and not self._is_same(told)
 
-    def _is_of_next(self, reset: float | None) -> bool:
+    def _is_of_next(self, told: Edges) -> bool:
         """Whether a reset is so late that the server has begun the next window early."""
-        if reset is None or self.reset is None:
+        if self.reset is None:
             return False
-        return reset - self.reset > max(_OTHER_BACK_END, self.span / 2)
+        return told[0] - self.reset > max(_OTHER_BACK_END, self.span / 2)
 
     def _fold(
-        self, granted: Granted, now: float, reading: WindowReading, reset: float | None
+        self, granted: Granted, now: float, reading: WindowReading, told: Edges | None
     ) -> None:
         """Before the reset every answer speaks of the current window, or of an older one."""
         knew_this_reset = granted.known >= self.reset_number
-        if reading.reset is not None and self._is_earlier(reading.reset) and not knew_this_reset:
-            if reset is not None:
+        is_usable = told is not None and self._is_usable(told, now)
+        if told is not None and self._is_earlier(told) and not knew_this_reset:
+            if is_usable:
                 # Not surely older: back ends disagree. Until a later call tells, it counts.
-                self.debts.add_unread(self.numbering.next(), granted.cost)
+                self.debts.add_unread(self.numbering.next(), self.cost_of(granted))
             return
         self.debts.clear(granted.known, granted.sent)
-        if self._is_of_next(reset):
-            self._open(now, reading.remaining, reset)
+        if told is not None and is_usable and self._is_of_next(told):
+            self._open(now, reading.remaining, told)
             return
         self._retire(granted.known)
         self._note(reading.remaining)
         self.foreign.observe(now, reading.remaining, now - granted.sent)
         self.probing.confirmed()
-        self._move_reset(reset)
+        if told is not None and is_usable:
+            self._move_reset(told)
         self.seen = now
         self._set_end()
 
@@ -613,20 +690,20 @@ class Window:
         granted: Granted,
         now: float,
         reading: WindowReading,
-        reset: float | None,
+        told: Edges | None,
         *,
         refused: bool,
     ) -> None:
         """After the reset only a later one opens the window; the old one means: not yet."""
-        if reset is not None and not self._is_same(reset) and not self._is_earlier(reset):
+        if told is not None and self._is_usable(told, now) and self._is_later(told):
             if granted.is_probe_of(self.probing) and not refused:
                 self._learn_lateness(granted.sent)
             self.debts.clear(granted.known, granted.sent)
-            self._open(now, reading.remaining, reset)
+            self._open(now, reading.remaining, told)
         elif granted.known < self.reset_number:
             # A slow answer of the window before, or one that cannot be placed.
-            if reading.reset is None:
-                self.debts.add_unread(self.numbering.next(), granted.cost)
+            if told is None:
+                self.debts.add_unread(self.numbering.next(), self.cost_of(granted))
         else:
             self.debts.clear(granted.known, granted.sent)
             if refused or reading.remaining <= 0:
@@ -636,7 +713,10 @@ class Window:
                 # The old window goes on, or no reset is told. Its tokens are real.
                 self._open(now, reading.remaining, None)
 
-    def _open(self, now: float, remaining: int, reset: float | None) -> None:
+    def _is_later(self, told: Edges) -> bool:
+        return not self._is_same(told) and not self._is_earlier(told)
+
+    def _open(self, now: float, remaining: int, told: Edges | None) -> None:
         """Begin a window with a first reading."""
         self.observations.clear()
         self._note(remaining)
@@ -646,11 +726,12 @@ class Window:
         self.seen = now
         self.doubts = 0
         self.slot = -INF
-        if reset is not None:
-            span = self.clock.soonest(reset) - now
+        if told is not None:
+            low, reset = told
+            span = (low if self.counts_down else self.clock.soonest(low)) - now
             # Seen from its very start only after a rollover; else the longest seen counts.
-            self.span = span if self.reset is not None else max(self.span, span)
-            self.reset = reset
+            self.span = max(0.0, span if self.reset is not None else max(self.span, span))
+            self.reset, self.low = reset, low
             self.reset_number = self.numbering.last
         else:
             self.reset = None
@@ -679,21 +760,29 @@ class Window:
             self.observations.pop()
         self.observations.append((number, remaining))
 
-    def _move_reset(self, reset: float | None) -> None:
-        """Of two resets the later stands, unless answer after answer says otherwise."""
-        if reset is None:
-            return
-        if self.reset is None or reset > self.reset:
-            if self.reset is None or not self._is_same(reset):
-                self.reset_number = self.numbering.last
-            self.reset = reset
+    def _move_reset(self, told: Edges) -> None:
+        """Of two resets the later stands, unless answer after answer says otherwise.
+
+        If they may be one instant, that instant is within the bounds of both.
+        """
+        low, reset = told
+        if self.reset is None:
+            self.reset, self.low = reset, low
+            self.reset_number = self.numbering.last
+        elif low <= self.reset and self.low <= reset:
+            self.reset, self.low = min(self.reset, reset), max(self.low, low)
             self.doubts = 0
-        elif self._is_same(reset):
+        elif reset > self.reset:
+            if not self._is_same(told):
+                self.reset_number = self.numbering.last
+            self.reset, self.low = reset, low
+            self.doubts = 0
+        elif self._is_same(told):
             self.doubts = 0
         else:
             self.doubts += 1
             if self.doubts >= _DOUBTS:
-                self.reset, self.doubts = reset, 0
+                self.reset, self.low, self.doubts = reset, low, 0
 
     def _set_end(self) -> None:
         """A reset is in the server's clock, which becomes better known while we wait."""
@@ -701,53 +790,40 @@ class Window:
         if self.reset is None:
             self.ends = latest
         else:
-            self.ends = min(self.clock.local(self.reset) + self.late, latest)
+            self.ends = min(self._local(self.reset) + self.late, latest)
 
     def _learn_lateness(self, sent: float) -> None:
-        """A server that refused at its own reset will do so again; clean rollovers forget it."""
+        """A server that refused at its own reset will do so again; clean rollovers forget it.
+
+        The more slowly, the more often it was found again: a server that is always late, or that
+        cuts its seconds off, would else refuse a call at every second reset.
+        """
         if self.reset is None:
             return
         if self.probing.refusals:
             # Long after the last refusal, when nobody asked before, a call tells nothing.
             found = min(sent, self.probing.hold + _FOUND_SOON)
-            self.late = max(0.0, found - self.clock.local(self.reset))
+            self.relapses = min(self.relapses + 1, _MOST_RELAPSES) if self.late else 0
+            self.clean = 0
+            self.late = max(0.0, found - self._local(self.reset))
         else:
-            self.late /= 2
+            self.clean += 1
+            if self.clean >= 2**self.relapses:
+                self.clean = 0
+                self.late /= 2
         if self.late < _LEAST_LATENESS:
             self.late = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """A local rate: ``limit`` calls per ``per`` seconds, at most ``burst`` of them at once.
-
-    With the default burst of 1 calls are evenly spaced, which no server can mistake for too many,
-    whatever kind of window it counts in.
-    """
-
-    limit: float
-    per: float
-    burst: int = 1
-
-    def __post_init__(self) -> None:
-        if not (0 < self.limit < INF and 0 < self.per < INF):
-            raise ValueError(f"a rate needs a positive, finite limit and per, not {self!r}")
-        if self.burst < 1:
-            raise ValueError(f"a rate needs a burst of at least 1, not {self.burst!r}")
-
-    @property
-    def gap(self) -> float:
-        """Seconds from call to call."""
-        return self.per / self.limit
+            self.relapses = self.clean = 0
 
 
 class RateWindow:
     """A local rate as a window: the generic cell rate algorithm, ahead of its schedule by burst."""
 
-    __slots__ = ("blocked", "buckets", "in_flight", "rate", "slot")
+    __slots__ = ("blocked", "buckets", "in_flight", "rate", "slot", "unit")
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
+        self.unit = rate.unit
         #: When the next token is there if every earlier one was taken in time.
         self.slot = -INF
         self.in_flight = 0
@@ -759,6 +835,8 @@ class RateWindow:
 
     def opens(self, cost: int) -> float:
         """Return the instant from which a call may go."""
+        if not cost:
+            return -INF
         if cost > self.rate.burst:
             raise ValueError(
                 f"a call of cost {cost} never fits into {self.rate!r}: raise its burst"
@@ -782,6 +860,58 @@ class RateWindow:
         """Give the tokens of a call that never left back, unless they have grown again since."""
         if now < sent + cost * self.rate.gap:
             self.slot -= cost * self.rate.gap
+
+    def correct(self, more: int) -> None:
+        """Note that a call took so many more tokens than was thought, or fewer if negative."""
+        self.slot += more * self.rate.gap
+
+
+class ConcurrencyWindow:
+    """A local limit on calls in flight, as a window: each takes its tokens for as long as it is."""
+
+    __slots__ = ("blocked", "buckets", "concurrency", "in_flight", "unit")
+
+    def __init__(self, concurrency: Concurrency) -> None:
+        self.concurrency = concurrency
+        self.unit = concurrency.unit
+        self.in_flight = 0
+        self.buckets: dict[Bucket, None] = {}
+        self.blocked: Heap[Any] = Heap()
+
+    def __repr__(self) -> str:
+        return f"<ConcurrencyWindow {self.in_flight} of {self.concurrency.limit} in flight>"
+
+    def opens(self, cost: int) -> float:
+        """Return whether a call may go: at once, or when others have ended."""
+        if cost > self.concurrency.limit:
+            raise ValueError(f"a call of cost {cost} never fits into {self.concurrency!r}")
+        return -INF if self.in_flight + cost <= self.concurrency.limit else INF
+
+    def expect(self, ahead: int) -> float:
+        """Return the earliest instant for a caller behind others: any."""
+        return -INF
+
+    def take(self, now: float, cost: int, since: float) -> None:
+        """Take room for a call."""
+        self.in_flight += cost
+
+    def give_back(self, cost: int) -> None:
+        """Note that a call is no longer in flight."""
+        self.in_flight -= cost
+
+    def returned(self, cost: int, sent: float, now: float) -> None:
+        """Nothing is left to give back of a call that never left."""
+
+    def correct(self, more: int) -> None:
+        """A call that has ended takes nothing."""
+
+
+LocalWindow = RateWindow | ConcurrencyWindow
+
+
+def window_of(limit: LocalLimit) -> LocalWindow:
+    """Return a window that holds a local limit."""
+    return RateWindow(limit) if isinstance(limit, Rate) else ConcurrencyWindow(limit)
 
 
 class Room:

@@ -15,7 +15,11 @@ PACKAGE = Path(aiotwhelp.__file__).parent
 FLOORS = [
     "errors",
     "checks",
+    "values",
     "headers",
+    "ietf",
+    "dialects",
+    "rates",
     "routes",
     "apis",
     "clock",
@@ -44,7 +48,18 @@ FLOORS = [
 APART = {"emulator", "testing"}
 
 #: The rule knows neither an event loop nor any outside library.
-PURE = ["headers", "routes", "clock", "heaps", "windows", "quota"]
+PURE = [
+    "values",
+    "headers",
+    "ietf",
+    "dialects",
+    "rates",
+    "routes",
+    "clock",
+    "heaps",
+    "windows",
+    "quota",
+]
 
 BORDERS = {"tenacity": {"retries"}, "oauthlib": {"auth", "emulator"}}
 

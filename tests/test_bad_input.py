@@ -149,7 +149,10 @@ def test_a_limiter_refuses_what_it_cannot_use(
         ({"max_wait": NAN}, "max_wait is a number of seconds from 0 on, or None, not nan"),
         ({"max_wait": -1}, "max_wait is a number of seconds from 0 on, or None, not -1"),
         ({"priority": 9}, "priority is a Priority: INTERACTIVE (0), NORMAL (1), BATCH (2); not 9"),
-        ({"cost": 0}, "cost is a whole number from 1 on, not 0"),
+        (
+            {"cost": 0},
+            "cost is a whole number from 1 on, or a mapping such as {'tokens': 1200}, not 0",
+        ),
     ],
 )
 def test_a_permit_is_refused_even_where_nobody_would_wait(
@@ -206,7 +209,7 @@ def test_a_middleware_refuses_options_that_make_no_sense(options: dict[str, Any]
         ({"retries": -1}, ValueError, "retries is a whole number from 0 on, not -1"),
         ({"max_wait": NAN}, ValueError, "max_wait is a number of seconds from 0 on, or None, not"),
         ({"total_timeout": -1}, ValueError, "total_timeout is a number of seconds from 0 on, or N"),
-        ({"cost": "x"}, ValueError, "cost is a whole number from 1 on, not 'x'"),
+        ({"cost": "x"}, ValueError, "cost is a whole number from 1 on, or a mapping"),
         ({"middlewares": 5}, TypeError, "middlewares is a list of aiohttp's client middlewares"),
         (
             {"path_params": [3]},

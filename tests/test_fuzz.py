@@ -16,7 +16,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aiotwhelp import answers, apis, auth, clock, headers, limiter, quota, routes, windows
+from aiotwhelp import (
+    answers,
+    apis,
+    auth,
+    clock,
+    headers,
+    limiter,
+    quota,
+    routes,
+    values,
+    windows,
+)
 from aiotwhelp.headers import X_DIALECT
 from aiotwhelp.windows import INF, Probing, Window
 from tests.fuzz.targets import TARGETS
@@ -69,7 +80,7 @@ def keep_wrong_dates(patch: pytest.MonkeyPatch) -> None:
 
 
 def let_the_last_line_count(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(headers, "_caseless", lambda read: {n.lower(): v for n, v in read.items()})
+    patch.setattr(headers, "caseless", lambda read: {n.lower(): v for n, v in read.items()})
 
 
 def obey_any_retry_after(patch: pytest.MonkeyPatch) -> None:
@@ -80,7 +91,7 @@ def obey_any_retry_after(patch: pytest.MonkeyPatch) -> None:
 
 
 def believe_any_reset(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Window, "_usable", lambda window, reset, now: reset)
+    patch.setattr(Window, "_is_usable", lambda window, told, now: True)
     patch.setattr(Window, "_set_end", lambda window: setattr(window, "ends", end(window)))
 
 
@@ -102,13 +113,13 @@ def hesitate_for_ever(patch: pytest.MonkeyPatch) -> None:
 
 
 SABOTAGED: list[tuple[str, str, Callable[[pytest.MonkeyPatch], None]]] = [
-    ("headers", "numbers that are not finite", change(headers, "isfinite", lambda number: True)),
-    ("headers", "counts that are none", change(headers, "_NO_COUNT", 2.0**80)),
+    ("headers", "numbers that are not finite", change(values, "isfinite", lambda number: True)),
+    ("headers", "counts that are none", change(values, "_NO_COUNT", 2.0**80)),
     ("headers", "the last line counts", let_the_last_line_count),
-    ("headers", "milliseconds", change(headers, "_MILLISECONDS", 1e15)),
-    ("dates", "values of any length", change(headers, "_LONGEST", 10**9)),
-    ("dates", "zones of years", change(headers, "_DAY", 10**60)),
-    ("dates", "days that do not exist", shadow(headers, "ValueError")),
+    ("headers", "milliseconds", change(values, "_MILLISECONDS", 1e15)),
+    ("dates", "values of any length", change(values, "_LONGEST", 10**9)),
+    ("dates", "zones of years", change(values, "_DAY", 10**60)),
+    ("dates", "days that do not exist", shadow(values, "ValueError")),
     ("clocks", "a wrong Date stays", keep_wrong_dates),
     ("bodies", "nesting", shadow(answers, "RecursionError")),
     ("bodies", "texts as they are", change(answers, "_line", lambda text: text)),
@@ -146,12 +157,12 @@ def test_the_kept_corpus_catches(
     sabotage: Callable[[pytest.MonkeyPatch], None],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    headers._parse_date.cache_clear()
+    values._http_date.cache_clear()
     with monkeypatch.context() as patch:
         sabotage(patch)
         with pytest.raises(Exception):  # noqa: B017, PT011 - however it fails, it fails
             replay(target)
-    headers._parse_date.cache_clear()
+    values._http_date.cache_clear()
 
 
 # Inputs of hypothesis ----------------------------------------------------------------------------

@@ -93,6 +93,8 @@ def test_the_kinds_say_whose_they_are_and_how_long_anyone_waits():
         ("15min", "identity", 900, 960),
         ("24h-app", "app", 86400, 90000),
         ("24h-user", "identity", 86400, 90000),
+        ("ads-account", "identity", 900, 960),
+        ("24h-media", "identity", 86400, 90000),
     ]
 
 

@@ -1,0 +1,209 @@
+"""The dialects of known APIs and servers, and the one that recognises them.
+
+Each was taken from the API's own pages or from recorded answers; docs/dialects.md says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from aiotwhelp.headers import (
+    X_DIALECT,
+    Dialect,
+    Family,
+    Reading,
+    WindowKind,
+    caseless,
+    family,
+)
+from aiotwhelp.ietf import PolicyList, SeparateFields
+
+#: Where nobody told more of a window than what is in the headers.
+_WINDOW = WindowKind("window")
+
+#: Drafts 07 to 10: one field with everything in it.
+IETF = Dialect("ietf", (PolicyList(),))
+#: Drafts 00 to 06: a field for each number. express-rate-limit, Hugging Face, many others.
+IETF_SEPARATE = Dialect("ietf-separate", (SeparateFields(),))
+
+#: GitHub names what it counts, refuses with 403 as well, and has limits that it does not announce:
+#: those are refused with calls remaining, and a Retry-After.
+GITHUB = Dialect(
+    "github",
+    (
+        family(
+            WindowKind("primary", length=3600.0),
+            "x-ratelimit",
+            bucket="x-ratelimit-resource",
+        ),
+    ),
+    refusals_if_told=frozenset({403}),
+)
+
+#: Reddit tells what was used in place of a limit, and has decimals; its window is ten minutes.
+REDDIT = Dialect(
+    "reddit",
+    (
+        Family(
+            WindowKind("10min", length=600.0),
+            remaining="x-ratelimit-remaining",
+            used="x-ratelimit-used",
+            reset="x-ratelimit-reset",
+            resets="delta",
+        ),
+    ),
+)
+
+#: Discord names the bucket of a route, and says of a refusal whether it is for all of them.
+DISCORD = Dialect(
+    "discord",
+    (
+        Family(
+            WindowKind("bucket", ceiling=3600.0),
+            "x-ratelimit-limit",
+            "x-ratelimit-remaining",
+            "x-ratelimit-reset-after",
+            "delta",
+            bucket="x-ratelimit-bucket",
+        ),
+    ),
+    everywhere=(("x-ratelimit-global", "true"),),
+)
+
+#: OpenAI, Groq and Azure count requests and tokens; see ``cost={"tokens": 1200}``.
+OPENAI = Dialect(
+    "openai",
+    tuple(
+        Family(
+            WindowKind(unit, unit=unit),
+            f"x-ratelimit-limit-{unit}",
+            f"x-ratelimit-remaining-{unit}",
+            f"x-ratelimit-reset-{unit}",
+            "duration",
+        )
+        for unit in ("requests", "tokens")
+    ),
+)
+
+#: Anthropic counts requests, and tokens in three ways.
+ANTHROPIC = Dialect(
+    "anthropic",
+    tuple(
+        family(
+            WindowKind(unit, length=60.0, ceiling=3600.0, unit=unit),
+            f"anthropic-ratelimit-{unit}",
+            "timestamp",
+        )
+        for unit in ("requests", "tokens", "input-tokens", "output-tokens")
+    ),
+)
+
+#: Mastodon writes a date, GoToSocial epoch seconds, in the same headers.
+MASTODON = Dialect(
+    "mastodon", (family(WindowKind("window", ceiling=25 * 3600.0), "x-ratelimit", "timestamp"),)
+)
+
+#: Bluesky writes epoch seconds under the names of the IETF draft, whose reset is a delta.
+BLUESKY = Dialect("bluesky", (replace(SeparateFields(), resets="epoch"),))
+
+#: ``X-RateLimit-*`` of servers that nobody knows: its reset is taken for what it looks like.
+PLAIN = Dialect("plain", (family(_WINDOW, "x-ratelimit", "any"),))
+
+#: Nothing but the Retry-After of a refusal.
+RETRY_AFTER = Dialect("retry-after")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    """By which headers a dialect is recognised: any of ``shown``, none of ``missing``."""
+
+    dialect: Dialect
+    shown: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+
+    def is_in(self, fields: Mapping[str, str]) -> bool:
+        return any(name in fields for name in self.shown) and not any(
+            name in fields for name in self.missing
+        )
+
+
+#: Names that no other API uses for something else, or that are used for one thing only.
+_SIGNS = (
+    _Sign(
+        X_DIALECT,
+        (
+            "x-rate-limit-remaining",
+            "x-app-limit-24hour-remaining",
+            "x-user-limit-24hour-remaining",
+            "x-account-rate-limit-remaining",
+            "x-mediaratelimit-remaining",
+        ),
+    ),
+    _Sign(IETF, ("ratelimit",)),
+    _Sign(IETF_SEPARATE, ("ratelimit-remaining",)),
+    _Sign(OPENAI, ("x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens")),
+    _Sign(
+        ANTHROPIC,
+        tuple(source.remaining for source in ANTHROPIC.families if isinstance(source, Family)),
+    ),
+)
+
+#: Dialects that have ``x-ratelimit-remaining`` in common, by what else they show.
+_RELATIVES = (
+    _Sign(DISCORD, ("x-ratelimit-bucket", "x-ratelimit-reset-after")),
+    _Sign(GITHUB, ("x-ratelimit-resource",)),
+    _Sign(REDDIT, ("x-ratelimit-used",), missing=("x-ratelimit-limit",)),
+)
+
+
+class _Auto(Dialect):
+    """Recognises each answer's dialect by the names of its headers.
+
+    Where several are spoken at once, as behind a proxy with limits of its own, all of them count.
+    """
+
+    __slots__ = ()
+
+    def read(self, headers: Mapping[str, str], status: int = 200) -> Reading:
+        """Return what the headers say; `Reading.dialect` names what was recognised."""
+        fields = caseless(headers)
+        spoken = [sign.dialect for sign in _SIGNS if sign.is_in(fields)]
+        if "x-ratelimit-remaining" in fields:
+            spoken.append(next((r.dialect for r in _RELATIVES if r.is_in(fields)), PLAIN))
+        if not spoken:
+            return self.understand(fields, status)
+        first, *others = (dialect.understand(fields, status) for dialect in spoken)
+        reading = replace(first, dialect=" + ".join(dialect.name for dialect in spoken))
+        if others:
+            reading = replace(
+                reading,
+                windows=tuple(window for each in (first, *others) for window in each.windows),
+                refused=any(each.refused for each in (first, *others)),
+                everywhere=any(each.everywhere for each in (first, *others)),
+            )
+        return reading
+
+
+#: The default where only an API's address is known.
+AUTO: Dialect = _Auto("auto")
+
+#: By their names, as ``dialect=`` of `Session` takes them.
+DIALECTS: Mapping[str, Dialect] = {
+    dialect.name: dialect
+    for dialect in (
+        AUTO,
+        X_DIALECT,
+        IETF,
+        IETF_SEPARATE,
+        GITHUB,
+        REDDIT,
+        DISCORD,
+        OPENAI,
+        ANTHROPIC,
+        MASTODON,
+        BLUESKY,
+        PLAIN,
+        RETRY_AFTER,
+    )
+}

@@ -1,0 +1,238 @@
+"""The RateLimit fields of the IETF drafts (draft-ietf-httpapi-ratelimit-headers-00 to -10).
+
+Drafts 00 to 06 have a field for each number, ``RateLimit-Limit``, ``-Remaining`` and ``-Reset``,
+and list policies in the first or in ``RateLimit-Policy``. Draft 07 puts them into a dictionary,
+``RateLimit``. Drafts 08 to 10 have lists of named policies, and of what is left of each. Whatever
+is malformed is ignored, as the drafts demand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from aiotwhelp.headers import WindowKind, WindowReading
+from aiotwhelp.values import RESETS, Resets, count
+
+#: Longest field that is looked at, and the most policies in it: honest ones have two or three.
+_LONGEST_FIELD = 2048
+_MOST_MEMBERS = 16
+
+#: A policy's name, or its partition, is told apart by so many characters.
+_LONGEST_NAME = 64
+
+#: Structured fields (RFC 9651): what a bare item may be, and a parameter.
+_ITEM = re.compile(
+    r'"(?P<string>(?:[ !#-\[\]-~]|\\["\\])*)"'
+    r"|(?P<number>-?\d{1,15}(?:\.\d{1,3})?)"
+    r"|(?P<token>[A-Za-z*][\w!#$%&'*+\-.^`|~:/]*)"
+    r"|:(?P<bytes>[A-Za-z0-9+/=]*):"
+    r"|\?(?P<flag>[01])"
+    r"|@(?P<date>-?\d{1,15})",
+    re.ASCII,
+)
+_KEY = re.compile(r"[a-z*][a-z0-9_\-.*]*")
+
+#: The window of a server that announces only one.
+_ONLY = "window"
+
+_Bare = str | float
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An item of a structured list: its value, and its parameters."""
+
+    value: _Bare
+    params: Mapping[str, _Bare]
+
+    def whole(self, name: str) -> int | None:
+        """Return a parameter that is a whole number from 0 on."""
+        value = self.params.get(name)
+        if isinstance(value, float) and value >= 0 and value.is_integer():
+            return int(value)
+        return None
+
+    def text(self, name: str) -> str:
+        """Return a parameter that is a string, a token or bytes."""
+        value = self.params.get(name)
+        return value[:_LONGEST_NAME] if isinstance(value, str) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyList:
+    """``RateLimit: "burst";r=9;t=5, "daily";r=900;t=8000``, or draft 07's dictionary."""
+
+    def read(self, fields: Mapping[str, str]) -> Iterable[WindowReading]:
+        """Return a window for each policy of which the server said what is left."""
+        said = _whole_field(fields, "ratelimit")
+        if not said:
+            return ()
+        policies = parse_list(_whole_field(fields, "ratelimit-policy")) or ()
+        members = parse_list(said)
+        if members is None:
+            return _from_dictionary(parse_dictionary(said) or {}, policies)
+        return tuple(_windows(members, policies))
+
+
+@dataclass(frozen=True, slots=True)
+class SeparateFields:
+    """``RateLimit-Limit``, ``RateLimit-Remaining`` and ``RateLimit-Reset`` (drafts 00 to 06).
+
+    The draft's reset is in seconds from the answer; servers that write an epoch there are told
+    by its size.
+    """
+
+    resets: Resets = "any"
+
+    def read(self, fields: Mapping[str, str]) -> Iterable[WindowReading]:
+        """Return the one window that is announced."""
+        remaining = count(fields.get("ratelimit-remaining"))
+        if remaining is None:
+            return ()
+        limits = parse_list(_whole_field(fields, "ratelimit-limit")) or ()
+        first = limits[0].value if limits else None
+        limit = int(first) if isinstance(first, float) and first > 0 else None
+        policies = (*limits[1:], *(parse_list(_whole_field(fields, "ratelimit-policy")) or ()))
+        reset, resets_in = RESETS[self.resets](fields.get("ratelimit-reset"))
+        kind = _kind_of(limit, resets_in, policies)
+        return (WindowReading(kind, max(0, remaining), limit, reset, resets_in),)
+
+
+def parse_list(text: str) -> tuple[Member, ...] | None:
+    """Parse a structured list of items (RFC 9651, 4.2.1); None if it is malformed or too long."""
+    if len(text) > _LONGEST_FIELD:
+        return None
+    return _parse_list(text)
+
+
+# Policies are the same in every answer.
+@lru_cache(maxsize=64)
+def _parse_list(text: str) -> tuple[Member, ...] | None:
+    members: list[Member] = []
+    at = _skip(text, 0)
+    while at < len(text):
+        item = _bare_item(text, at)
+        if item is None or len(members) >= _MOST_MEMBERS:
+            return None
+        value, at = item
+        params: dict[str, _Bare] = {}
+        while at < len(text) and text[at] == ";":
+            key = _KEY.match(text, _skip(text, at + 1))
+            if key is None:
+                return None
+            at = key.end()
+            params[key[0]] = 1.0
+            if at < len(text) and text[at] == "=":
+                item = _bare_item(text, at + 1)
+                if item is None:
+                    return None
+                params[key[0]], at = item
+        members.append(Member(value, params))
+        at = _skip(text, at)
+        if at < len(text):
+            following = _skip(text, at + 1)
+            if text[at] != "," or following >= len(text):
+                return None
+            at = following
+    return tuple(members)
+
+
+def parse_dictionary(text: str) -> dict[str, int] | None:
+    """Parse ``limit=100, remaining=50, reset=5``; None if it is malformed."""
+    numbers: dict[str, int] = {}
+    if len(text) > _LONGEST_FIELD:
+        return None
+    for part in text.split(","):
+        name, _, said = part.strip(" \t").partition("=")
+        whole = count(said.partition(";")[0].strip(" "))
+        if not _KEY.fullmatch(name) or whole is None or whole < 0:
+            return None
+        numbers[name] = whole
+    return numbers
+
+
+def _bare_item(text: str, at: int) -> tuple[_Bare, int] | None:
+    found = _ITEM.match(text, at)
+    if found is None:
+        return None
+    if found["number"] is not None:
+        return float(found["number"]), found.end()
+    if found["string"] is not None:
+        return re.sub(r"\\(.)", r"\1", found["string"]), found.end()
+    return found[found.lastgroup or 0], found.end()
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t":
+        at += 1
+    return at
+
+
+def _windows(members: Iterable[Member], policies: Iterable[Member]) -> Iterator[WindowReading]:
+    by_name = {policy.value: policy for policy in policies}
+    for member in members:
+        remaining = member.whole("r")
+        if remaining is None or not isinstance(member.value, str):
+            continue
+        policy = by_name.get(member.value, member)
+        unit = _unit(policy.text("qu"))
+        seconds = member.whole("t")
+        yield WindowReading(
+            _kind(member.value[:_LONGEST_NAME] or _ONLY, policy.whole("w") or 0, unit),
+            remaining,
+            policy.whole("q") or None,
+            None,
+            None if seconds is None else float(seconds),
+            member.text("pk"),
+        )
+
+
+def _from_dictionary(
+    numbers: Mapping[str, int], policies: Iterable[Member]
+) -> tuple[WindowReading, ...]:
+    remaining = numbers.get("remaining")
+    if remaining is None:
+        return ()
+    limit = numbers.get("limit") or None
+    seconds = numbers.get("reset")
+    resets_in = None if seconds is None else float(seconds)
+    kind = _kind_of(limit, resets_in, policies)
+    return (WindowReading(kind, remaining, limit, None, resets_in),)
+
+
+def _kind_of(limit: int | None, resets_in: float | None, policies: Iterable[Member]) -> WindowKind:
+    """Return which of the policies is announced, where several take turns in one set of fields.
+
+    The draft shows the one that is closest to its limit; its limit tells which, and of equal
+    limits the shortest window in which the reset fits.
+    """
+    listed = dict.fromkeys((policy.value, policy.whole("w") or 0) for policy in policies)
+    spans = sorted(span for quota, span in listed if quota == limit)
+    if not spans:
+        return _kind(_ONLY, 0)
+    span = next((each for each in spans if each >= (resets_in or 0)), spans[-1])
+    return _kind(_ONLY if len(listed) == 1 else f"{limit} per {span} s", span)
+
+
+def _unit(said: str) -> str:
+    # The draft's registry and its examples differ in the plural.
+    return "requests" if said in ("", "request", "requests") else said
+
+
+@lru_cache(maxsize=256)
+def _kind(name: str, length: int, unit: str = "requests") -> WindowKind:
+    return WindowKind(name, length=float(length), unit=unit)
+
+
+def _whole_field(fields: Mapping[str, str], name: str) -> str:
+    """Return a field that may be split over several lines (RFC 9110, 5.3)."""
+    first = fields.get(name)
+    if first is None:
+        return ""
+    # What HTTP clients call it: multidict, and the standard library.
+    get_lines = getattr(fields, "getall", None) or getattr(fields, "get_all", None)
+    lines = get_lines(name) if get_lines is not None else None
+    return ", ".join(lines) if lines and len(lines) > 1 else first

@@ -1,0 +1,49 @@
+"""Limits that no server announces, as facts: so many calls per time, or so many at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A local rate: ``limit`` calls per ``per`` seconds, at most ``burst`` of them at once.
+
+    With the default burst of 1 calls are evenly spaced, which no server can mistake for too many,
+    whatever kind of window it counts in. A server that counts in windows never sees more than
+    ``limit`` plus ``burst`` in one. ``unit`` is what is counted: "requests", or what a call's
+    ``cost`` names, such as "tokens".
+    """
+
+    limit: float
+    per: float
+    burst: int = 1
+    unit: str = "requests"
+
+    def __post_init__(self) -> None:
+        if not (0 < self.limit < math.inf and 0 < self.per < math.inf):
+            raise ValueError(f"a rate needs a positive, finite limit and per, not {self!r}")
+        if self.burst < 1:
+            raise ValueError(f"a rate needs a burst of at least 1, not {self.burst!r}")
+
+    @property
+    def gap(self) -> float:
+        """Seconds from call to call."""
+        return self.per / self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """A local limit on calls in flight: at most ``limit`` at once, however long each takes."""
+
+    limit: int
+    unit: str = "requests"
+
+    def __post_init__(self) -> None:
+        if type(self.limit) is not int or self.limit < 1:
+            raise ValueError(f"a concurrency needs a whole limit from 1 on, not {self.limit!r}")
+
+
+#: A limit that no server announces.
+LocalLimit = Rate | Concurrency
