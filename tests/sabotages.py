@@ -103,7 +103,7 @@ def no_slow_start(patch: Patch) -> None:
 
 
 def no_tolerance_of_resets(patch: Patch) -> None:
-    patch.setattr(Window, "_is_same", lambda window, reset: reset == window.reset)
+    patch.setattr(Window, "_is_same", lambda window, told: told == (window.reset, window.reset))
 
 
 def believe_answers_of_the_old_window(patch: Patch) -> None:
