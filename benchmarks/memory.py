@@ -188,14 +188,24 @@ async def many_buckets(scale: int) -> str:
 class Answering(asyncio.Transport):
     """Answers whatever is written, as a server that keeps its connections open."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, client: ResponseHandler) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, client: asyncio.Protocol) -> None:
         super().__init__()
         self._loop = loop
         self._client = client
         self._is_closing = False
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert isinstance(protocol, asyncio.Protocol)
+        self._client = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._client
+
     def write(self, data: Any) -> None:
-        self._loop.call_soon(self._client.data_received, answer(int(time.time())))
+        self._loop.call_soon(self._answer)
+
+    def _answer(self) -> None:
+        self._client.data_received(answer(int(time.time())))
 
     def writelines(self, list_of_data: Any) -> None:
         self.write(b"")
