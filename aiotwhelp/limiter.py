@@ -971,7 +971,6 @@ class Limiter:
                 ),
                 *(window for pattern, window in household.local if _covers(pattern, key.route)),
             ],
-            shared=siblings.windows,
             find_named=partial(self._named_window, key, clock),
             household=household,
         )

@@ -163,7 +163,6 @@ class Bucket:
         "probing",
         "random",
         "round_trip",
-        "shared",
         "shown",
         "units",
         "windows",
@@ -176,7 +175,6 @@ class Bucket:
         *,
         key: str = "",
         rates: Iterable[LocalWindow] = (),
-        shared: Iterable[Window] = (),
         find_named: FindNamed | None = None,
         household: Household | None = None,
         random: Callable[[], float] = uniform,
@@ -188,8 +186,6 @@ class Bucket:
         self.household = household if household is not None else Household()
         self.numbering = numbering
         self.random = random
-        #: Windows that others have shown on the same route, and this bucket may share; it grows.
-        self.shared = shared
         #: Windows that one of this bucket's own answers has shown. Until there is one, those
         #: that it probably shares: 2000 users of an app do not each find out that it is spent.
         self.windows: list[Window] = []
@@ -255,8 +251,6 @@ class Bucket:
         at: float = max(self.next, self.household.shut)
         by: Gate = self
         if not self.shown:
-            for window in self.shared:
-                self.presume(window)
             at = max(at, self._opens_cold())
         elif self.calls > self.answered:
             return INF, self  # as TCP opens: one more in flight than has been answered

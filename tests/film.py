@@ -108,8 +108,9 @@ class Film:
                         bucket.presume(window)
             return window
 
-        options.setdefault("shared", self.shared)
         bucket = Bucket(find, self.numbering, key=user, random=lambda: self.random, **options)
+        for window in self.shared:
+            bucket.presume(window)
         self.buckets.append(bucket)
         return bucket
 
