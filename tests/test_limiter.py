@@ -496,6 +496,27 @@ async def test_case_28_cancelling_the_only_waiter_of_one_quota_leaves_the_timer_
 
 
 @in_virtual_time
+async def test_case_28_the_next_of_a_quota_is_cancelled_behind_another_quotas_caller():
+    limiter = Limiter()
+    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(3)]
+    reset = str(int(wall_time() + 80_000))
+    day = {"x_app_limit_24hour_remaining": "1", "x_app_limit_24hour_reset": reset}
+    for user in users:
+        await opened(limiter, 15, user, **day)
+    held = await limiter.acquire(users[2])
+    (first,), (second,), (third,) = [
+        await waiting(limiter, 1, user) for user in (users[0], users[1], users[0])
+    ]
+    held.unsent()
+    third.cancel()
+    await settle()
+    assert third.cancelled()
+    first.result().unsent()
+    (await second).unsent()
+    assert at_rest(limiter)
+
+
+@in_virtual_time
 async def test_case_29_cancelled_in_the_tick_of_the_grant_the_token_goes_to_the_next():
     limiter = Limiter()
     await opened(limiter, 1)
