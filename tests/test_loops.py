@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from aiotwhelp import ClientCredentials, SessionClosedError, WrongLoopError
+from aiotwhelp import ClientCredentials, Limiter, QuotaKey, SessionClosedError, WrongLoopError
 from aiotwhelp.emulator import Emulator
-from tests.stack import PRIVACY, assert_at_rest, session_of
+from tests.stack import PRIVACY, assert_at_rest, session_of, ticks
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -58,6 +58,25 @@ def test_many_callers_share_a_quota_some_give_up_and_the_rest_is_closed_upon(run
             await assert_at_rest(session)
             assert api.tally.refused == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(scene())
+
+
+def test_a_caller_cancelled_in_the_tick_of_its_grant_leaves_its_permit_to_the_next(
+    run: Run,
+) -> None:
+    async def scene() -> None:
+        limiter, key = Limiter(), QuotaKey("GET /x")
+        held = await limiter.acquire(key)
+        first, second = [asyncio.create_task(limiter.acquire(key)) for _ in range(2)]
+        await ticks()
+        held.unsent()
+        first.cancel()
+        await ticks()
+        assert first.cancelled()
+        assert second.done()
+        second.result().unsent()
+        assert limiter.stats().in_flight == 0
 
     run(scene())
 

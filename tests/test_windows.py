@@ -26,6 +26,15 @@ from tests.film import (
 # Probes ------------------------------------------------------------------------------------------
 
 
+def test_a_reading_ends_the_back_off_of_probes_that_were_lost_while_it_was_on_its_way():
+    film = opened(3, reset=60.0)
+    film.play([(60, Ask("slow"), GO), (62, Ask("a"), GO), (62.1, Lost("a"), None)])
+    film.play([(62.1, Ask("b"), Until(64.0)), (64, Ask("b"), GO), (64.1, Lost("b"), None)])
+    film.play([(66, Ask("c"), GO), (66.1, Lost("c"), None), (66.1, Ask(), Until(68.1))])
+    film.step(66.2, Answer("slow", 3, reset=960.0))
+    film.play([(66.2, Ask(), Until(67.1)), (67.1, Ask(), GO)])
+
+
 def test_an_answer_without_headers_ends_the_back_off_of_lost_probes():
     film = opened(0, reset=60.0)
     film.play(
