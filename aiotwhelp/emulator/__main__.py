@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from .catalogue import QUARTER
+from .dialects import DIALECTS
 from .server import Emulator
 
 
@@ -50,6 +51,10 @@ def _options() -> argparse.ArgumentParser:
         metavar="ENDPOINT=N",
         help="calls per window of one endpoint, such as help/privacy=15; may be repeated",
     )
+    add("--dialect", default="x", choices=DIALECTS, help="whose headers (default: %(default)s)")
+    add("--refusal-status", type=int, help="403, 429 or 503 instead of the dialect's own")
+    add("--tokens", type=int, default=150_000, help="per window, where the dialect counts them")
+    add("--anonymous", action="store_true", help="let callers in without credentials")
     add("--seed", type=int, default=0, help="seed of keys and faults (default: %(default)s)")
     add("--skew", type=float, default=0.0, help="seconds by which its clock is ahead")
     add("--latency", type=float, default=0.0, help="seconds that an answer takes")

@@ -126,6 +126,11 @@ class Accounts:
         self.users[user.access_token] = user
         return user
 
+    @property
+    def first(self) -> Identity:
+        """The identity of the first app, for calls that name nobody."""
+        return Identity(next(iter(self.apps.values())))
+
     def bearer_of(self, app: App) -> str:
         """Return the app's one bearer token; asking again returns the same one."""
         for token, owner in self._bearers.items():

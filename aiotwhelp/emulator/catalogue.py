@@ -7,6 +7,7 @@ The v1.1 rows come from a data file: the limits per 15 minutes of the official c
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -46,7 +47,7 @@ class Endpoint:
 
     ``user`` and ``app`` are calls per window of each user and of the app; None means that no
     limit is announced. ``user_day`` and ``app_day`` are 24-hour limits, ``per_second`` one that
-    is never announced.
+    is never announced. Endpoints of one ``bucket`` are counted together.
     """
 
     method: str
@@ -60,6 +61,18 @@ class Endpoint:
     user_day: int | None = None
     app_day: int | None = None
     per_second: int | None = None
+    bucket: str = ""
+
+    @property
+    def pool(self) -> str:
+        """The name under which its calls are counted."""
+        return self.bucket or f"{self.method} {self.template}"
+
+    @property
+    def bucket_name(self) -> str:
+        """What a server that names its buckets calls this one: the same for every caller."""
+        words = f"{self.template} {self.method}".lower()
+        return self.bucket or "-".join(re.findall(r"[a-z0-9]+", words))
 
     @property
     def is_v2(self) -> bool:
@@ -95,14 +108,31 @@ class Catalogue:
         for name, value in (limits or {}).items():
             self.override(name, value)
 
+    def bundle(self, buckets: Mapping[str, str]) -> None:
+        """Have the endpoints of a bucket share their windows; the lowest limit of each counts."""
+        checks.mapping("buckets", buckets, '{"help/privacy": "help", "help/tos": "help"}')
+        for name, bucket in buckets.items():
+            if not isinstance(bucket, str) or not bucket:
+                raise ValueError(f"the bucket of {name!r} is a name, not {bucket!r}")
+            for endpoint in self.named(name):
+                self._put(replace(endpoint, bucket=bucket))
+        for bucket in set(buckets.values()):
+            members = [endpoint for endpoint in self if endpoint.bucket == bucket]
+            for endpoint in members:
+                self._put(_leveled(endpoint, members))
+
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(self._routes.values())
 
     def override(self, name: str, value: LimitOverride) -> None:
         """Replace the limits of the endpoints with that name, ``"GET /2/users/me"`` or shorter."""
         _check(name, value)
-        for endpoint in self.named(name):
-            self._routes[endpoint.method, endpoint.template] = _overridden(endpoint, value)
+        pools = {endpoint.pool for endpoint in self.named(name)}
+        for endpoint in [each for each in self if each.pool in pools]:
+            self._put(_overridden(endpoint, value))
+
+    def _put(self, endpoint: Endpoint) -> None:
+        self._routes[endpoint.method, endpoint.template] = endpoint
         self._index.clear()
 
     def named(self, name: str) -> list[Endpoint]:
@@ -217,6 +247,15 @@ def _overridden(endpoint: Endpoint, value: LimitOverride) -> Endpoint:
     if unknown:
         raise ValueError(f"no such limit: {', '.join(sorted(unknown))}")
     changes: dict[str, Any] = {_NAMES[name]: number for name, number in value.items()}
+    return replace(endpoint, **changes)
+
+
+def _leveled(endpoint: Endpoint, members: Iterable[Endpoint]) -> Endpoint:
+    def lowest(name: str) -> int | None:
+        limits = [getattr(each, name) for each in members]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    changes: dict[str, Any] = {name: lowest(name) for name in _NAMES.values()}
     return replace(endpoint, **changes)
 
 

@@ -45,13 +45,26 @@ def status(name: str, value: Any) -> None:
 def choice(name: str, value: Any, choices: Iterable[object]) -> None:
     """Accept one of a few words."""
     listed = list(choices)
-    words = ", ".join(map(repr, listed[:-1])) + f" or {listed[-1]!r}"
+    words = ", ".join(map(repr, listed[:-1])) + " or " * (len(listed) > 1) + repr(listed[-1])
     _accept(name, value, words, any(value == each for each in listed))
 
 
 def mapping(name: str, value: Any, example: str) -> None:
     """Accept a mapping."""
     _accept(name, value, f"a mapping such as {example}", isinstance(value, Mapping))
+
+
+def tokens(name: str, value: Any, units: Collection[str]) -> None:
+    """Accept a limit for tokens: a number, one for each of some units, or None."""
+    numbers = value.values() if isinstance(value, Mapping) else [value]
+    if isinstance(value, Mapping):
+        for unit in value:
+            _accept(
+                f"each of {name}", unit, f"among {', '.join(units) or 'no unit'}", unit in units
+            )
+    for number in numbers:
+        if number is not None:
+            whole(name, number)
 
 
 def known(given: Iterable[str], allowed: Collection[str]) -> None:

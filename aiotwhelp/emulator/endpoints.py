@@ -72,6 +72,19 @@ class Incoming:
         except ValueError:
             return None
 
+    def cost(self, unit: str) -> int:
+        """Return what it takes of a unit: by a parameter or ``x-`` header of that name, else 1.
+
+        A kind of tokens that is not named costs what ``tokens`` does.
+        """
+        if unit == "requests":
+            return 1
+        named = (
+            self.params.get(name) or self.headers.get(f"x-{name}") for name in (unit, "tokens")
+        )
+        text = next(filter(None, named), "")
+        return int(text) if text.isascii() and text.isdigit() else 1
+
     @property
     def _media_type(self) -> str:
         return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from .accounts import Identity
-from .answers import Answer, error, problem
+from .answers import Answer
 from .catalogue import Endpoint
 from .clock import ServerClock, http_date
+from .dialects import APP_DAY, MAIN, USER_DAY, Announcement, Dialect, Refusal, Standing
+from .endpoints import Call
 from .faults import Faults
 from .windows import Book, Pace, Rule, Window, announced
 
@@ -17,72 +20,116 @@ class Gate:
     """Counts and refuses; everything happens at the present instant of the server's clock."""
 
     def __init__(
-        self, clock: ServerClock, faults: Faults, *, window: float, day: float, keep: int
+        self,
+        clock: ServerClock,
+        faults: Faults,
+        *,
+        window: float,
+        day: float,
+        book: Book,
+        dialect: Dialect,
+        tokens: Mapping[str, int | None],
+        refusal_status: int | None,
     ) -> None:
-        self.book = Book(keep)
+        self.book = book
+        self.refusal_status = refusal_status or dialect.status
         self._clock = clock
         self._faults = faults
         self._window = window
         self._day = day
+        self._dialect = dialect
+        self._tokens = tokens
         self._paces: dict[tuple[str, int, float], Pace] = {}
         self._turn = 0
 
-    def refusal(self, endpoint: Endpoint, caller: Identity) -> Answer | None:
+    @property
+    def units(self) -> tuple[str, ...]:
+        """What the dialect counts."""
+        return ("requests", *self._dialect.units)
+
+    def refusal(self, call: Call) -> Refusal | None:
         """Return the refusal of a call, or None if every limit lets it through."""
-        spent = next((w for w in self._windows(endpoint, caller) if w.remaining < 1), None)
+        cost = call.incoming.cost
+        windows = self._windows(call.endpoint, call.identity)
+        spent = next((w for w in windows if w.remaining < cost(w.rule.unit)), None)
         if spent is not None:
             self.book.refuse(spent, self._clock.now())
-            return self._refused(endpoint, spent.rule.code, spent.resets_at)
-        blocked = self._blocked(endpoint, caller)
+            return self._spent(call, spent)
+        at = self._clock.steady()
+        hidden = self._hidden(call)
+        blocked = next((scope for scope in hidden if not hidden[scope].is_free(at)), None)
         if blocked is None:
             return None
-        return self._refused(endpoint, 88, self._clock.now() + blocked.span)
+        until = self._clock.now() + hidden[blocked].span
+        return Refusal("", "requests", blocked, True, until, 88, call.endpoint.is_v2)
 
-    def count(self, endpoint: Endpoint, caller: Identity, *, others: float = 0.0) -> None:
+    def count(self, call: Call, *, others: float = 0.0) -> None:
         """Take one call from every limit of the endpoint."""
-        self.book.count(self._windows(endpoint, caller), self._clock.now(), others)
-        for pace in self._hidden(endpoint, caller):
+        windows = self._windows(call.endpoint, call.identity)
+        self.book.count(windows, self._clock.now(), others, call.incoming.cost)
+        for pace in self._hidden(call).values():
             pace.count(self._clock.steady())
 
-    def give_back(self, endpoint: Endpoint, caller: Identity, *, others: float = 0.0) -> None:
+    def give_back(self, call: Call, *, others: float = 0.0) -> None:
         """Take back the call that was counted last."""
-        self.book.give_back(self._windows(endpoint, caller), others)
-        for pace in self._hidden(endpoint, caller):
+        windows = self._windows(call.endpoint, call.identity)
+        self.book.give_back(windows, others, call.incoming.cost)
+        for pace in self._hidden(call).values():
             pace.give_back()
 
-    def count_refused(self, endpoint: Endpoint, caller: Identity) -> None:
+    def count_refused(self, call: Call) -> None:
         """Take one call from the limits that would have let it through."""
-        others = [w for w in self._windows(endpoint, caller) if w.remaining]
-        self.book.count(others, self._clock.now())
+        cost = call.incoming.cost
+        windows = self._windows(call.endpoint, call.identity)
+        others = [w for w in windows if w.remaining >= max(1, cost(w.rule.unit))]
+        self.book.count(others, self._clock.now(), cost=cost)
 
-    def spend(self, endpoint: Endpoint, caller: Identity, number: int) -> None:
-        """Take calls from the announced windows as somebody else."""
+    def spend(self, endpoint: Endpoint, caller: Identity, number: int, unit: str) -> None:
+        """Take calls, or tokens, from the announced windows as somebody else."""
         for rule in self.rules(endpoint, caller):
-            if rule.header is not None:
+            if rule.header is not None and rule.unit == unit:
                 self.book.spend(rule, number, self._clock.now())
 
-    def headers(self, endpoint: Endpoint, caller: Identity) -> dict[str, str]:
-        """Return the rate-limit headers of an answer."""
-        headers = {}
-        shift = self._shift()
-        for window in self._windows(endpoint, caller):
-            prefix = window.rule.header
-            if prefix is not None:
-                headers[f"{prefix}-limit"] = str(window.rule.limit)
-                headers[f"{prefix}-remaining"] = str(window.remaining)
-                headers[f"{prefix}-reset"] = self._announced(window.resets_at + shift)
-        return headers
+    def refused(self, refusal: Refusal) -> Answer:
+        """Return the answer to a refused call."""
+        now = self._clock.now()
+        said = Announcement((), now, self._faults.reset_rounding, refusal)
+        made = self._dialect.body(said, refusal)
+        if made.status != 429:
+            return made
+        made = replace(made, status=self.refusal_status)
+        if self._faults.retry_after == "off":
+            return made
+        delay = max(0, math.ceil(refusal.until - now))
+        hint = str(delay)
+        if self._faults.retry_after == "date":
+            hint = http_date(now + self._faults.edge_skew + delay)
+        return replace(made, headers={**made.headers, "Retry-After": hint})
 
-    def remaining(self, endpoint: Endpoint, caller: Identity) -> int | None:
-        """Return what the 15-minute window has left, None for an endpoint without one."""
-        return next(
-            (
-                window.remaining
-                for window in self._windows(endpoint, caller)
-                if window.rule.header == "x-rate-limit"
-            ),
-            None,
+    def headers(self, call: Call, refusal: Refusal | None = None) -> dict[str, str]:
+        """Return the rate-limit headers of an answer."""
+        shift = self._shift()
+        standings = tuple(
+            Standing(
+                name=self._dialect.name(window.rule.header),
+                unit=window.rule.unit,
+                bucket=call.endpoint.bucket_name,
+                pool=call.identity.pool,
+                limit=window.rule.limit,
+                remaining=window.remaining,
+                length=window.rule.length,
+                reset=window.resets_at + shift,
+            )
+            for window in self._windows(call.endpoint, call.identity)
+            if window.rule.header is not None
         )
+        rounding = self._faults.reset_rounding
+        return self._dialect.headers(Announcement(standings, self._clock.now(), rounding, refusal))
+
+    def remaining(self, call: Call) -> int | None:
+        """Return what the 15-minute window has left, None for an endpoint without one."""
+        windows = self._windows(call.endpoint, call.identity)
+        return next((w.remaining for w in windows if w.rule.header == MAIN), None)
 
     def status(
         self, endpoints: Iterable[Endpoint], caller: Identity, families: set[str]
@@ -101,16 +148,18 @@ class Gate:
 
     def rules(self, endpoint: Endpoint, caller: Identity) -> list[Rule]:
         """Return every windowed limit that a call of this caller is under."""
-        name = f"{endpoint.method} {endpoint.template}"
-        own, app = f"{name} {caller.pool}", f"{name} app:{caller.app.name}"
+        own, app = f"{endpoint.pool} {caller.pool}", f"{endpoint.pool} app:{caller.app.name}"
         limit = endpoint.user if caller.user else endpoint.app
         rules = []
         if limit is not None:
             rules.append(Rule(own, limit, self._window))
+        for unit, tokens in self._tokens.items():
+            if tokens is not None:
+                rules.append(Rule(own, tokens, self._window, unit, unit=unit))
         if endpoint.user_day is not None and caller.user:
-            rules.append(Rule(own, endpoint.user_day, self._day, "x-user-limit-24hour"))
+            rules.append(Rule(own, endpoint.user_day, self._day, USER_DAY))
         if endpoint.app_day is not None:
-            rules.append(Rule(app, endpoint.app_day, self._day, "x-app-limit-24hour"))
+            rules.append(Rule(app, endpoint.app_day, self._day, APP_DAY))
         if endpoint.cap is not None:
             cap = endpoint.cap
             rules.append(Rule(f"{cap.pool} {caller.pool}", cap.limit, cap.seconds, None, cap.code))
@@ -125,7 +174,7 @@ class Gate:
         if caller.user is None and not endpoint.app_allowed:
             return None
         windows = self._windows(endpoint, caller)
-        return next((w for w in windows if w.rule.header == "x-rate-limit"), None)
+        return next((w for w in windows if w.rule.header == MAIN), None)
 
     def _described(self, window: Window) -> dict[str, float]:
         reset = float(self._announced(window.resets_at))
@@ -135,32 +184,32 @@ class Gate:
             "reset": int(reset) if reset.is_integer() else reset,
         }
 
-    def _hidden(self, endpoint: Endpoint, caller: Identity) -> list[Pace]:
-        paces = []
-        if endpoint.per_second is not None:
-            name = f"{endpoint.method} {endpoint.template} {caller.pool}"
-            paces.append(self._pace(name, endpoint.per_second, 1.0))
+    def _hidden(self, call: Call) -> dict[str, Pace]:
+        """Return the limits that no header tells of, by their scope."""
+        paces = {}
+        pool = call.identity.pool
+        if call.endpoint.per_second is not None:
+            name = f"{call.endpoint.pool} {pool}"
+            paces["shared"] = self._pace(name, call.endpoint.per_second, 1.0)
         if self._faults.hidden_limit is not None:
-            pace = self._pace(caller.pool, self._faults.hidden_limit, self._faults.hidden_span)
-            paces.append(pace)
+            limit, span = self._faults.hidden_limit, self._faults.hidden_span
+            paces["global"] = self._pace(pool, limit, span)
         return paces
 
     def _pace(self, name: str, limit: int, span: float) -> Pace:
         return self._paces.setdefault((name, limit, span), Pace(limit, span))
 
-    def _blocked(self, endpoint: Endpoint, caller: Identity) -> Pace | None:
-        at = self._clock.steady()
-        return next((p for p in self._hidden(endpoint, caller) if not p.is_free(at)), None)
-
-    def _refused(self, endpoint: Endpoint, code: int, until: float) -> Answer:
-        refused = problem(429) if endpoint.is_v2 else error(code)
-        if self._faults.retry_after == "off" or refused.status != 429:
-            return refused
-        delay = max(0, math.ceil(until - self._clock.now()))
-        hint = str(delay)
-        if self._faults.retry_after == "date":
-            hint = http_date(self._clock.now() + self._faults.edge_skew + delay)
-        return Answer(429, refused.body, {**refused.headers, "Retry-After": hint})
+    def _spent(self, call: Call, window: Window) -> Refusal:
+        rule = window.rule
+        return Refusal(
+            name=self._dialect.name(rule.header or ""),
+            unit=rule.unit,
+            scope="shared" if rule.header == APP_DAY else "user",
+            hidden=rule.header is None,
+            until=window.resets_at,
+            code=rule.code,
+            is_v2=call.endpoint.is_v2,
+        )
 
     def _shift(self) -> float:
         backends = self._faults.backends

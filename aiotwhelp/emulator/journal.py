@@ -20,8 +20,9 @@ class Request:
     ``at`` is the server's POSIX time of the decision. ``status`` is None where the connection
     was closed without an answer. ``identity`` is ``user:ID`` or ``app:NAME``; ``template`` and
     ``identity`` are empty where there is none. ``remaining`` is what the 15-minute window had
-    left afterwards. ``fault`` names what went wrong on purpose. Headers and body may hold
-    secrets and are in no repr; of a body the first 64 KiB are kept.
+    left afterwards. ``refused`` tells whether a limit turned it away. ``fault`` names what went
+    wrong on purpose. Headers and body may hold secrets and are in no repr; of a body the first
+    64 KiB are kept.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Request:
     remaining: int | None = None
     counted: bool = False
     fault: str = ""
+    refused: bool = False
 
     @property
     def params(self) -> dict[str, str]:
@@ -58,9 +60,10 @@ class Request:
 class Tally:
     """Counts since the start, or since they were cleared; exact whatever the journal keeps.
 
-    ``refused`` are answers with 429, ``dropped`` connections closed without an answer.
-    ``peak`` and ``peak_refused`` are the most requests, and the most refusals, within any one
-    second; ``most_refused`` the most refusals of any one window.
+    ``refused`` are answers with 429, or with another status that the dialect has for it;
+    ``dropped`` are connections closed without an answer. ``peak`` and ``peak_refused`` are the
+    most requests, and the most refusals, within any one second; ``most_refused`` the most
+    refusals of any one window.
     """
 
     received: int
@@ -93,7 +96,7 @@ class Journal:
         self.counted += entry.counted
         self.dropped += entry.status is None
         self._all.add(at)
-        if entry.status == 429:
+        if entry.refused:
             self.refused += 1
             self._refusals.add(at)
 

@@ -12,6 +12,7 @@ from .accounts import Accounts, Identity
 from .answers import Answer, answer, error, failure, problem
 from .catalogue import Catalogue, Endpoint, fits
 from .clock import ServerClock
+from .dialects import Refusal
 from .endpoints import Call, Endpoints, Incoming
 from .faults import Dice, Failure, Faults
 from .gate import Gate
@@ -31,13 +32,16 @@ class Verdict:
     counted: bool = False
     fault: str = ""
     truncated: bool = False
+    refused: bool = False
 
     @property
     def all_headers(self) -> dict[str, str]:
         """The headers on the wire: an answer's own ones replace those of the windows."""
-        own = self.answer.headers if self.answer else {}
-        # Lower case, as the API writes them; so one name is one key here.
-        return {name.lower(): value for name, value in (*self.headers.items(), *own.items())}
+        # Lower case, as X writes them; those of a dialect are spelled as it spells them.
+        answered = self.answer.headers if self.answer else {}
+        own = {name.lower(): value for name, value in answered.items()}
+        windows = {name: text for name, text in self.headers.items() if name.lower() not in own}
+        return windows | own
 
 
 @dataclass(slots=True)
@@ -99,6 +103,7 @@ class Judge:
         tokens: TokenEndpoints,
         dice: Dice,
         retired: bool,
+        anonymous: bool,
     ) -> None:
         self.script = Script()
         self._catalogue = catalogue
@@ -110,6 +115,7 @@ class Judge:
         self._tokens = tokens
         self._dice = dice
         self._retired = retired
+        self._anonymous = anonymous
         self._verifier = Verifier(accounts, clock.now)
 
     def judge(self, incoming: Incoming) -> Verdict:
@@ -158,11 +164,13 @@ class Judge:
 
     def _called(self, call: Call, reply: Reply | None, failing: Failure) -> Verdict:
         """Let the limits decide, then the faults, then the endpoint."""
-        refusal = self._gate.refusal(call.endpoint, call.identity)
+        refusal = self._gate.refusal(call)
         if refusal is not None:
             if self._faults.count_refused:
-                self._gate.count_refused(call.endpoint, call.identity)
-            return self._stamped(call, Verdict(refusal))
+                self._gate.count_refused(call)
+            made = self._gate.refused(refusal)
+            is_refused = made.status == self._gate.refusal_status
+            return self._stamped(call, Verdict(made, refused=is_refused), refusal)
         broken = self._failure(failing)
         if broken is not None:
             if broken.counted:
@@ -177,7 +185,7 @@ class Judge:
         made = reply.take() if reply else self._endpoints.answer(call)
         counted = made.status < 400 or self._faults.count_failures
         if not counted:
-            self._gate.give_back(call.endpoint, call.identity, others=self._faults.competitor)
+            self._gate.give_back(call, others=self._faults.competitor)
         return Verdict(made, counted=counted, fault="canned" if reply else "")
 
     def _failure(self, failing: Failure) -> Verdict | None:
@@ -203,17 +211,17 @@ class Judge:
         return error(34)
 
     def _count(self, call: Call) -> None:
-        self._gate.count(call.endpoint, call.identity, others=self._faults.competitor)
+        self._gate.count(call, others=self._faults.competitor)
 
-    def _stamped(self, call: Call, verdict: Verdict) -> Verdict:
+    def _stamped(self, call: Call, verdict: Verdict, refusal: Refusal | None = None) -> Verdict:
         """Add who was judged and what is left, with the headers as the faults allow them."""
         verdict = replace(
             verdict,
             template=call.endpoint.template,
             identity=str(call.identity),
-            remaining=self._gate.remaining(call.endpoint, call.identity),
+            remaining=self._gate.remaining(call),
         )
-        headers = self._gate.headers(call.endpoint, call.identity)
+        headers = self._gate.headers(call, refusal)
         if self._dice.falls(self._faults.missing_headers):
             return replace(verdict, fault=verdict.fault or "no headers")
         if self._dice.falls(self._faults.garbled_headers):
@@ -229,6 +237,8 @@ class Judge:
             found = self._accounts.of_bearer(token.strip(), self._clock.steady()) or BAD_TOKEN
         elif scheme.lower() == "oauth" or "oauth_signature" in incoming.query:
             found = self._verify(incoming)
+        elif self._anonymous:
+            found = self._accounts.first
         else:
             found = BAD_DATA
         if isinstance(found, Identity):

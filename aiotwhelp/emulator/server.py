@@ -15,13 +15,14 @@ from .accounts import Accounts, App, Grant, User
 from .answers import Answer, answer
 from .catalogue import DAY, QUARTER, Catalogue, LimitOverride
 from .clock import ServerClock, http_date
+from .dialects import DIALECTS
 from .endpoints import Endpoints, Incoming
 from .faults import Dice, Failure, Faults
 from .gate import Gate
 from .journal import BODY_KEPT, Journal, Request, Tally
 from .judge import Judge, Reply, Verdict
 from .tokens import TokenEndpoints
-from .windows import WindowReport
+from .windows import Book, WindowReport
 
 #: Seconds that requests in flight get to finish when the server stops.
 _GRACE = 0.05
@@ -47,6 +48,20 @@ class Emulator:
       ``(user, app)``, or a mapping with any of ``user``, ``app``, ``user_24h``, ``app_24h``,
       ``per_second``; None means that no such limit exists.
     - ``limit``: one number for every endpoint's window; ``limits`` has the last word.
+    - ``dialect``: whose headers and refusals it speaks: "x", "x-ads", "ietf-03", "ietf-06",
+      "ietf-07", "ietf-10" (also "ietf-10-token", with names that are not quoted, and
+      "ietf-10-pk"), "github", "gitlab", "reddit", "discord", "openai", "groq", "azure",
+      "anthropic", "mastodon" (and "mastodon-offset", with +00:00 for Z), "gotosocial",
+      "bluesky", "plain" (delta seconds), "milliseconds", "retry-after" or "none". Endpoints,
+      credentials and other errors stay X's. A dialect of one window tells of the closest.
+    - ``refusal_status``: 403, 429 or 503 instead of the dialect's own (GitHub: 403, else 429).
+    - ``tokens``: for dialects that count tokens beside requests, the limit of each kind, or a
+      mapping from kind ("tokens"; Anthropic: also "input-tokens", "output-tokens") to limit;
+      None is no such limit. A call takes what its query says, or a header with ``x-`` before
+      the name: ``tokens=1200``; without, 1.
+    - ``buckets``: endpoints by name, as in ``limits``, to the bucket whose windows they share
+      with others of it; GitHub and Discord announce its name. The lowest limit counts.
+    - ``anonymous``: whether a call without credentials is let in, as the first app's.
     - ``seed``: of every key, token and fault; equal seeds make equal servers.
     - ``host``, ``port``: where to listen; port 0 takes a free one.
     - ``skew``: seconds by which the server's clock is ahead; see also ``clock``.
@@ -73,6 +88,11 @@ class Emulator:
         day: float = DAY,
         limits: Mapping[str, LimitOverride] | None = None,
         limit: int | None = None,
+        dialect: str = "x",
+        refusal_status: int | None = None,
+        tokens: int | Mapping[str, int | None] | None = 150_000,
+        buckets: Mapping[str, str] | None = None,
+        anonymous: bool = False,
         seed: int = 0,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -93,14 +113,29 @@ class Emulator:
         checks.whole("users", users, least=1)
         for name, number in (("followers", followers), ("tweets", tweets), ("keep", keep)):
             checks.whole(name, number)
+        checks.choice("dialect", dialect, DIALECTS)
+        checks.choice("refusal_status", refusal_status, (None, 403, 429, 503))
+        units = DIALECTS[dialect].units
+        checks.tokens("tokens", tokens, units)
         self.clock = ServerClock(skew)
         self.faults = Faults(**faults)
         self._listen = (host, port)
         self._dice = Dice(seed)
         self._journal = Journal(keep)
         self._catalogue = Catalogue(limits, limit)
+        if buckets is not None:
+            self._catalogue.bundle(buckets)
         self._accounts = Accounts(seed)
-        self._gate = Gate(self.clock, self.faults, window=window, day=day, keep=keep)
+        self._gate = Gate(
+            self.clock,
+            self.faults,
+            window=window,
+            day=day,
+            book=Book(keep),
+            dialect=DIALECTS[dialect],
+            tokens=tokens if isinstance(tokens, Mapping) else dict.fromkeys(units, tokens),
+            refusal_status=refusal_status,
+        )
         self._tokens = TokenEndpoints(self._accounts, self.clock, token_lifetime)
         self._judge = Judge(
             catalogue=self._catalogue,
@@ -112,6 +147,7 @@ class Emulator:
             tokens=self._tokens,
             dice=self._dice,
             retired=retired,
+            anonymous=anonymous,
         )
         self.app = self.add_app()
         self.users = [self.add_user() for _ in range(users)]
@@ -217,15 +253,24 @@ class Emulator:
         """Change an endpoint's limits while it runs, written as in ``limits``."""
         self._catalogue.override(name, value)
 
-    def spend(self, name: str, number: int = 1, *, caller: User | App | None = None) -> None:
+    def spend(
+        self,
+        name: str,
+        number: int = 1,
+        *,
+        caller: User | App | None = None,
+        unit: str = "requests",
+    ) -> None:
         """Take calls from an endpoint's windows as another consumer of the same quota would.
 
-        ``caller`` is whose quota it is: the first user's unless given.
+        ``caller`` is whose quota it is: the first user's unless given. ``unit`` is a kind of
+        tokens where the dialect counts them.
         """
         checks.whole("number", number)
+        checks.choice("unit", unit, self._gate.units)
         identity = self._accounts.identity(caller or self.user)
         for endpoint in self._catalogue.named(name):
-            self._gate.spend(endpoint, identity, number)
+            self._gate.spend(endpoint, identity, number, unit)
 
     def end_windows(self) -> None:
         """End every window now, whatever resets were announced."""
@@ -313,7 +358,7 @@ class Emulator:
 
     @property
     def refused(self) -> int:
-        """How many requests were answered with 429."""
+        """How many requests were answered with 429, or with the dialect's status for it."""
         return self._journal.refused
 
     @property
@@ -361,6 +406,8 @@ class Emulator:
             remaining=verdict.remaining,
             counted=verdict.counted,
             fault=verdict.fault,
+            refused=verdict.refused
+            or (verdict.answer is not None and verdict.answer.status == 429),
         )
         self._journal.add(entry, self.clock.steady())
 

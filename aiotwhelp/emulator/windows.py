@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,14 +18,22 @@ Rounding = Literal["down", "up", "exact"]
 #: Ended windows are swept when this many are held, so that many users do not pile up.
 _SWEEP_AT = 4096
 
+#: Unit to what a call takes of it.
+Cost = Callable[[str], int]
+
+
+def one(_: str) -> int:
+    """Return the cost of a call that is one of everything."""
+    return 1
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One limit that a call is under: ``limit`` calls per ``length`` seconds.
 
-    ``header`` is the prefix of the three headers that announce it, None for a limit that is
-    never announced. ``pool`` names whose calls are counted together. ``code`` is the v1.1 error
-    code of a refusal: 88 is a 429, every other one a 403.
+    ``header`` is the prefix of the three headers by which X announces it, None for a limit that
+    is never announced. ``pool`` names whose calls are counted together. ``code`` is the v1.1
+    error code of a refusal: 88 is a 429, every other one a 403. ``unit`` is what is counted.
     """
 
     pool: str
@@ -33,6 +41,7 @@ class Rule:
     length: float
     header: str | None = "x-rate-limit"
     code: int = 88
+    unit: str = "requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class WindowReport:
-    """One window as it stands: the calls it counted and the calls it refused."""
+    """One window as it stands: what it counted, calls or tokens, and the calls it refused."""
 
     pool: str
     header: str | None
@@ -107,18 +116,23 @@ class Book:
         window.rule = rule
         return window
 
-    def count(self, windows: Iterable[Window], now: float, others: float = 0.0) -> None:
+    def count(
+        self, windows: Iterable[Window], now: float, others: float = 0.0, cost: Cost = one
+    ) -> None:
         """Take one call from each window, and ``others`` calls of somebody else."""
         for window in windows:
             self._begin(window, now)
-            window.counted += 1
-            window.used = min(window.used + 1 + others, max(window.rule.limit, window.used + 1))
+            number = cost(window.rule.unit)
+            window.counted += number
+            used = window.used + number
+            window.used = min(used + others, max(window.rule.limit, used))
 
-    def give_back(self, windows: Iterable[Window], others: float = 0.0) -> None:
+    def give_back(self, windows: Iterable[Window], others: float = 0.0, cost: Cost = one) -> None:
         """Undo a `count` of this instant."""
         for window in windows:
-            window.counted -= 1
-            window.used = max(0.0, window.used - 1 - others)
+            number = cost(window.rule.unit)
+            window.counted -= number
+            window.used = max(0.0, window.used - number - others)
 
     def refuse(self, window: Window, now: float) -> None:
         """Note that the window turned a call away."""
