@@ -1,10 +1,13 @@
-"""The emulator's dialects: what each announces to the letter, and what each refuses with."""
+"""The emulator's dialects, to the letter, and its kinds of windows, to the call."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import random
 from collections.abc import AsyncIterator
+from fractions import Fraction
 from typing import Any
 
 import aiohttp
@@ -13,6 +16,8 @@ import pytest
 from aiotwhelp.emulator import Emulator
 from aiotwhelp.emulator.__main__ import main as shell
 from aiotwhelp.emulator.dialects import DIALECTS, go_duration
+from aiotwhelp.emulator.kinds import KINDS
+from aiotwhelp.emulator.windows import Book, Rule, Shape
 from tests.stack import in_virtual_time
 
 PRIVACY = "/1.1/help/privacy.json"
@@ -489,3 +494,266 @@ async def test_only_what_the_dialect_counts_can_be_spent() -> None:
     async with serving() as client:
         with pytest.raises(ValueError, match=r"^unit is 'requests', not 'tokens'"):
             client.api.spend("help/tos", 1, unit="tokens")
+
+
+# Kinds of windows ------------------------------------------------------------------------------
+
+#: At 100 and on, of three calls in 30 seconds: (at, whether it is let in, remaining, reset).
+Film = list[tuple[float, bool, int, float]]
+FILMS: dict[str, Film] = {
+    "fixed": [
+        (100, True, 2, 130),
+        (110, True, 1, 130),
+        (129, True, 0, 130),
+        (129, False, 0, 130),
+        (130, True, 2, 160),
+    ],
+    "sliding": [
+        (100, True, 2, 130),
+        (110, True, 1, 130),
+        (129, True, 0, 130),
+        (129, False, 0, 130),
+        (130, True, 0, 140),
+        (139, False, 0, 140),
+        (140, True, 0, 159),
+        (200, True, 2, 230),
+    ],
+    "token-bucket": [
+        (100, True, 2, 110),
+        (100, True, 1, 120),
+        (105, True, 0, 130),
+        (109, False, 0, 130),
+        (110, True, 0, 140),
+        (119, False, 0, 140),
+        (131, True, 1, 150),
+        (200, True, 2, 210),
+    ],
+    "leaky": [
+        (100, True, 2, 110),
+        (100, True, 1, 120),
+        (105, True, 0, 110),
+        (109, False, 0, 110),
+        (110, True, 0, 120),
+        (119, False, 0, 120),
+        (131, True, 1, 150),
+        (200, True, 2, 210),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_window_counts_and_announces_as_its_film_shows(kind: str) -> None:
+    book = Book(kind=KINDS[kind], shape=Shape(whole_seconds=False))
+    film = []
+    for at, *_ in FILMS[kind]:
+        is_let_in = called(book, at)
+        window = book.find(THREE, at)
+        film.append((at, is_let_in, window.remaining, window.resets_at))
+    assert film == FILMS[kind]
+    let_in = sum(is_let_in for _, is_let_in, *_ in film)
+    assert sum(report.counted for report in book.reports()) == let_in
+    assert sum(report.refused for report in book.reports()) == len(film) - let_in
+
+
+THREE = Rule("pool", limit=3, length=30)
+
+
+def called(book: Book, at: float, rule: Rule = THREE, cost: int = 1) -> bool:
+    """Make a call as the gate does; tell whether it was let in."""
+    window = book.find(rule, at)
+    if window.remaining < cost:
+        book.refuse(window, at)
+        return False
+    book.count([window], at, cost=lambda _: cost)
+    return True
+
+
+# What a window of each kind lets in, said once more: times are whole eighths of a second, which
+# a float holds without an error.
+
+
+class Fixed:
+    """From the first call to the end."""
+
+    def __init__(self, limit: int, length: int) -> None:
+        self.limit, self.length = limit, length
+        self.ends = 0
+        self.used = 0
+
+    def lets_in(self, at: int, cost: int) -> bool:
+        if at >= self.ends:
+            self.used = 0
+        if self.used + cost > self.limit:
+            return False
+        if not self.used:
+            self.ends = at + self.length
+        self.used += cost
+        return True
+
+
+class Sliding:
+    """Every call there ever was is looked at."""
+
+    def __init__(self, limit: int, length: int) -> None:
+        self.limit, self.length = limit, length
+        self.calls: list[tuple[int, int]] = []
+
+    def lets_in(self, at: int, cost: int) -> bool:
+        used = sum(taken for when, taken in self.calls if when > at - self.length)
+        if used + cost > self.limit:
+            return False
+        self.calls.append((at, cost))
+        return True
+
+
+class Bucket:
+    """It refills in fractions."""
+
+    def __init__(self, limit: int, length: int) -> None:
+        self.limit, self.rate = limit, Fraction(limit, length)
+        self.tokens, self.at = Fraction(limit), 0
+
+    def lets_in(self, at: int, cost: int) -> bool:
+        self.tokens = min(self.limit, self.tokens + (at - self.at) * self.rate)
+        self.at = at
+        if self.tokens < cost:
+            return False
+        self.tokens -= cost
+        return True
+
+
+SAID_AGAIN = {"fixed": Fixed, "sliding": Sliding, "token-bucket": Bucket, "leaky": Bucket}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("limit", "length"), [(15, 900), (7, 10), (100, 60), (1, 1)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_window_lets_in_exactly_what_it_should(
+    kind: str, limit: int, length: int, seed: int
+) -> None:
+    dice = random.Random(seed)
+    book = Book(kind=KINDS[kind], shape=Shape(whole_seconds=False))
+    model = SAID_AGAIN[kind](limit, 8 * length)
+    rule = Rule("pool", limit, length)
+    at = 8 * 1_700_000_000
+    seen, wanted = [], []
+    for _ in range(1000):
+        # Often several calls come at once.
+        steps = int(dice.expovariate(1.1 * limit / length) * 8)
+        at += dice.choice((0, steps, 2 * steps))
+        cost = dice.choice((1, 1, min(3, limit)))
+        seen.append(called(book, at / 8, rule, cost))
+        wanted.append(model.lets_in(at, cost))
+    assert seen == wanted
+    assert 0 < sum(seen) < len(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_given_back_was_never_there(kind: str) -> None:
+    book = Book(kind=KINDS[kind], shape=Shape(whole_seconds=False))
+    called(book, 100)
+    window = book.find(THREE, 110)
+    before = (window.remaining, window.resets_at)
+    book.count([window], 110, others=0.5, cost=lambda _: 2)
+    assert window.remaining == 0
+    book.give_back([window], cost=lambda _: 2)
+    assert (window.remaining, window.resets_at, window.counted) == (*before, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_others_take_is_never_more_than_there_is(kind: str) -> None:
+    book = Book(kind=KINDS[kind], shape=Shape(whole_seconds=False))
+    book.spend(THREE, 2, 100)
+    book.count([book.find(THREE, 100)], 100, others=9)
+    book.spend(THREE, 9, 100)
+    assert not called(book, 129 if kind in ("fixed", "sliding") else 109)
+    assert called(book, 130 if kind in ("fixed", "sliding") else 110)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_limit_of_zero_lets_nobody_in(kind: str) -> None:
+    book = Book(kind=KINDS[kind])
+    assert not any(called(book, at, Rule("pool", 0, 10)) for at in (100, 100.5, 105, 109))
+    assert book.most_refused == 4
+    assert len(book.reports()) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("late", "early"), [(2.5, 0.0), (0.0, 2.5)])
+def test_what_is_announced_is_off_by_what_was_asked_for(
+    kind: str, late: float, early: float
+) -> None:
+    book = Book(kind=KINDS[kind], shape=Shape(whole_seconds=False, late=late, early=early))
+    while called(book, 100):
+        pass
+    said = book.find(THREE, 100).free_at(1)
+    true = said + late - early
+    assert not called(book, true - 0.01)
+    assert called(book, true)
+
+
+def test_windows_with_nothing_to_remember_are_swept() -> None:
+    for kind in KINDS.values():
+        book = Book(keep=10, kind=kind)
+        for number in range(5000):
+            called(book, 100.0 + 20 * number, Rule(f"user {number}", 1, 10))
+        assert len(book.reports()) < 1000 + 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dialect", ["plain", "discord", "openai", "ietf-10"])
+@in_virtual_time
+async def test_who_waits_for_the_announced_reset_is_never_refused(dialect: str, kind: str) -> None:
+    remaining = {
+        "plain": lambda said: (said["X-RateLimit-Remaining"], said["X-RateLimit-Reset"]),
+        "discord": lambda said: (said["x-ratelimit-remaining"], said["x-ratelimit-reset-after"]),
+        "openai": lambda said: (said["x-ratelimit-remaining-requests"], "0"),
+        "ietf-10": lambda said: said["RateLimit"].removeprefix('"default";r=').split(";t="),
+    }[dialect]
+    async with serving(dialect, kind=kind, limit=7, window=10, whole_seconds=False) as client:
+        for _ in range(60):
+            status, said, body = await client.get()
+            assert status == 200, body
+            left, reset = remaining(said)
+            if left == "0":
+                await asyncio.sleep(float(reset) or 10)
+    assert client.api.tally.counted == 60
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@in_virtual_time
+async def test_the_server_of_a_kind_counts_calls_that_come_at_random(kind: str) -> None:
+    dice = random.Random(kind)
+    async with serving(kind=kind, limit=5, window=8, whole_seconds=False) as client:
+        model, at = SAID_AGAIN[kind](5, 64), 0
+        for _ in range(150):
+            eighths = dice.randrange(16)
+            await asyncio.sleep(eighths / 8)
+            at += eighths
+            status, _, _ = await client.get()
+            assert (status == 200) == model.lets_in(at, 1), at
+    counted = [window.counted for window in client.api.windows]
+    assert sum(counted) == client.api.tally.counted == 150 - client.api.refused
+    assert client.api.refused > 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@in_virtual_time
+async def test_a_refusal_says_when_a_call_will_be_let_in(kind: str) -> None:
+    async with serving("retry-after", kind=kind, limit=4, window=60) as client:
+        for _ in range(4):
+            await client.get()
+            await asyncio.sleep(3)
+        status, headers, _ = await client.get()
+        assert status == 429
+        await asyncio.sleep(int(headers["Retry-After"]))
+        assert (await client.get())[0] == 200
+
+
+def test_whole_seconds_are_for_fixed_windows() -> None:
+    with pytest.raises(
+        ValueError, match=r"^whole_seconds is for fixed windows, not for kind='slid"
+    ):
+        Emulator(kind="sliding", whole_seconds=True)
+    with pytest.raises(ValueError, match=r"^kind is 'fixed', 'sliding', 'token-bucket' or 'leaky'"):
+        Emulator(kind="hopping")

@@ -74,7 +74,7 @@ def test_a_call_given_back_was_never_counted() -> None:
     book = Book()
     window = book.find(RULE, 100)
     book.count([window], 100, others=0.5)
-    book.give_back([window], others=0.5)
+    book.give_back([window])
     assert (window.remaining, window.counted) == (3, 0)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from .catalogue import QUARTER
 from .dialects import DIALECTS
+from .kinds import KINDS
 from .server import Emulator
 
 
@@ -52,6 +53,7 @@ def _options() -> argparse.ArgumentParser:
         help="calls per window of one endpoint, such as help/privacy=15; may be repeated",
     )
     add("--dialect", default="x", choices=DIALECTS, help="whose headers (default: %(default)s)")
+    add("--kind", default="fixed", choices=KINDS, help="of its windows (default: %(default)s)")
     add("--refusal-status", type=int, help="403, 429 or 503 instead of the dialect's own")
     add("--tokens", type=int, default=150_000, help="per window, where the dialect counts them")
     add("--anonymous", action="store_true", help="let callers in without credentials")

@@ -96,7 +96,8 @@ class Faults:
       has decimals where the true end has.
     - ``whole_seconds``: windows begin on the whole second before their first call, so that they
       end on one; None means yes, unless ``reset_rounding`` is down or up.
-    - ``late``, ``early``: the window ends so much after, or before, its announced reset.
+    - ``late``, ``early``: the window ends so much after, or before, its announced reset; where
+      calls come back one by one, they do so that much after, or before, what is announced.
     - ``hidden_limit``: calls per ``hidden_span`` and caller that no header tells of.
     - ``competitor``: calls that another consumer of the same quota makes for each of ours.
     - ``count_failures``: whether calls answered with 400 or more are counted (dropped

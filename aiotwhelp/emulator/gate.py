@@ -70,10 +70,10 @@ class Gate:
         for pace in self._hidden(call).values():
             pace.count(self._clock.steady())
 
-    def give_back(self, call: Call, *, others: float = 0.0) -> None:
+    def give_back(self, call: Call) -> None:
         """Take back the call that was counted last."""
         windows = self._windows(call.endpoint, call.identity)
-        self.book.give_back(windows, others, call.incoming.cost)
+        self.book.give_back(windows, call.incoming.cost)
         for pace in self._hidden(call).values():
             pace.give_back()
 
@@ -206,7 +206,7 @@ class Gate:
             unit=rule.unit,
             scope="shared" if rule.header == APP_DAY else "user",
             hidden=rule.header is None,
-            until=window.resets_at,
+            until=window.free_at(call.incoming.cost(rule.unit)),
             code=rule.code,
             is_v2=call.endpoint.is_v2,
         )

@@ -185,7 +185,7 @@ class Judge:
         made = reply.take() if reply else self._endpoints.answer(call)
         counted = made.status < 400 or self._faults.count_failures
         if not counted:
-            self._gate.give_back(call, others=self._faults.competitor)
+            self._gate.give_back(call)
         return Verdict(made, counted=counted, fault="canned" if reply else "")
 
     def _failure(self, failing: Failure) -> Verdict | None:

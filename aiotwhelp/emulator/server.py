@@ -21,6 +21,7 @@ from .faults import Dice, Failure, Faults
 from .gate import Gate
 from .journal import BODY_KEPT, Journal, Request, Tally
 from .judge import Judge, Reply, Verdict
+from .kinds import KINDS
 from .tokens import TokenEndpoints
 from .windows import Book, WindowReport
 
@@ -54,6 +55,10 @@ class Emulator:
       "anthropic", "mastodon" (and "mastodon-offset", with +00:00 for Z), "gotosocial",
       "bluesky", "plain" (delta seconds), "milliseconds", "retry-after" or "none". Endpoints,
       credentials and other errors stay X's. A dialect of one window tells of the closest.
+    - ``kind``: of all windows: "fixed", from the first call to the reset; "sliding", the calls of
+      the last ``window`` seconds, resetting when the oldest leaves; "token-bucket", refilled
+      evenly, resetting when it is full; "leaky" (GCRA), the same, but when it is spent resetting
+      as one more call is there. ``whole_seconds`` is for fixed ones.
     - ``refusal_status``: 403, 429 or 503 instead of the dialect's own (GitHub: 403, else 429).
     - ``tokens``: for dialects that count tokens beside requests, the limit of each kind, or a
       mapping from kind ("tokens"; Anthropic: also "input-tokens", "output-tokens") to limit;
@@ -89,6 +94,7 @@ class Emulator:
         limits: Mapping[str, LimitOverride] | None = None,
         limit: int | None = None,
         dialect: str = "x",
+        kind: str = "fixed",
         refusal_status: int | None = None,
         tokens: int | Mapping[str, int | None] | None = 150_000,
         buckets: Mapping[str, str] | None = None,
@@ -114,11 +120,14 @@ class Emulator:
         for name, number in (("followers", followers), ("tweets", tweets), ("keep", keep)):
             checks.whole(name, number)
         checks.choice("dialect", dialect, DIALECTS)
+        checks.choice("kind", kind, KINDS)
         checks.choice("refusal_status", refusal_status, (None, 403, 429, 503))
         units = DIALECTS[dialect].units
         checks.tokens("tokens", tokens, units)
         self.clock = ServerClock(skew)
         self.faults = Faults(**faults)
+        if self.faults.whole_seconds and kind != "fixed":
+            raise ValueError(f"whole_seconds is for fixed windows, not for kind={kind!r}")
         self._listen = (host, port)
         self._dice = Dice(seed)
         self._journal = Journal(keep)
@@ -131,7 +140,7 @@ class Emulator:
             self.faults,
             window=window,
             day=day,
-            book=Book(keep),
+            book=Book(keep, KINDS[kind]),
             dialect=DIALECTS[dialect],
             tokens=tokens if isinstance(tokens, Mapping) else dict.fromkeys(units, tokens),
             refusal_status=refusal_status,

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 #: Resets in seconds of the server's clock: cut off, rounded up, or with the decimals they have.
 Rounding = Literal["down", "up", "exact"]
@@ -52,6 +52,11 @@ class Shape:
     late: float = 0.0
     early: float = 0.0
 
+    @property
+    def shift(self) -> float:
+        """Seconds from what is true to what is announced."""
+        return self.early - self.late
+
 
 @dataclass(frozen=True, slots=True)
 class WindowReport:
@@ -68,7 +73,10 @@ class WindowReport:
 
 @dataclass(slots=True)
 class Window:
-    """A window that has begun; ``used`` includes what others took."""
+    """A window that has begun and ends at its reset; ``used`` includes what others took.
+
+    The other kinds derive from it: see `kinds`.
+    """
 
     rule: Rule
     opened_at: float
@@ -76,11 +84,45 @@ class Window:
     used: float = 0.0
     counted: int = 0
     refused: int = 0
+    _before: float = 0.0
+
+    @classmethod
+    def opened(cls, rule: Rule, now: float, shape: Shape) -> Self:
+        """Return one that begins now."""
+        # Cutting the start of a window shorter than a second could end it before it begins.
+        if shape.whole_seconds and rule.length >= 1:
+            return cls(rule, now, math.floor(now) + rule.length)
+        return cls(rule, now, now + rule.length)
 
     @property
     def remaining(self) -> int:
         """Calls left, never negative."""
         return max(0, self.rule.limit - math.floor(self.used))
+
+    def look(self, now: float, shape: Shape) -> None:
+        """Bring it up to an instant; a fixed one changes at its end alone."""
+
+    def has_ended(self, now: float, shape: Shape) -> bool:
+        """Tell whether another one takes its place."""
+        return now >= self.resets_at - shape.shift
+
+    def take(self, number: float, others: float, now: float) -> None:
+        """Take calls, and so many more for others as far as they last."""
+        self._before = self.used
+        used = self.used + number
+        self.used = min(used + others, max(self.rule.limit, used))
+
+    def put_back(self) -> None:
+        """Undo a `take` of this instant."""
+        self.used = self._before
+
+    def spend(self, number: float, now: float) -> None:
+        """Take calls for somebody else."""
+        self.used += number
+
+    def free_at(self, number: float) -> float:
+        """Return the instant from which that many calls are said to be there."""
+        return self.resets_at
 
     def report(self) -> WindowReport:
         """Return the window as a fact that no longer changes."""
@@ -97,9 +139,10 @@ class Window:
 
 @dataclass(slots=True)
 class Book:
-    """Every window of the server, and the past ones as far as ``keep`` reaches."""
+    """Every window of the server, all of one kind; past ones as far as ``keep`` reaches."""
 
     keep: int = 1000
+    kind: type[Window] = Window
     shape: Shape = field(default_factory=Shape)
     most_refused: int = 0
     past: deque[WindowReport] = field(init=False)
@@ -111,9 +154,10 @@ class Book:
     def find(self, rule: Rule, now: float) -> Window:
         """Return the rule's running window, or a fresh one that has not begun to count."""
         window = self._open.get((rule.pool, rule.header))
-        if window is None or self._has_ended(window, now):
-            return Window(rule, now, self._reset_of(rule, now))
+        if window is None or window.has_ended(now, self.shape):
+            return self.kind.opened(rule, now, self.shape)
         window.rule = rule
+        window.look(now, self.shape)
         return window
 
     def count(
@@ -124,15 +168,13 @@ class Book:
             self._begin(window, now)
             number = cost(window.rule.unit)
             window.counted += number
-            used = window.used + number
-            window.used = min(used + others, max(window.rule.limit, used))
+            window.take(number, others, now)
 
-    def give_back(self, windows: Iterable[Window], others: float = 0.0, cost: Cost = one) -> None:
+    def give_back(self, windows: Iterable[Window], cost: Cost = one) -> None:
         """Undo a `count` of this instant."""
         for window in windows:
-            number = cost(window.rule.unit)
-            window.counted -= number
-            window.used = max(0.0, window.used - number - others)
+            window.counted -= cost(window.rule.unit)
+            window.put_back()
 
     def refuse(self, window: Window, now: float) -> None:
         """Note that the window turned a call away."""
@@ -144,7 +186,7 @@ class Book:
         """Take calls from a window as another consumer of the same quota would."""
         window = self.find(rule, now)
         self._begin(window, now)
-        window.used += number
+        window.spend(number, now)
 
     def forget(self) -> None:
         """End every window at once."""
@@ -168,17 +210,8 @@ class Book:
 
     def _sweep(self, now: float) -> None:
         for key, window in list(self._open.items()):
-            if self._has_ended(window, now):
+            if window.has_ended(now, self.shape):
                 self.past.append(self._open.pop(key).report())
-
-    def _has_ended(self, window: Window, now: float) -> bool:
-        return now >= window.resets_at + self.shape.late - self.shape.early
-
-    def _reset_of(self, rule: Rule, now: float) -> float:
-        # Cutting the start of a window shorter than a second could end it before it begins.
-        if self.shape.whole_seconds and rule.length >= 1:
-            return math.floor(now) + rule.length
-        return now + rule.length
 
 
 @dataclass(slots=True)
