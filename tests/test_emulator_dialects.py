@@ -15,9 +15,9 @@ import pytest
 
 from aiotwhelp.emulator import Emulator
 from aiotwhelp.emulator.__main__ import main as shell
-from aiotwhelp.emulator.dialects import DIALECTS, go_duration
+from aiotwhelp.emulator.dialects import DIALECTS, Announcement, go_duration
 from aiotwhelp.emulator.kinds import KINDS
-from aiotwhelp.emulator.windows import Book, Rule, Shape
+from aiotwhelp.emulator.windows import Book, Rounding, Rule, Shape
 from tests.stack import in_virtual_time
 
 PRIVACY = "/1.1/help/privacy.json"
@@ -47,14 +47,14 @@ class Anyone:
             }
             return answer.status, headers, await answer.read()
 
-    async def post(self) -> dict[str, str]:
+    async def post(self, status: int = 201) -> dict[str, str]:
         """Post as the first user, under three windows; return the headers."""
         grant = self.api.grant()
         headers = {"Authorization": f"Bearer {grant.access_token}"}
         async with self._session.post(
             self.api.url + "/2/tweets", headers=headers, json={"text": "hello"}
         ) as answer:
-            assert answer.status == 201
+            assert answer.status == status
             return dict(answer.headers)
 
 
@@ -299,16 +299,27 @@ async def test_several_windows_are_one_list_where_the_dialect_has_lists() -> Non
     assert headers["RateLimit"] == quota
 
 
-@pytest.mark.parametrize(("dialect", "limit"), [("ietf-06", "RateLimit-Limit"), ("plain", _PLAIN)])
+@pytest.mark.parametrize(("user", "day"), [(5, 3), (3, 5), (3, 3)])
 @in_virtual_time
 async def test_of_several_windows_the_closest_is_told_where_there_is_room_for_one(
-    dialect: str, limit: str
+    user: int, day: int
 ) -> None:
-    limits = {"POST /2/tweets": {"user": 5, "user_24h": 3, "app_24h": 9}}
-    async with serving(dialect, limits=limits) as client:
+    limits = {"POST /2/tweets": {"user": user, "user_24h": day, "app_24h": 9}}
+    async with serving("ietf-06", limits=limits) as client:
         headers = await client.post()
-    assert headers[limit.split()[0]] == "3"
-    assert headers.get("RateLimit-Policy") in (None, "5;w=900, 3;w=86400, 9;w=86400")
+    assert headers["RateLimit-Limit"] == "3"
+    assert headers["RateLimit-Reset"] == ("900" if user < day else "86400")
+    assert headers["RateLimit-Policy"] == f"{user};w=900, {day};w=86400, 9;w=86400"
+
+
+@pytest.mark.parametrize(
+    ("rounding", "seconds", "text"),
+    [("exact", 900.0000002, "900"), ("up", 900.0000002, "900"), ("down", 899.9999998, "900")],
+)
+def test_what_a_float_loses_of_an_instant_is_no_second(
+    rounding: Rounding, seconds: float, text: str
+) -> None:
+    assert Announcement((), 0, rounding).seconds(seconds) == text
 
 
 @pytest.mark.parametrize("status", [403, 429])
@@ -339,6 +350,8 @@ async def test_discord_says_whose_limit_it_was() -> None:
         _, headers, _ = await client.get()
     assert (headers["x-ratelimit-scope"], headers["x-ratelimit-remaining"]) == ("shared", "1")
     assert "x-ratelimit-global" not in headers
+    async with serving("discord", limits={"POST /2/tweets": {"app_24h": 0}}) as client:
+        assert (await client.post(status=429))["x-ratelimit-scope"] == "shared"
 
 
 @in_virtual_time
@@ -354,6 +367,15 @@ async def test_a_call_costs_the_tokens_that_it_names_and_is_refused_when_either_
     assert json.loads(body)["error"]["type"] == "tokens"
     counted = {window.header: window.counted for window in client.api.windows}
     assert counted == {"x-rate-limit": 2, "tokens": 100}
+
+
+@in_virtual_time
+async def test_a_refused_call_takes_tokens_only_where_there_are_enough() -> None:
+    async with serving("openai", limit=1, tokens=10, count_refused=True) as client:
+        for cost in ("6", "6", "3"):
+            await client.get(params={"tokens": cost})
+    counted = {window.header: window.counted for window in client.api.windows}
+    assert counted == {"x-rate-limit": 1, "tokens": 9}
 
 
 @in_virtual_time
@@ -735,6 +757,23 @@ async def test_the_server_of_a_kind_counts_calls_that_come_at_random(kind: str) 
     counted = [window.counted for window in client.api.windows]
     assert sum(counted) == client.api.tally.counted == 150 - client.api.refused
     assert client.api.refused > 20
+
+
+def test_a_big_call_is_free_when_enough_small_ones_have_left() -> None:
+    book = Book(kind=KINDS["sliding"])
+    assert [called(book, at) for at in (100, 110)] == [True, True]
+    window = book.find(THREE, 120)
+    assert [window.free_at(number) for number in (2, 3, 4)] == [130, 140, 150]
+
+
+@pytest.mark.parametrize(
+    ("kind", "delay"), [("fixed", "60"), ("sliding", "60"), ("token-bucket", "15"), ("leaky", "15")]
+)
+@in_virtual_time
+async def test_a_refusal_hints_at_the_next_call_and_not_at_the_reset(kind: str, delay: str) -> None:
+    async with serving("retry-after", kind=kind, limit=4, window=60) as client:
+        *_, (_, headers, _) = [await client.get() for _ in range(5)]
+    assert headers["Retry-After"] == delay
 
 
 @pytest.mark.parametrize("kind", KINDS)
