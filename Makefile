@@ -7,11 +7,12 @@ PIP := python -m pip install --quiet --disable-pip-version-check
 # What `make test-pythons` looks for, besides PYTHON.
 OTHERS ?= python3.12 python3.13 python3.14
 
-.PHONY: help demo test chaos fuzz mutants test-lowest test-pythons check format clean
+.PHONY: help demo test servers chaos fuzz mutants test-lowest test-pythons check format clean
 
 help:
 	@echo "make demo          run the main job on the embedded emulator"
 	@echo "make test          run the test suite"
+	@echo "make servers       install the third-party servers that some of them run against"
 	@echo "make chaos         play 10 000 schedules of calls and faults"
 	@echo "make fuzz          search for inputs that break a parser or the rule"
 	@echo "make mutants       change the rule, one thing at a time: do the tests notice?"
@@ -31,6 +32,21 @@ demo: $(VENV)/.ready
 # On all cores, with asyncio's debug mode.
 test: $(VENV)/.ready
 	PYTHONDEVMODE=1 $(BIN)/python -m pytest --numprocesses auto
+
+# What tests/test_third_party.py runs against; nginx comes from the system.
+servers: build/servers/.node build/servers/.python
+	@command -v nginx >/dev/null || echo "nginx is not here: apt-get install nginx-light"
+
+build/servers/.node: tests/servers/package.json tests/servers/package-lock.json
+	mkdir -p build/servers
+	cp $^ build/servers/
+	npm ci --prefix build/servers --no-audit --no-fund --loglevel=error
+	@touch $@
+
+build/servers/.python: tests/servers/requirements.txt
+	$(PYTHON) -m venv build/servers/venv
+	build/servers/venv/bin/$(PIP) --requirement $<
+	@touch $@
 
 # `SCHEDULES=500 make chaos` for fewer; what fails names the seed that repeats it.
 SCHEDULES ?= 10000
@@ -73,7 +89,8 @@ build/lowest/.ready: pyproject.toml
 	@touch $@
 
 # What is random or long, and says nothing of versions: `make test` has it.
-LONG := cancel_everywhere chaos fuzz invariants leaks outages sabotage security_servers
+LONG := cancel_everywhere chaos fuzz invariants leaks outages sabotage security_servers \
+  third_party
 BUT_LONG := $(LONG:%=--ignore=tests/test_%.py)
 
 # Without the debug mode, in which aiohttp 3.14.0's own server warns.
