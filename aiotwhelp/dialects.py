@@ -46,7 +46,7 @@ REDDIT = Dialect(
     "reddit",
     (
         Family(
-            WindowKind("10min", length=600.0),
+            WindowKind("10min", length=600.0, ceiling=3600.0),
             remaining="x-ratelimit-remaining",
             used="x-ratelimit-used",
             reset="x-ratelimit-reset",
@@ -99,16 +99,16 @@ ANTHROPIC = Dialect(
     ),
 )
 
-#: Mastodon writes a date, GoToSocial epoch seconds, in the same headers.
-MASTODON = Dialect(
-    "mastodon", (family(WindowKind("window", ceiling=25 * 3600.0), "x-ratelimit", "timestamp"),)
-)
+#: Mastodon writes a date, GoToSocial epoch seconds, in the same headers. Of several limits the
+#: closest is shown.
+MASTODON = Dialect("mastodon", (family(_WINDOW, "x-ratelimit", "timestamp", by_limit=True),))
 
 #: Bluesky writes epoch seconds under the names of the IETF draft, whose reset is a delta.
 BLUESKY = Dialect("bluesky", (replace(SeparateFields(), resets="epoch"),))
 
-#: ``X-RateLimit-*`` of servers that nobody knows: its reset is taken for what it looks like.
-PLAIN = Dialect("plain", (family(_WINDOW, "x-ratelimit", "any"),))
+#: ``X-RateLimit-*`` of servers that nobody knows: its reset is taken for what it looks like. Where
+#: a server has several limits, most show the one that is closest to its end.
+PLAIN = Dialect("plain", (family(_WINDOW, "x-ratelimit", "any", by_limit=True),))
 
 #: Nothing but the Retry-After of a refusal.
 RETRY_AFTER = Dialect("retry-after")

@@ -8,7 +8,8 @@ time in proportion to its length, and gives finite numbers only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Protocol
 
 from aiotwhelp.values import NEVER, RESETS, Resets, count, number
@@ -113,7 +114,9 @@ class Family:
     ``remaining`` or ``used`` must be there: what is left is the one, or ``limit`` less the other.
     ``bucket`` is the field in which the server names what it counts. A field that holds both
     numbers, such as ``32/40``, is named as ``used`` (or ``remaining``) and as ``limit``.
-    ``hides`` names kinds that do not count where this one is announced.
+    ``hides`` names kinds that do not count where this one is announced. ``by_limit`` says that
+    several windows take turns in these fields, the one closest to its end being shown: each
+    limit is a window of its own then.
     """
 
     kind: WindowKind
@@ -124,6 +127,7 @@ class Family:
     used: str = ""
     bucket: str = ""
     hides: tuple[str, ...] = ()
+    by_limit: bool = False
 
     def __post_init__(self) -> None:
         if not self.remaining and not self.used:
@@ -162,7 +166,8 @@ class Family:
             limit = None
         reset, resets_in = RESETS[self.resets](fields.get(self.reset)) if self.reset else NEVER
         bucket = (fields.get(self.bucket) or "")[:_LONGEST] if self.bucket else ""
-        return (WindowReading(self.kind, remaining, limit, reset, resets_in, bucket),)
+        kind = limited(self.kind, limit) if self.by_limit and limit else self.kind
+        return (WindowReading(kind, remaining, limit, reset, resets_in, bucket),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,10 +248,13 @@ def family(
     *,
     bucket: str = "",
     hides: tuple[str, ...] = (),
+    by_limit: bool = False,
 ) -> Family:
     """Return the family of ``prefix-limit``, ``prefix-remaining`` and ``prefix-reset``."""
     limit, remaining, reset = (f"{prefix}-{name}" for name in ("limit", "remaining", "reset"))
-    return Family(kind, limit, remaining, reset, resets, bucket=bucket, hides=hides)
+    return Family(
+        kind, limit, remaining, reset, resets, bucket=bucket, hides=hides, by_limit=by_limit
+    )
 
 
 #: How the X API speaks: lower-case names on the wire since 2017, resets in epoch seconds.
@@ -260,6 +268,12 @@ X_DIALECT = Dialect(
         family(MEDIA, "x-mediaratelimit"),
     ),
 )
+
+
+@lru_cache(maxsize=256)
+def limited(kind: WindowKind, limit: int) -> WindowKind:
+    """Return the kind of the window that has this limit, of several that take turns."""
+    return replace(kind, name=f"{kind.name} of {limit}")
 
 
 def parse_retry_after(value: object, date: float | None) -> float | None:

@@ -46,8 +46,8 @@ from aiotwhelp.windows import (
     ghost_span,
 )
 
-#: Header-less answers in a row double what may be in flight, up to 2 to this power.
-_MOST_BLANK = 16
+#: Header-less answers in a row that are counted: so many may be in flight then, and one more.
+_MOST_BLANK = 2**16
 
 #: Windows that a server may announce for one call. Those that it tells of no more make room.
 _MOST_WINDOWS = 16
@@ -268,9 +268,9 @@ class Bucket:
         return at, by
 
     def _opens_cold(self) -> float:
-        """Nothing is known of this key: one probe, or 2^k after k answers without headers."""
+        """Nothing is known of this key: one probe, or k + 1 after k answers without headers."""
         if self.blank:
-            return INF if self.calls >= 2**self.blank else -INF
+            return INF if self.calls > self.blank else -INF
         return self.probing.opens(self.round_trip)
 
     def _grant(self, now: float, cost: int, since: float, even: bool, room: Room | None) -> Granted:
@@ -548,6 +548,9 @@ class Bucket:
         if not (reading.refused or status in (429, 420, 503)):
             if self.pace.gap and status < 500:
                 self.pace.accepted(now)
+                if not self.pace.gap:
+                    # One at a time went well; how many at once do is to be found out again.
+                    self.answered = self.blank = 1
             return
         delay = reading.retry_after or 0.0
         if reading.everywhere:

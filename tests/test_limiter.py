@@ -242,7 +242,7 @@ async def test_where_no_window_is_known_grants_go_in_slices_to_the_last(
     monkeypatch.setattr(limiter_module, "_SLICE", 2)
     limiter, loop = Limiter(), asyncio.get_running_loop()
     bucket = limiter._line(KEY).bucket
-    bucket.blank, bucket.next = 4, loop.time() + 1.0
+    bucket.blank, bucket.next = 16, loop.time() + 1.0
     tasks = await waiting(limiter, 9)
     await asyncio.sleep(1.1)
     assert [each.result().waited for each in tasks] == [pytest.approx(1.0)] * 9

@@ -211,19 +211,25 @@ def test_of_short_windows_only_one_later_by_more_than_four_seconds_is_the_next(
 
 def test_an_earlier_reset_is_not_believed_of_a_call_that_did_not_know_the_later_one():
     film = opened(15, reset=60.0)
-    film.play([(1, Ask("a"), GO), (1, Ask("b"), GO)])
-    film.play([(2, Answer("a", 14, reset=70.0), 13), (2, Answer("b", 3, reset=60.0), 13)])
-    film.play([(3, Ask("c"), GO), (4, Answer("c", 12, reset=70.0), 12)])
+    film.play([(49, Ask("a"), GO), (49, Ask("b"), GO)])
+    film.play([(50, Answer("a", 14, reset=110.0), 13), (50, Answer("b", 3, reset=60.0), 13)])
+    film.play([(51, Ask("c"), GO), (52, Answer("c", 12, reset=110.0), 12)])
+
+
+def test_where_every_call_moves_the_reset_answers_in_any_order_fold_by_their_minimum():
+    film = opened(15, reset=60.0)
+    film.play([(1, Ask("a"), GO), (1, Ask("b"), GO), (1, Ask("c"), GO)])
+    film.play([(2, Answer("b", 12, reset=180.0), 10), (2, Answer("a", 13, reset=120.0), 11)])
+    film.play([(2, Answer("c", 11, reset=240.0), 11)])
 
 
 @pytest.mark.parametrize(
     ("first", "second", "third", "left"),
     [
         (900.0, 902.0, 899.5, 3),  # the first two are one, so the last call knew of it
-        (900.0, 902.5, 900.0, 13),  # the last is older than what we know
+        (900.0, 902.5, 900.0, 3),  # the last is earlier than what we know, by too little
         (900.0, 905.0, 904.0, 3),  # the last two are one
         (3.0, 4.5, 2.9, 3),  # within half of a short window
-        (3.0, 4.8, 2.5, 13),
     ],
 )
 def test_resets_within_two_seconds_or_half_a_window_are_one(
