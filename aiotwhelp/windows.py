@@ -661,13 +661,6 @@ class Window:
             return False
         return told[0] - self.reset > max(_OTHER_BACK_END, self.span / 2)
 
-    def _is_of_last(self, told: Edges) -> bool:
-        """Whether a reset is so early that it may be of the window before, which ended early.
-
-        One that is not belongs to a reset that moves with every call, as where tokens refill.
-        """
-        return self.low - told[1] > max(_OTHER_BACK_END, self.span / 2)
-
     def _fold(
         self, granted: Granted, now: float, reading: WindowReading, told: Edges | None
     ) -> None:
@@ -677,12 +670,13 @@ class Window:
         if told is not None and self._is_earlier(told) and not knew_this_reset:
             if not is_usable:
                 return  # of a window that has passed
-            if self._is_of_last(told):
+            if reading.remaining < self.floor:
                 # Not surely older: back ends disagree. Until a later call tells, it counts.
                 self.debts.add_unread(self.numbering.next(), self.cost_of(granted))
                 return
         self.debts.clear(granted.known, granted.sent)
-        if told is not None and is_usable and self._is_of_next(told):
+        has_risen = reading.remaining > self.floor
+        if told is not None and is_usable and has_risen and self._is_of_next(told):
             self._open(now, reading.remaining, told)
             return
         self._retire(granted.known)

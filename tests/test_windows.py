@@ -227,9 +227,10 @@ def test_where_every_call_moves_the_reset_answers_in_any_order_fold_by_their_min
     ("first", "second", "third", "left"),
     [
         (900.0, 902.0, 899.5, 3),  # the first two are one, so the last call knew of it
-        (900.0, 902.5, 900.0, 3),  # the last is earlier than what we know, by too little
+        (900.0, 902.5, 900.0, 13),  # the last is older than what we know
         (900.0, 905.0, 904.0, 3),  # the last two are one
         (3.0, 4.5, 2.9, 3),  # within half of a short window
+        (3.0, 4.8, 2.5, 13),
     ],
 )
 def test_resets_within_two_seconds_or_half_a_window_are_one(
