@@ -36,6 +36,7 @@ from aiotwhelp.limiter import Limiter, Permit
 from aiotwhelp.middleware import RateLimitMiddleware
 from aiotwhelp.queues import Priority
 from aiotwhelp.rates import Concurrency, Rate
+from aiotwhelp.services import Bluesky, Discord, GitHub, Reddit
 from aiotwhelp.session import Session
 from aiotwhelp.views import Quota, QuotaKey, Stats, WindowQuota
 
@@ -52,16 +53,19 @@ __all__ = [
     "Auth",
     "AuthError",
     "Bearer",
+    "Bluesky",
     "BodyError",
     "BodyNotReplayableError",
     "ClientCredentials",
     "Concurrency",
     "Dialect",
+    "Discord",
     "Emulator",
     "Endpoint",
     "EndpointLimit",
     "EndpointRetiredError",
     "Family",
+    "GitHub",
     "Help",
     "Language",
     "Limiter",
@@ -79,6 +83,7 @@ __all__ = [
     "RateLimitMiddleware",
     "RateLimitStatus",
     "Reading",
+    "Reddit",
     "Session",
     "SessionClosedError",
     "Stats",

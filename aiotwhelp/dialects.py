@@ -27,18 +27,19 @@ IETF = Dialect("ietf", (PolicyList(),))
 #: Drafts 00 to 06: a field for each number. express-rate-limit, Hugging Face, many others.
 IETF_SEPARATE = Dialect("ietf-separate", (SeparateFields(),))
 
-#: GitHub names what it counts, refuses with 403 as well, and has limits that it does not announce:
-#: those are refused with calls remaining, and a Retry-After.
+#: GitHub names what it counts, and refuses with 403 as well. It has limits that it does not
+#: announce: those refuse with calls remaining and a Retry-After, which holds for every route.
 GITHUB = Dialect(
     "github",
     (
         family(
-            WindowKind("primary", length=3600.0),
+            WindowKind("primary", ceiling=3660.0),
             "x-ratelimit",
             bucket="x-ratelimit-resource",
         ),
     ),
     refusals_if_told=frozenset({403}),
+    everywhere=(("retry-after", None),),
 )
 
 #: Reddit tells what was used in place of a limit, and has decimals; its window is ten minutes.

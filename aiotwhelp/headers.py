@@ -176,15 +176,15 @@ class Dialect:
 
     ``families`` are the places, each a `Family` of headers as a rule. A status in ``refusals``
     refuses whatever the headers say; one in ``refusals_if_told`` (GitHub's 403) only where they
-    say that nothing is left, or when to come back. ``everywhere`` names the headers, and the
-    values in them, by which the server says that a refusal holds for all routes.
+    say that nothing is left, or when to come back. ``everywhere`` names the headers, with a value
+    or with None for any, by which the server says that a refusal holds for all routes.
     """
 
     name: str
     families: tuple[Source, ...] = ()
     refusals: frozenset[int] = frozenset({429, 420})
     refusals_if_told: frozenset[int] = frozenset()
-    everywhere: tuple[tuple[str, str], ...] = ()
+    everywhere: tuple[tuple[str, str | None], ...] = ()
 
     def read(self, headers: Mapping[str, str], status: int = 200) -> Reading:
         """Return what the headers of one answer say.
@@ -213,7 +213,8 @@ class Dialect:
             told = retry_after is not None or any(not each.remaining for each in windows)
             refused = refused or told
         everywhere = refused and any(
-            (fields.get(name) or "").lower() == value for name, value in self.everywhere
+            (said := fields.get(name)) is not None and value in (None, said.lower())
+            for name, value in self.everywhere
         )
         return Reading(windows, retry_after, date, refused=refused, everywhere=everywhere)
 

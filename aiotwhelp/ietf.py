@@ -98,7 +98,9 @@ class SeparateFields:
         policies = (*limits[1:], *(parse_list(_whole_field(fields, "ratelimit-policy")) or ()))
         reset, resets_in = RESETS[self.resets](fields.get("ratelimit-reset"))
         kind = _kind_of(limit, resets_in, policies)
-        return (WindowReading(kind, max(0, remaining), limit, reset, resets_in),)
+        # GitLab's own addition, which tells its limits apart.
+        name = (fields.get("ratelimit-name") or "")[:_LONGEST_NAME]
+        return (WindowReading(kind, max(0, remaining), limit, reset, resets_in, name),)
 
 
 def parse_list(text: str) -> tuple[Member, ...] | None:

@@ -137,7 +137,7 @@ class Limiter:
         Local limits by route template, such as ``{"/2/tweets/search/all": Rate(1, per=1)}``, for
         limits that a server does not announce; a `Rate`, a `Concurrency`, or several of them.
         ``"POST /2/tweets"`` names one method's only. ``"*"`` is one limit for all routes of an
-        identity together, ``"POST *"`` one for all its POSTs.
+        identity together, ``"POST *"`` one for all its POSTs that are in no category.
     ``max_waiters``
         So many callers may wait for one quota; the next gets `TooManyWaitersError`.
     ``max_quotas``
@@ -972,6 +972,7 @@ class Limiter:
                 *(window for pattern, window in household.local if _covers(pattern, key.route)),
             ],
             find_named=partial(self._named_window, key, clock),
+            forget_window=self._forget_window,
             household=household,
         )
         siblings.join(bucket)
@@ -1056,6 +1057,11 @@ class Limiter:
             del self._siblings[family]
             for window in siblings.windows:  # whoever was left presumed it, in vain
                 del self._windows[window.key]
+
+    def _forget_window(self, window: Window) -> None:
+        # One that an app's users share is kept for those that are yet to come.
+        if window.kind.scope != "app":
+            self._windows.pop(window.key, None)
 
     def _worth(self, line: Line, now: float) -> int:
         """0: nothing is known that still holds; 1: something is; 2: it is spent or shut."""

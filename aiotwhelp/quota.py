@@ -153,6 +153,7 @@ class Bucket:
         "debts",
         "find_named",
         "find_window",
+        "forget_window",
         "household",
         "in_flight",
         "key",
@@ -176,6 +177,7 @@ class Bucket:
         key: str = "",
         rates: Iterable[LocalWindow] = (),
         find_named: FindNamed | None = None,
+        forget_window: Callable[[Window], None] | None = None,
         household: Household | None = None,
         random: Callable[[], float] = uniform,
     ) -> None:
@@ -183,6 +185,8 @@ class Bucket:
         self.find_window = find_window
         #: Where the server has names of its own for what it counts.
         self.find_named = find_named
+        #: Is told of a window that nobody uses any more.
+        self.forget_window = forget_window
         self.household = household if household is not None else Household()
         self.numbering = numbering
         self.random = random
@@ -470,6 +474,8 @@ class Bucket:
         self.windows.remove(window)
         del window.buckets[self]
         window.in_flight -= self._in_flight_of(window)
+        if not window.buckets and self.forget_window is not None:
+            self.forget_window(window)
 
     def leave(self) -> list[Window]:
         """Take this bucket out of its windows, for good; return those that nobody uses now."""

@@ -97,7 +97,8 @@ def timestamp(value: object) -> float | None:
     """
     if not isinstance(value, str) or len(value) > _LONGEST_TIMESTAMP or not value.isascii():
         return None
-    text = value.partition("(")[0].strip()
+    # JavaScript's "GMT+0100 (Central European Standard Time)" is read without its words.
+    text = value.partition("(")[0].strip().replace("GMT+", "+").replace("GMT-", "-")
     if text[:4].isdigit():
         return _iso(text)
     return http_date(text)

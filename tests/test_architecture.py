@@ -22,6 +22,7 @@ FLOORS = [
     "rates",
     "routes",
     "apis",
+    "services",
     "clock",
     "heaps",
     "windows",

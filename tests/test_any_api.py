@@ -1,0 +1,475 @@
+"""Any API that announces its limits: each dialect and kind of window, on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from itertools import pairwise
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from aiotwhelp import (
+    Api,
+    Bluesky,
+    Concurrency,
+    Discord,
+    GitHub,
+    Limiter,
+    QuotaKey,
+    Rate,
+    RateLimitMiddleware,
+    Reddit,
+    Session,
+    X,
+    events,
+)
+from aiotwhelp.dialects import AUTO, OPENAI
+from aiotwhelp.emulator import Emulator
+from aiotwhelp.headers import X_DIALECT
+from tests.stack import (
+    LANGUAGES,
+    PRIVACY,
+    TOS,
+    assert_at_rest,
+    assert_nothing_is_left,
+    elapsed,
+    in_virtual_time,
+    serving,
+)
+
+#: Dialects in which an answer tells all that there is to know.
+TELLING = [
+    *("x", "x-ads", "ietf-03", "ietf-06", "ietf-07", "ietf-10", "ietf-10-token", "ietf-10-pk"),
+    *("github", "reddit", "discord", "openai", "groq", "azure", "anthropic", "mastodon"),
+    *("mastodon-offset", "gotosocial", "gitlab", "bluesky", "plain", "milliseconds"),
+]
+CONFIGURATION = "/1.1/help/configuration.json"
+SHARED = dict.fromkeys(("help/privacy", "help/tos", "help/languages", "help/configuration"), "a")
+WINDOW = 600.0
+
+
+async def share(callers: int, *paths: str, **options: Any) -> tuple[Emulator, float]:
+    """Let many callers without a credential share 15 calls per window; return what it came to."""
+    options = {"limit": 15, "window": WINDOW, "latency": 0.2, "jitter": 0.3, **options}
+    began = elapsed()
+    async with Emulator(anonymous=True, **options) as api, Session(api.url) as session:
+        answers = [session.fetch(paths[number % len(paths)]) for number in range(callers)]
+        await asyncio.gather(*answers)
+        took = elapsed() - began
+        await assert_at_rest(session)
+    await assert_nothing_is_left()
+    return api, took
+
+
+@pytest.mark.parametrize("rounding", ["exact", "up"])
+@pytest.mark.parametrize("dialect", TELLING)
+@in_virtual_time
+async def test_a_dialect_is_recognised_and_nobody_is_refused(dialect: str, rounding: str) -> None:
+    api, took = await share(60, PRIVACY, dialect=dialect, reset_rounding=rounding)
+    assert (api.tally.received, api.refused) == (60, 0)
+    assert 3 * WINDOW <= took < 3 * WINDOW + 3 * 1.5
+
+
+@pytest.mark.parametrize("kind", ["sliding", "token-bucket", "leaky"])
+@pytest.mark.parametrize("dialect", ["x", "ietf-06", "ietf-10", "discord", "mastodon", "plain"])
+@in_virtual_time
+async def test_windows_that_slide_refill_or_leak_refuse_nobody(dialect: str, kind: str) -> None:
+    api, took = await share(60, PRIVACY, dialect=dialect, kind=kind)
+    assert (api.tally.received, api.refused) == (60, 0)
+    assert took < 4 * WINDOW
+
+
+@pytest.mark.parametrize(("kind", "most"), [("fixed", 2), ("sliding", 4), ("token-bucket", 1)])
+@pytest.mark.parametrize("dialect", ["ietf-06", "ietf-07", "ietf-10", "plain"])
+@in_virtual_time
+async def test_seconds_that_are_cut_off_cost_a_call_once_and_are_learned(
+    dialect: str, kind: str, most: int
+) -> None:
+    api, took = await share(120, PRIVACY, dialect=dialect, kind=kind, reset_rounding="down")
+    assert api.refused <= most
+    assert took < 7 * WINDOW + 7 * 2.5
+
+
+@in_virtual_time
+async def test_nothing_but_retry_after_costs_a_call_for_each_window_after_the_first() -> None:
+    api, took = await share(60, PRIVACY, dialect="retry-after")
+    assert api.refused <= 15 + 3 + 3, "what was in flight when the first window was spent"
+    assert took < 3 * WINDOW + 10
+
+
+@pytest.mark.parametrize("dialect", ["github", "discord", "ietf-10-pk", "gitlab"])
+@in_virtual_time
+async def test_routes_that_have_a_bucket_in_common_share_it_from_their_first_answer_on(
+    dialect: str,
+) -> None:
+    paths = (PRIVACY, TOS, LANGUAGES, CONFIGURATION)
+    api, took = await share(60, *paths, dialect=dialect, buckets=SHARED)
+    assert (api.tally.received, api.refused) == (60, 0)
+    assert took < 3 * WINDOW + 4.5
+
+
+@in_virtual_time
+async def test_one_category_for_every_route_is_one_quota_where_no_bucket_is_named() -> None:
+    async with Emulator(
+        dialect="plain", anonymous=True, limit=15, window=WINDOW, buckets=SHARED
+    ) as api:
+        mine = Api("mine", api.url, categories={"*": "all of it"})
+        async with Session(mine) as session:
+            paths = (PRIVACY, TOS, LANGUAGES, CONFIGURATION)
+            await asyncio.gather(*(session.fetch(paths[n % 4]) for n in range(60)))
+            assert str(session.quota(TOS)) == str(session.quota(PRIVACY))
+        assert api.refused == 0
+
+
+# --- buckets that the server names ---------------------------------------------------------
+
+
+def answer(bucket: str, remaining: int, *, limit: int = 15, after: float = 60.0) -> dict[str, str]:
+    """Headers as Discord has them."""
+    return {
+        "x-ratelimit-limit": str(limit),
+        "x-ratelimit-remaining": str(remaining),
+        "x-ratelimit-reset-after": str(after),
+        "x-ratelimit-bucket": bucket,
+    }
+
+
+A, B = QuotaKey("GET /a", "api"), QuotaKey("GET /b", "api")
+
+
+@in_virtual_time
+async def test_waiters_of_both_routes_go_in_the_order_of_their_arrival_after_a_merge() -> None:
+    limiter = Limiter()
+    first, second = await limiter.acquire(A, dialect=AUTO), await limiter.acquire(B, dialect=AUTO)
+    went: list[str] = []
+
+    async def call(key: QuotaKey, name: str) -> None:
+        async with limiter.permit(key, dialect=AUTO) as permit:
+            went.append(name)
+            permit.observed(answer("one", 15 - len(went)))
+
+    names = [(key, f"{key.route} {number}") for number in range(3) for key in (A, B)]
+    callers = [asyncio.ensure_future(call(key, name)) for key, name in names]
+    await asyncio.sleep(0)
+    first.observed(answer("one", 0, after=30.0))
+    second.observed(answer("one", 0, after=30.0))
+    await asyncio.gather(*callers)
+    assert went == ["GET /a 0", "GET /b 0", "GET /a 1", "GET /b 1", "GET /a 2", "GET /b 2"]
+    assert elapsed() == pytest.approx(30.0, abs=2)
+    assert limiter.stats().in_flight == 0
+
+
+@in_virtual_time
+async def test_calls_in_flight_of_the_other_route_count_after_a_merge() -> None:
+    limiter = Limiter()
+    (await limiter.acquire(A, dialect=AUTO)).observed(answer("one", 10))
+    (await limiter.acquire(B, dialect=AUTO)).observed(answer("other", 10))
+    flying = [await limiter.acquire(B, dialect=AUTO) for _ in range(2)]
+    flying[0].observed(answer("one", 9))
+    assert limiter.quota(A).remaining == 8
+    flying[1].lost()
+    assert limiter.quota(A).remaining == 8
+    assert limiter.quota(B).remaining == 8
+
+
+@in_virtual_time
+async def test_a_server_that_names_another_bucket_each_time_leaves_nothing_behind() -> None:
+    limiter = Limiter()
+    for number in range(100):
+        permit = await limiter.acquire(A, dialect=AUTO)
+        permit.observed(answer(f"bucket {number}", 10))
+    assert len(limiter.quota(A).windows) == 1
+    assert len(limiter._windows) == 1
+
+
+@in_virtual_time
+async def test_a_server_that_names_another_policy_each_time_is_heard_so_often_only() -> None:
+    limiter = Limiter()
+    for number in range(100):
+        permit = await limiter.acquire(A, dialect=AUTO)
+        permit.observed({"RateLimit": f'"p{number}";r=10;t=1'})
+        await asyncio.sleep(2)
+    assert len(limiter.quota(A).windows) <= 16
+
+
+@in_virtual_time
+async def test_channels_have_quotas_of_their_own_in_a_bucket_of_one_name() -> None:
+    seen: list[str] = []
+
+    async def channel(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        return web.json_response({}, headers=answer("messages", 0, after=50.0))
+
+    async with serving(channel) as server, Session(Discord.at(server.url)) as session:
+        for number in (1, 2, 3):
+            await session.fetch("/channels/{id}/messages", path_params={"id": number})
+        assert elapsed() < 1
+        await session.fetch("/channels/{id}/messages", path_params={"id": 1})
+        assert elapsed() >= 50
+    assert len(seen) == 4
+
+
+@in_virtual_time
+async def test_a_refusal_that_is_for_every_route_holds_every_route() -> None:
+    refused = {"retry-after": "7", "x-ratelimit-global": "true", "x-ratelimit-scope": "global"}
+    at: list[tuple[str, float]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        at.append((request.path, elapsed()))
+        if len(at) == 3:
+            return web.json_response({}, status=429, headers=refused)
+        return web.json_response({}, headers=answer(request.path, 10))
+
+    async with serving(handler) as server, Session(Discord.at(server.url)) as session:
+        await session.fetch("/a")
+        await session.fetch("/b")
+        await asyncio.gather(session.fetch("/a"), asyncio.create_task(late(session, "/b")))
+    assert [path for path, _ in at[:3]] == ["/a", "/b", "/a"]
+    assert all(when >= 7.0 for _, when in at[3:])
+
+
+async def late(session: Session, path: str) -> Any:
+    await asyncio.sleep(0.5)
+    return await session.fetch(path)
+
+
+# --- costs ---------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_calls_of_many_tokens_share_both_windows_and_nobody_is_refused() -> None:
+    async with Emulator(
+        dialect="openai", anonymous=True, limit=100, tokens=1000, window=60, latency=0.2
+    ) as api:
+        async with Session(api.url) as session:
+            costs = [(1 + number % 7) * 50 for number in range(60)]
+            await asyncio.gather(
+                *(
+                    session.fetch(f"{PRIVACY}?tokens={tokens}", cost={"tokens": tokens})
+                    for tokens in costs
+                )
+            )
+            names = [window.name for window in session.quota(PRIVACY).windows]
+        assert names == ["requests", "tokens"]
+        assert api.refused == 0
+    assert elapsed() < 60.0 * (sum(costs) / 1000 + 3)
+
+
+@in_virtual_time
+async def test_a_big_call_does_not_starve_behind_small_ones() -> None:
+    limiter = Limiter()
+
+    def said(tokens: int, reset: float) -> dict[str, str]:
+        return {
+            "x-ratelimit-limit-tokens": "1000",
+            "x-ratelimit-remaining-tokens": str(tokens),
+            "x-ratelimit-reset-tokens": f"{reset}s",
+        }
+
+    (await limiter.acquire(A, dialect=OPENAI)).observed(said(500, 30.0))
+    order: list[int] = []
+
+    async def call(tokens: int) -> None:
+        async with limiter.permit(A, dialect=OPENAI, cost={"tokens": tokens}) as permit:
+            order.append(tokens)
+            permit.observed(said(1000 - sum(order) % 1000, 30.0))
+
+    await asyncio.gather(call(900), *(call(10) for _ in range(20)))
+    assert order[0] == 900
+
+
+@in_virtual_time
+async def test_a_cost_that_is_known_afterwards_corrects_a_local_rate() -> None:
+    limiter = Limiter(rates={"GET /a": Rate(100, per=1, burst=1000, unit="tokens")})
+    permit = await limiter.acquire(A, cost={"tokens": 1000})
+    permit.observed({}, cost={"tokens": 200})
+    await limiter.acquire(A, cost={"tokens": 800})
+    assert elapsed() == pytest.approx(0.0, abs=0.01)
+    await limiter.acquire(B, cost={"tokens": 800})
+    with pytest.raises(ValueError, match="never fits"):
+        await limiter.acquire(A, cost={"tokens": 1001})
+
+
+@pytest.mark.parametrize(
+    ("cost", "words"),
+    [
+        ({"tokens": -1}, "cost\\['tokens'\\] is a whole number, not -1"),
+        ({"tokens": 1.5}, "cost\\['tokens'\\] is a whole number, not 1.5"),
+        ({"requests": 0}, "at least one request"),
+        ([1], "or a mapping such as"),
+    ],
+)
+@in_virtual_time
+async def test_a_cost_that_makes_no_sense_is_refused(cost: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Limiter().try_acquire(A, cost=cost)
+
+
+# --- limits that nobody announces ----------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_limit_on_calls_in_flight_holds_over_all_routes_of_an_identity() -> None:
+    flying, most = 0, 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal flying, most
+        flying, most = flying + 1, max(most, flying + 1)
+        await asyncio.sleep(0.5)
+        flying -= 1
+        return web.json_response({})
+
+    async with serving(handler) as server:
+        mine = Api("mine", server.url, rates={"*": Concurrency(3)})
+        async with Session(mine) as session:
+            await asyncio.gather(*(session.fetch(f"/{'abc'[n % 3]}") for n in range(30)))
+            assert most == 3
+            assert elapsed() == pytest.approx(0.5 * 30 / 3, abs=1.0)
+    await assert_nothing_is_left()
+
+
+@in_virtual_time
+async def test_a_local_rate_alone_serves_an_api_without_any_header() -> None:
+    at: list[float] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        at.append(elapsed())
+        return web.json_response({})
+
+    async with serving(handler) as server:
+        mine = Api("mine", server.url, rates={"*": Rate(10, per=1)})
+        async with Session(mine) as session:
+            await asyncio.gather(*(session.fetch(f"/{'ab'[n % 2]}") for n in range(31)))
+    gaps = [later - earlier for earlier, later in pairwise(at)]
+    assert min(gaps) > 0.09
+    assert at[-1] - at[0] == pytest.approx(3.0, abs=0.1)
+
+
+@in_virtual_time
+async def test_github_counts_points_content_and_calls_in_flight() -> None:
+    async with serving(hello) as server, Session(GitHub.at(server.url)) as session:
+        await asyncio.gather(*(session.fetch(f"/repos/a/b/issues/{n}") for n in range(100)))
+        assert elapsed() < 3, "a burst of a hundred points"
+        await asyncio.gather(*(session.fetch("/gists", method="POST") for _ in range(30)))
+    # 10 at once; of 70 a minute the other 20 take 17 s, and of points 150 at 13.3 per second.
+    assert 16 < elapsed() < 25
+
+
+@in_virtual_time
+async def test_bluesky_counts_points_for_records_only() -> None:
+    async with serving(hello) as server, Session(Bluesky.at(server.url)) as session:
+        create = "/xrpc/com.atproto.repo.createRecord"
+        await asyncio.gather(*(session.fetch(create, method="POST") for _ in range(200)))
+        took = elapsed()
+        assert 75 < took < 85, "500 points at once, the other 100 at 1.25 per second"
+        await asyncio.gather(*(session.fetch("/xrpc/app.bsky.feed.getTimeline") for _ in range(50)))
+        assert elapsed() - took < 5
+
+
+async def hello(request: web.Request) -> web.Response:
+    return web.json_response({})
+
+
+def test_known_apis_are_values() -> None:
+    for api in (X, GitHub, Reddit, Discord, Bluesky):
+        there = api.at("http://127.0.0.1:1")
+        assert (there.dialect, there.rates, there.name) == (api.dialect, api.rates, api.name)
+        assert there == api.at("http://127.0.0.1:1")
+    assert Reddit.quota_name("GET", "/r/python/new") == Reddit.quota_name("POST", "/api/vote")
+    assert Discord.partition("/channels/12/messages/13") == "/channels/12"
+    assert Discord.partition("/users/@me") == ""
+    assert GitHub.cost("POST", "/gists") == {"points": 5}
+    assert X.cost("POST", "/2/tweets") == {}
+
+
+# --- which dialect -------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_what_was_recognised_is_told_once() -> None:
+    told: list[events.Event] = []
+    async with (
+        Emulator(dialect="ietf-07", anonymous=True) as api,
+        Session(api.url, on_event=told.append) as session,
+    ):
+        await asyncio.gather(*(session.fetch(path) for path in (PRIVACY, PRIVACY, TOS)))
+    (recognized,) = [event for event in told if isinstance(event, events.DialectRecognized)]
+    assert recognized.dialect == "ietf"
+
+
+def test_a_url_is_recognised_an_api_has_its_own_and_both_can_be_overruled() -> None:
+    assert Session("http://127.0.0.1:1").api.dialect is AUTO
+    assert Session(X.at("http://127.0.0.1:1")).api.dialect is X_DIALECT
+    assert Session("http://127.0.0.1:1", dialect="openai").api.dialect is OPENAI
+    assert Session(GitHub, dialect="auto").api.dialect is AUTO
+    assert Session("http://127.0.0.1:1", dialect="x").api.endpoint("GET", "/2/users/me")
+    assert (
+        Session("http://127.0.0.1:1", dialect="github").api.endpoint("GET", "/2/users/me") is None
+    )
+    with pytest.raises(ValueError, match=r"dialect is one of 'auto', 'x', .*; not 'gihtub'"):
+        Session("http://127.0.0.1:1", dialect="gihtub")
+    with pytest.raises(TypeError, match="dialect is a Dialect, or the name of one"):
+        Session("http://127.0.0.1:1", dialect=5)  # type: ignore[arg-type]
+
+
+@in_virtual_time
+async def test_the_middleware_holds_an_apis_own_limits_as_well() -> None:
+    async with serving(hello) as server:
+        mine = Api("mine", server.url, rates={"*": Rate(1, per=1)})
+        limited = RateLimitMiddleware(Limiter(), apis={mine: None})
+        async with aiohttp.ClientSession(middlewares=[limited]) as own:
+            for _ in range(4):
+                async with own.get(f"{server.url}/a") as response:
+                    assert response.status == 200
+        assert elapsed() == pytest.approx(3.0, abs=0.1)
+
+
+@pytest.mark.parametrize("status", [403, 429])
+@in_virtual_time
+async def test_a_refusal_is_waited_for_whatever_its_status(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "aiotwhelp")
+    async with Emulator(
+        dialect="github", anonymous=True, limit=15, window=WINDOW, refusal_status=status
+    ) as api:
+        api.spend("help/privacy", 15, caller=api.app)
+        async with Session(api.url) as session:
+            await session.fetch(PRIVACY)
+            assert session.limiter.stats().refused == 1
+        assert [request.status for request in api.requests] == [status, 200]
+
+
+def test_rates_say_what_they_are() -> None:
+    with pytest.raises(ValueError, match="a concurrency needs a whole limit from 1 on"):
+        Concurrency(0)
+    with pytest.raises(TypeError, match="is a Rate, a Concurrency, or several"):
+        Limiter(rates={"*": 5})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "held"),
+    [
+        ("*", {"GET /a", "POST /a", "all of it"}),
+        ("POST *", {"POST /a"}),
+        ("/a", {"GET /a", "POST /a"}),
+    ],
+)
+@in_virtual_time
+async def test_which_routes_a_rate_is_for(pattern: str, held: set[str]) -> None:
+    routes = ("GET /a", "POST /a", "all of it")
+    limiter = Limiter(rates={pattern: Rate(1, per=1000)})
+    found = {
+        route
+        for route in routes
+        if [limiter.try_acquire(QuotaKey(route, "api", route)) for _ in range(2)][1] is None
+        and has_rate(limiter, QuotaKey(route, "api", route))
+    }
+    assert found == held
+
+
+def has_rate(limiter: Limiter, key: QuotaKey) -> bool:
+    return bool(limiter._line(key).bucket.local)

@@ -1,0 +1,376 @@
+"""What known APIs and servers announce: recorded answers, and what is recognised in them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from aiotwhelp import DIALECTS, Dialect, Family, WindowKind, WindowReading
+from aiotwhelp.dialects import AUTO, DISCORD, GITHUB, OPENAI, PLAIN, REDDIT
+from aiotwhelp.ietf import parse_dictionary, parse_list
+
+Said = tuple[str, int, int | None, float | None, float | None, str]
+
+#: Name, remaining, limit, reset (epoch), resets in (seconds), the server's own name.
+RECORDED: list[tuple[str, Mapping[str, str], list[Said]]] = [
+    (
+        "x",
+        {"x-rate-limit-limit": "180", "x-rate-limit-remaining": "175", "x-rate-limit-reset": "9e8"},
+        [("15min", 175, 180, 9e8, None, "")],
+    ),
+    (
+        "x",  # of the Ads API, beside which the other one does not count
+        {
+            "x-rate-limit-remaining": "3",
+            "x-account-rate-limit-limit": "450",
+            "x-account-rate-limit-remaining": "449",
+            "x-account-rate-limit-reset": "1358098325",
+        },
+        [("ads-account", 449, 450, 1358098325.0, None, "")],
+    ),
+    (
+        "ietf",  # drafts 08 to 10
+        {
+            "RateLimit-Policy": '"burst";q=100;w=60,"daily";q=1000;w=86400',
+            "RateLimit": '"burst";r=50;t=30, "daily";r=900',
+        },
+        [("burst", 50, 100, None, 30.0, ""), ("daily", 900, 1000, None, None, "")],
+    ),
+    (
+        "ietf",
+        {"RateLimit": '"peruser";r=999;pk=:dHJpYWwxMjEzMjM=:'},
+        [("peruser", 999, None, None, None, "dHJpYWwxMjEzMjM=")],
+    ),
+    (
+        "ietf",  # names as tokens, which the group has not decided about
+        {"RateLimit-Policy": "burst;q=100;w=60", "RateLimit": "burst;r=50;t=0"},
+        [("burst", 50, 100, None, 0.0, "")],
+    ),
+    (
+        "ietf",  # Hugging Face, whose policy is not well formed, and therefore ignored
+        {
+            "RateLimit": '"api";r=472;t=235',
+            "RateLimit-Policy": '"fixed window";"api";q=500;w=300',
+        },
+        [("api", 472, None, None, 235.0, "")],
+    ),
+    (
+        "ietf",  # draft 07
+        {"RateLimit": "limit=100, remaining=50, reset=5", "RateLimit-Policy": "100;w=10"},
+        [("window", 50, 100, None, 5.0, "")],
+    ),
+    (
+        "ietf-separate",  # drafts 04 to 06
+        {
+            "RateLimit-Limit": "100",
+            "RateLimit-Remaining": "50",
+            "RateLimit-Reset": "50",
+            "RateLimit-Policy": "100;w=60, 5000;w=86400",
+        },
+        [("100 per 60 s", 50, 100, None, 50.0, "")],
+    ),
+    (
+        "ietf-separate",  # drafts 00 to 03
+        {
+            "RateLimit-Limit": '100, 100;w=60;burst=1000;comment="sliding window", 5000;w=3600',
+            "RateLimit-Remaining": "50",
+            "RateLimit-Reset": "50",
+        },
+        [("100 per 60 s", 50, 100, None, 50.0, "")],
+    ),
+    (
+        "ietf-separate",  # GitLab
+        {
+            "RateLimit-Limit": "600",
+            "RateLimit-Observed": "5",
+            "RateLimit-Remaining": "595",
+            "RateLimit-Reset": "1580393717",
+            "RateLimit-Name": "throttle_authenticated_web",
+        },
+        [("window of 600", 595, 600, 1580393717.0, None, "throttle_authenticated_web")],
+    ),
+    (
+        "github",
+        {
+            "x-ratelimit-limit": "30",
+            "x-ratelimit-remaining": "14",
+            "x-ratelimit-used": "16",
+            "x-ratelimit-reset": "1655120964",
+            "x-ratelimit-resource": "search",
+        },
+        [("primary", 14, 30, 1655120964.0, None, "search")],
+    ),
+    (
+        "reddit",
+        {
+            "x-ratelimit-used": "1",
+            "x-ratelimit-remaining": "599.0",
+            "x-ratelimit-reset": "583",
+        },
+        [("10min", 599, 600, None, 583.0, "")],
+    ),
+    (
+        "discord",
+        {
+            "X-RateLimit-Limit": "10",
+            "X-RateLimit-Remaining": "0",
+            "X-RateLimit-Reset": "1470173023.123",
+            "X-RateLimit-Reset-After": "64.57",
+            "X-RateLimit-Bucket": "abcd1234",
+        },
+        [("bucket", 0, 10, None, 64.57, "abcd1234")],
+    ),
+    (
+        "openai",
+        {
+            "x-ratelimit-limit-requests": "60",
+            "x-ratelimit-remaining-requests": "59",
+            "x-ratelimit-reset-requests": "12ms",
+            "x-ratelimit-limit-tokens": "150000",
+            "x-ratelimit-remaining-tokens": "149984",
+            "x-ratelimit-reset-tokens": "6m0s",
+        },
+        [("requests", 59, 60, None, 0.012, ""), ("tokens", 149984, 150000, None, 360.0, "")],
+    ),
+    (
+        "openai",  # Azure does not know of its requests
+        {
+            "x-ratelimit-limit-requests": "-1",
+            "x-ratelimit-remaining-requests": "-1",
+            "x-ratelimit-reset-requests": "0",
+            "x-ratelimit-remaining-tokens": "9",
+            "x-ratelimit-reset-tokens": "7",
+        },
+        [("tokens", 9, None, None, 7.0, "")],
+    ),
+    (
+        "anthropic",
+        {
+            "anthropic-ratelimit-requests-limit": "50",
+            "anthropic-ratelimit-requests-remaining": "49",
+            "anthropic-ratelimit-requests-reset": "2025-10-25T12:00:00Z",
+            "anthropic-ratelimit-output-tokens-remaining": "7000",
+        },
+        [
+            ("requests", 49, 50, 1761393600.0, None, ""),
+            ("output-tokens", 7000, None, None, None, ""),
+        ],
+    ),
+    (
+        "plain",  # Mastodon; of several limits it shows the closest
+        {
+            "X-RateLimit-Limit": "300",
+            "X-RateLimit-Remaining": "299",
+            "X-RateLimit-Reset": "2023-08-17T08:42:22.500000+00:00",
+        },
+        [("window of 300", 299, 300, 1692261742.5, None, "")],
+    ),
+    (
+        "plain",  # fastify
+        {"x-ratelimit-limit": "4", "x-ratelimit-remaining": "3", "x-ratelimit-reset": "3"},
+        [("window of 4", 3, 4, None, 3.0, "")],
+    ),
+    (
+        "plain",  # slowapi
+        {"X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "1795613048.2311232"},
+        [("window", 3, None, 1795613048.2311232, None, "")],
+    ),
+    (
+        "plain",  # Rocket.Chat
+        {"X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "1562287945706"},
+        [("window", 3, None, 1562287945.706, None, "")],
+    ),
+    (
+        "plain",  # lemlist, as JavaScript writes a date
+        {
+            "X-RateLimit-Remaining": "3",
+            "X-RateLimit-Reset": "Tue Feb 16 2021 09:02:42 GMT+0100 (Central European Time)",
+        },
+        [("window", 3, None, 1613462562.0, None, "")],
+    ),
+    (
+        "plain",  # neither seconds from now nor an epoch: three years to 2001
+        {"X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "500000000"},
+        [("window", 3, None, None, None, "")],
+    ),
+    (
+        "ietf + plain",  # a proxy's own, beside the server's
+        {"RateLimit": '"default";r=5;t=9', "X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "7"},
+        [("default", 5, None, None, 9.0, ""), ("window", 3, None, None, 7.0, "")],
+    ),
+]
+
+
+def said(windows: tuple[WindowReading, ...]) -> list[Said]:
+    return [(w.kind.name, w.remaining, w.limit, w.reset, w.resets_in, w.bucket) for w in windows]
+
+
+@pytest.mark.parametrize(("name", "headers", "expected"), RECORDED)
+def test_a_recorded_answer_is_recognised_and_read(
+    name: str, headers: Mapping[str, str], expected: list[Said]
+):
+    for fields in (headers, CIMultiDictProxy(CIMultiDict(headers))):
+        reading = AUTO.read(fields)
+        assert (reading.dialect, said(reading.windows)) == (name, expected)
+
+
+@pytest.mark.parametrize(("name", "headers", "expected"), RECORDED)
+def test_the_dialect_alone_reads_the_same(
+    name: str, headers: Mapping[str, str], expected: list[Said]
+):
+    if " + " not in name:
+        assert said(DIALECTS[name].read(headers).windows) == expected
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Retry-After": "3"},
+        {"x-ratelimit-limit": "30", "x-ratelimit-reset": "3"},
+        {"RateLimit-Policy": '"burst";q=100;w=60'},
+        {"RateLimit": '"burst";q=100;t=60'},
+        {"RateLimit": '"burst";r=-1'},
+        {"RateLimit": '"burst";r=1.5'},
+        {"RateLimit": '"burst;r=1'},
+        {"RateLimit": '"burst";r=1,'},
+        {"RateLimit": "(1 2);r=1"},
+        {"RateLimit": "limit=1, reset=5"},
+        {"RateLimit": "remaining=x"},
+        {"RateLimit": "42;r=1"},
+        {"RateLimit": '"a";r=1,' * 400},
+    ],
+)
+def test_what_says_nothing_of_what_is_left_says_nothing(headers: Mapping[str, str]):
+    assert AUTO.read(headers).windows == ()
+
+
+def test_lists_may_come_in_several_lines():
+    fields = CIMultiDictProxy(
+        CIMultiDict([("RateLimit", '"a"; r=2; t=2'), ("RateLimit", '"b"; r=3; t=4')])
+    )
+    assert [window.kind.name for window in AUTO.read(fields).windows] == ["a", "b"]
+
+
+def test_of_policies_with_equal_limits_the_shortest_that_the_reset_fits_into_is_meant():
+    fields = {"RateLimit": "limit=9, remaining=1, reset=20", "RateLimit-Policy": "9;w=10, 9;w=60"}
+    (window,) = AUTO.read(fields).windows
+    assert (window.kind.name, window.kind.length) == ("9 per 60 s", 60.0)
+
+
+def test_a_window_is_waited_for_a_little_longer_than_its_length_and_never_for_ever():
+    lengths = {0.0: 90_000, 10.0: 70, 900.0: 960, 86_400.0: 90_000}
+    for length, ceiling in lengths.items():
+        assert WindowKind("any", length=length).ceiling == ceiling
+
+
+@pytest.mark.parametrize(
+    ("dialect", "status", "headers", "refused", "everywhere"),
+    [
+        (GITHUB, 429, {}, True, False),
+        (GITHUB, 403, {}, False, False),
+        (GITHUB, 403, {"x-ratelimit-remaining": "9"}, False, False),
+        (GITHUB, 403, {"x-ratelimit-remaining": "0"}, True, False),
+        (GITHUB, 403, {"x-ratelimit-remaining": "9", "retry-after": "60"}, True, True),
+        (GITHUB, 200, {"x-ratelimit-remaining": "0", "retry-after": "60"}, False, False),
+        (DISCORD, 429, {"x-ratelimit-global": "true"}, True, True),
+        (DISCORD, 429, {"x-ratelimit-scope": "shared"}, True, False),
+        (DISCORD, 200, {"x-ratelimit-global": "true"}, False, False),
+        (AUTO, 403, {"retry-after": "60"}, False, False),
+        (AUTO, 403, {"x-ratelimit-remaining": "0", "x-ratelimit-resource": "core"}, True, False),
+        (AUTO, 420, {}, True, False),
+        (PLAIN, 403, {"x-ratelimit-remaining": "0"}, False, False),
+    ],
+)
+def test_which_answers_refuse_a_call_for_its_rate(
+    dialect: Dialect, status: int, headers: Mapping[str, str], refused: bool, everywhere: bool
+):
+    reading = dialect.read(headers, status)
+    assert (reading.refused, reading.everywhere) == (refused, everywhere)
+
+
+def test_an_answer_of_a_cache_says_nothing_in_any_dialect():
+    for dialect in DIALECTS.values():
+        reading = dialect.read({"RateLimit": '"a";r=1', "x-ratelimit-remaining": "1", "Age": "3"})
+        assert (reading.windows, reading.cached) == ((), True)
+
+
+# --- a dialect of one's own ----------------------------------------------------------------
+
+
+def test_a_field_with_both_numbers():
+    field = "X-Shopify-Shop-Api-Call-Limit"
+    shopify = Dialect("shopify", (Family(WindowKind("leaky"), limit=field, used=field),))
+    assert said(shopify.read({field: "32/40"}).windows) == [("leaky", 8, 40, None, None, "")]
+    for garbage in ("", "32", "/", "a/b", "-1/-1"):
+        assert shopify.read({field: garbage}).windows == ()
+
+
+def test_what_was_used_in_place_of_what_is_left():
+    family = Family(WindowKind("hour"), limit="Quota", used="Used", reset="Ends", resets="duration")
+    dialect = Dialect("mine", (family,))
+    headers = {"QUOTA": "40", "used": "41", "ends": "1h2m3s"}
+    assert said(dialect.read(headers).windows) == [("hour", 0, 40, None, 3723.0, "")]
+
+
+def test_a_family_says_what_it_needs():
+    with pytest.raises(ValueError, match="needs the header of remaining or of used"):
+        Family(WindowKind("hour"), limit="Quota")
+    with pytest.raises(ValueError, match="resets is one of epoch, milliseconds, delta, duration"):
+        Family(WindowKind("hour"), remaining="Left", resets="soon")  # type: ignore[arg-type]
+
+
+def test_dialects_are_values():
+    for dialect in DIALECTS.values():
+        assert pickle.loads(pickle.dumps(dialect)) == dialect
+        hash(dialect)
+    assert OPENAI != REDDIT
+
+
+# --- whatever a server sends ---------------------------------------------------------------
+
+NAMES = sorted(
+    {
+        name
+        for dialect in DIALECTS.values()
+        for family in dialect.families
+        if isinstance(family, Family)
+        for name in (family.limit, family.remaining, family.reset, family.used, family.bucket)
+        if name
+    }
+    | {"ratelimit", "ratelimit-policy", "ratelimit-limit", "ratelimit-remaining", "retry-after"}
+    | {"ratelimit-reset", "x-ratelimit-global", "ratelimit-name"}
+)
+values = st.one_of(
+    st.sampled_from(["0", "-1", "15", "1e308", "nan", "6m0s", "9" * 400, '"a";r=1;t=2', "limit=1"]),
+    st.text(max_size=30),
+    st.text(alphabet='"\\;,=:?@*abrtqw019. \t', max_size=60),
+)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), values), st.sampled_from([200, 403, 429, 503]))
+def test_whatever_is_sent_the_outcome_is_a_reading_of_finite_numbers(
+    headers: dict[str, str], status: int
+):
+    for dialect in DIALECTS.values():
+        reading = dialect.read(headers, status)
+        for window in reading.windows:
+            assert 0 <= window.remaining < 2**53
+            assert window.reset is None or 0 <= window.reset < 1e300
+            assert window.resets_in is None or 0 <= window.resets_in < float("inf")
+            assert len(window.bucket) <= 64
+            assert len(window.kind.name) <= 100
+        assert len(reading.windows) <= 64
+
+
+@given(st.text(alphabet='"\\;,=:?@*abrtqw019. \t()', max_size=80))
+def test_lists_are_parsed_or_not_at_all(text: str):
+    members = parse_list(text)
+    assert members is None or all(isinstance(each.value, (str, float)) for each in members)
+    numbers = parse_dictionary(text)
+    assert numbers is None or all(number >= 0 for number in numbers.values())
