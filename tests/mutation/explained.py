@@ -89,18 +89,6 @@ EXPLAINED: dict[str, list[Change]] = {
         ("windows.Window.__init__", "self.seen = -INF", "*"),
         ("windows.Window.__init__", "self.doubts = 0", "*"),
     ],
-    "a bound that is not reached: there are four marks in the span that matters": [
-        (
-            "windows.Foreign.__init__",
-            "self._marks: deque[tuple[float, int]] = deque(maxlen=8)",
-            "self._marks: deque[tuple[float, int]] = deque(maxlen=None)",
-        ),
-        (
-            "windows.Foreign.__init__",
-            "self._marks: deque[tuple[float, int]] = deque(maxlen=8)",
-            "self._marks: deque[tuple[float, int]] = deque(maxlen=9)",
-        ),
-    ],
     "a Date without a zone: any zone within a day passes": [
         (
             "headers._posix",
