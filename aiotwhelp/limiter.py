@@ -183,6 +183,8 @@ class Limiter:
         self._households: WeakValueDictionary[tuple[str, str], Household] = WeakValueDictionary()
         #: By API: the dialects that were recognised.
         self._dialects: dict[str, set[str]] = {}
+        #: One for all quotas: a bound method of each would take 64 bytes.
+        self._forget = self._forget_window
         self._max_waiters = max_waiters
         self._max_quotas = max_quotas
         self._handlers: list[events.Handler] = [on_event] if on_event is not None else []
@@ -960,7 +962,7 @@ class Limiter:
         siblings = self._siblings.setdefault((key.api, key.app, key.route), _Siblings())
         household = self._household(key)
         bucket = Bucket(
-            partial(self._window, key, clock),
+            partial(self._find_window, key, clock),
             self._numbering,
             key=str(key),
             rates=[
@@ -971,8 +973,7 @@ class Limiter:
                 ),
                 *(window for pattern, window in household.local if _covers(pattern, key.route)),
             ],
-            find_named=partial(self._named_window, key, clock),
-            forget_window=self._forget_window,
+            forget_window=self._forget,
             household=household,
         )
         siblings.join(bucket)
@@ -993,6 +994,13 @@ class Limiter:
     def _rates_of(self, api: str) -> list[_Rates]:
         own = self._api_rates.get(api)
         return [self._rates] if own is None else [self._rates, own]
+
+    def _find_window(
+        self, key: QuotaKey, clock: ServerClock, reading: WindowReading, known: Window | None
+    ) -> Window:
+        if reading.bucket:
+            return self._named_window(key, clock, reading, known)
+        return self._window(key, clock, reading.kind)
 
     def _window(self, key: QuotaKey, clock: ServerClock, kind: WindowKind) -> Window:
         owner = f"app {key.app}" if kind.scope == "app" else key.identity

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import random as uniform
 
-from aiotwhelp.headers import Reading, WindowKind, WindowReading
+from aiotwhelp.headers import Reading, WindowReading
 from aiotwhelp.windows import (
     INF,
     LONGEST_BACKOFF,
@@ -151,7 +151,6 @@ class Bucket:
         "blank",
         "calls",
         "debts",
-        "find_named",
         "find_window",
         "forget_window",
         "household",
@@ -171,20 +170,17 @@ class Bucket:
 
     def __init__(
         self,
-        find_window: Callable[[WindowKind], Window],
+        find_window: FindWindow,
         numbering: Numbering,
         *,
         key: str = "",
         rates: Iterable[LocalWindow] = (),
-        find_named: FindNamed | None = None,
         forget_window: Callable[[Window], None] | None = None,
         household: Household | None = None,
         random: Callable[[], float] = uniform,
     ) -> None:
         self.key = key
         self.find_window = find_window
-        #: Where the server has names of its own for what it counts.
-        self.find_named = find_named
         #: Is told of a window that nobody uses any more.
         self.forget_window = forget_window
         self.household = household if household is not None else Household()
@@ -415,9 +411,9 @@ class Bucket:
             window = self._window(reading.kind.name)
             if window is None:
                 if len(self.windows) < _MOST_WINDOWS or self._make_room():
-                    self._add_new(self._found(reading, None))
+                    self._add_new(self.find_window(reading, None))
             elif reading.bucket != window.bucket and reading.bucket:
-                found = self._found(reading, window)
+                found = self.find_window(reading, window)
                 if found is not window and window in self.windows:
                     self._drop(window)
                 self._add_new(found)
@@ -433,11 +429,6 @@ class Bucket:
             if window.kind.name == name:
                 return window
         return None
-
-    def _found(self, reading: WindowReading, known: Window | None) -> Window:
-        if reading.bucket and self.find_named is not None:
-            return self.find_named(reading, known)
-        return known or self.find_window(reading.kind)
 
     def _make_room(self) -> bool:
         """Drop a window of which the server tells no more, if there is one."""
@@ -586,6 +577,6 @@ class Bucket:
 #: What may block a caller.
 Gate = Window | RateWindow | ConcurrencyWindow | Room | Bucket
 
-#: Returns the window that a server calls by its own name; given the one that was used so far, which
-#: turns out to be that window.
-FindNamed = Callable[[WindowReading, Window | None], Window]
+#: Returns the window that a reading is of; given the one that was used so far, if the server turns
+#: out to have a name of its own for it.
+FindWindow = Callable[[WindowReading, Window | None], Window]

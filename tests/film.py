@@ -95,7 +95,8 @@ class Film:
         self.bucket = self.new_bucket("one")
 
     def new_bucket(self, user: str, **options: Any) -> Bucket:
-        def find(kind: WindowKind) -> Window:
+        def find(reading: WindowReading, _: Window | None) -> Window:
+            kind = reading.kind
             owner = "app" if kind.scope == "app" else user
             window = self.windows.get((owner, kind.name))
             if window is None:
