@@ -704,8 +704,12 @@ def test_case_34_a_second_event_loop_is_told_so_and_another_limiter_works_there(
         (await limiter.acquire(KEY)).unsent()
 
     run(use(limiter))
-    with pytest.raises(WrongLoopError, match=r"^this limiter belongs to another event loop: make"):
+    with pytest.raises(WrongLoopError) as caught:
         run(use(limiter))
+    assert str(caught.value) == (
+        "this limiter belongs to another event loop: make a session, or limiter, for each loop, "
+        "inside the coroutine that asyncio.run gets"
+    )
     run(use(Limiter()))
 
 
@@ -1435,6 +1439,18 @@ async def test_stats_count_what_happened():
     held.lost()
     (await behind).lost()
     assert limiter.stats().lost == 2
+
+
+@in_virtual_time
+async def test_stats_count_every_call_in_flight():
+    limiter = Limiter()
+    await opened(limiter, 9)
+    held = [limiter.try_acquire(KEY) for _ in range(3)]
+    assert limiter.stats().in_flight == 3
+    for permit in held:
+        assert permit is not None
+        permit.unsent()
+    assert limiter.stats().in_flight == 0
 
 
 @in_virtual_time

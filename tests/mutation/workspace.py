@@ -16,7 +16,7 @@ TESTS = {
     "headers": ["tests/test_headers.py"],
     "windows": RULE,
     "quota": RULE,
-    "limiter": ["tests/test_limiter.py"],
+    "limiter": ["tests/test_limiter.py", "tests/test_bad_input.py"],
 }
 
 #: Words of those that take too long for thousands of runs.
