@@ -1003,8 +1003,7 @@ class Limiter:
         return self._window(key, clock, reading.kind)
 
     def _window(self, key: QuotaKey, clock: ServerClock, kind: WindowKind) -> Window:
-        owner = f"app {key.app}" if kind.scope == "app" else key.identity
-        place = (key.api, owner, key.route, kind.name)
+        place = (key.api, _owner(key, kind), key.route, kind.name)
         window = self._windows.get(place)
         if window is None:
             window = Window(kind, clock, self._numbering, place)
@@ -1020,13 +1019,15 @@ class Limiter:
 
         What one route alone has known of it without its name, callers included, goes into it.
         """
-        place = (key.api, key.identity, key.partition, reading.bucket, reading.kind.name)
+        kind = reading.kind
+        place = (key.api, _owner(key, kind), key.partition, reading.bucket, kind.name)
         window = self._windows.get(place)
         if window is None:
-            window = self._windows[place] = Window(reading.kind, clock, self._numbering, place)
+            window = self._windows[place] = Window(kind, clock, self._numbering, place)
             window.bucket = reading.bucket
         if known is not None and not known.bucket:
             self._windows.pop(known.key, None)
+            self._siblings[key.api, key.app, key.route].forget(known)
             window.absorb(known)
         return window
 
@@ -1059,8 +1060,7 @@ class Limiter:
         del siblings.buckets[bucket]
         for window in bucket.leave():
             del self._windows[window.key]
-            if window in siblings.windows:
-                siblings.windows.remove(window)
+            siblings.forget(window)
         if not siblings.buckets:
             del self._siblings[family]
             for window in siblings.windows:  # whoever was left presumed it, in vain
@@ -1105,9 +1105,19 @@ class _Siblings:
         for bucket in self.buckets:
             bucket.presume(window)
 
+    def forget(self, window: Window) -> None:
+        """Let nobody presume that it shares a window that is no more."""
+        if window in self.windows:
+            self.windows.remove(window)
+
 
 #: Says why a caller must fail, given the tokens that those ahead of it will take.
 _Judge = Callable[[Waiter, int], Exception | None]
+
+
+def _owner(key: QuotaKey, kind: WindowKind) -> str:
+    """Return whose calls a window counts."""
+    return f"app {key.app}" if kind.scope == "app" else key.identity
 
 
 def _waiting(callers: int) -> str:

@@ -22,7 +22,7 @@ from aiotwhelp.errors import (
     TooManyWaitersError,
     WrongLoopError,
 )
-from aiotwhelp.headers import FIFTEEN_MINUTES, Dialect, Family, WindowReading
+from aiotwhelp.headers import FIFTEEN_MINUTES, Dialect, Family, WindowKind, WindowReading
 from aiotwhelp.limiter import Limiter, Permit, Priority, QuotaKey
 from aiotwhelp.testing import VirtualTimeLoop, run
 from aiotwhelp.views import Quota, Stats, WindowQuota, left_text
@@ -456,6 +456,99 @@ async def test_merged_windows_keep_their_waiters():
     held.unsent()
     await settle()
     assert waiter.done()
+
+
+# Windows that the server names ------------------------------------------------------------------
+
+DAY_OF_POOL = WindowKind("day", "app", 86_400.0, 90_000.0)
+
+#: For each user of it, and for all of them.
+POOLS = Dialect(
+    "pools",
+    (
+        Family(FIFTEEN_MINUTES, remaining="q-left", reset="q-reset", bucket="q-pool"),
+        Family(DAY_OF_POOL, remaining="q-day-left", reset="q-reset", bucket="q-pool"),
+    ),
+)
+
+
+async def told_of_a_pool(limiter: Limiter, key: QuotaKey, **told: str) -> None:
+    permit = await limiter.acquire(key, dialect=POOLS)
+    permit.observed(headers(0, q_reset=str(int(wall_time() + 600)), **told))
+
+
+def left(limiter: Limiter, *keys: QuotaKey) -> list[int | None]:
+    return [limiter.quota(key).remaining for key in keys]
+
+
+@in_virtual_time
+async def test_routes_share_a_window_that_the_server_calls_by_one_name():
+    limiter = Limiter()
+    one, two, three = (QuotaKey(route, "x", "u") for route in ("GET /1", "GET /2", "GET /3"))
+    for key in (one, two):
+        await told_of_a_pool(limiter, key, q_left="9", q_pool="reads")
+    await told_of_a_pool(limiter, three, q_left="5", q_pool="writes")
+    held = [await limiter.acquire(key) for key in (one, two, three)]
+    assert left(limiter, one, two, three) == [7, 7, 4]
+    for permit in held:
+        permit.unsent()
+
+
+@in_virtual_time
+async def test_a_name_that_the_server_gives_means_another_window_to_another():
+    limiter = Limiter()
+    keys = [
+        QuotaKey("GET /1", "x", "u"),
+        QuotaKey("GET /1", "x", "another"),
+        QuotaKey("GET /1", "y", "u"),
+        QuotaKey("GET /1", "x", "u", partition="/channels/1"),
+    ]
+    for number, key in enumerate(keys):
+        await told_of_a_pool(limiter, key, q_left=str(9 - number), q_pool="reads")
+    assert left(limiter, *keys) == [9, 8, 7, 6]
+
+
+@in_virtual_time
+async def test_users_of_an_app_share_a_window_of_it_that_the_server_names():
+    limiter = Limiter()
+    users = [QuotaKey("GET /1", "x", name, "app") for name in ("one", "two")]
+    for left_of_day, user in zip("98", users, strict=True):
+        await told_of_a_pool(limiter, user, q_day_left=left_of_day, q_pool="reads")
+    assert left(limiter, *users) == [8, 8]
+    stranger = QuotaKey("GET /1", "x", "one", "another app")
+    await told_of_a_pool(limiter, stranger, q_day_left="5", q_pool="reads")
+    assert left(limiter, *users, stranger) == [8, 8, 5]
+
+
+@in_virtual_time
+async def test_a_window_that_is_named_later_brings_its_callers_along():
+    limiter = Limiter()
+    one, two = QuotaKey("GET /1", "x", "u"), QuotaKey("GET /2", "x", "u")
+    await told_of_a_pool(limiter, one, q_left="9", q_pool="reads")
+    await told_of_a_pool(limiter, two, q_left="8")
+    assert left(limiter, one, two) == [9, 8]
+    await told_of_a_pool(limiter, two, q_left="1", q_pool="reads")
+    held = await limiter.acquire(one)
+    (waiter,) = await waiting(limiter, 1, two)
+    assert left(limiter, one, two) == [0, 0]
+    held.unsent()
+    await settle()
+    assert waiter.done()
+    assert len(limiter._windows) == 1
+
+
+@in_virtual_time
+async def test_what_a_window_was_before_it_was_named_is_presumed_by_nobody_and_forgotten():
+    limiter = Limiter(max_quotas=2)
+    one, two = (QuotaKey("GET /1", "x", name, "app") for name in ("one", "two"))
+    await told_of_a_pool(limiter, one, q_day_left="9")
+    await told_of_a_pool(limiter, one, q_day_left="8", q_pool="reads")
+    (await limiter.acquire(two)).unsent()
+    assert left(limiter, one, two) == [8, None]
+    await asyncio.sleep(100_000)
+    for number in range(20):
+        (await limiter.acquire(QuotaKey(str(number)))).unsent()
+    assert not limiter._windows
 
 
 # Cancelling and time-outs ------------------------------------------------------------------------
