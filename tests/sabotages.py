@@ -174,7 +174,7 @@ def presume_to_be_alone(patch: Patch) -> None:
 
 
 def take_no_notice_of_other_consumers(patch: Patch) -> None:
-    patch.setattr(Foreign, "observe", nothing)
+    patch.setattr(Foreign, "_seen", 0.0)
 
 
 def ignore_the_reserve(patch: Patch) -> None:

@@ -12,7 +12,7 @@ from aiotwhelp.queues import Line, Priority, Waiter
 from aiotwhelp.quota import Bucket, Granted, NotUntil
 from aiotwhelp.views import QuotaKey
 from aiotwhelp.windows import INF, RateWindow, Room, Window
-from tests.chaos.plan import Plan
+from tests.chaos.plan import LOSSES, Plan
 from tests.chaos.world import Count, World
 
 #: The longest that a window without a reset, and a back-off, keep anyone waiting.
@@ -20,6 +20,10 @@ LONGEST_BACKOFF = 60.0
 
 #: More than this in one callback of the loop is no slice.
 SLICE = 600
+
+
+#: So many calls of others in a window that is spent cannot be overlooked.
+SEEN_OTHERS = 5
 
 
 class CheckedLimiter(Limiter):
@@ -87,16 +91,31 @@ class CheckedLimiter(Limiter):
             if isinstance(gate, RateWindow):
                 self._check_rate(gate, now)
             else:
-                self._check_taken(gate, granted, priority)
+                self._check_taken(line, gate, granted, priority)
 
-    def _check_taken(self, window: Window, granted: Granted, priority: int) -> None:
+    def _check_taken(self, line: Line, window: Window, granted: Granted, priority: int) -> None:
         if not granted.is_probe_of(window.probing):
+            self._check_last(line, window, granted)
             if self._reserve and priority != Priority.INTERACTIVE and window.limit:
                 kept = min(int(self._reserve * window.limit), window.limit - 1)
                 assert window.available >= kept, "the reserve was spent"
         elif not window.is_confirmed and window.reset is not None and self.plan.has_one_clock:
             clock = self.world.clock()
             assert clock >= window.reset - 1e-6, f"case 17: {window.reset - clock:.3f} s too early"
+
+    def _check_last(self, line: Line, window: Window, granted: Granted) -> None:
+        """Whoever takes the last token is alone, since another consumer may have taken it."""
+        count = self.world.counts.get(self.name_of(line.key, window))
+        if count is None or window.available or self.plan.blurs_windows:
+            return
+        if not self.plan.is_of(window.reset or 0.0, count.ends) or self.world.clock() > count.ends:
+            return
+        # Until a window has ended, others are presumed.
+        expects_others = count.number == 1 or (
+            count.others_before >= SEEN_OTHERS and not self.plan.has(*LOSSES)
+        )
+        is_alone = window.in_flight == granted.cost
+        assert is_alone or not expects_others, "case 11: the last, and not alone"
 
     def _check_rate(self, rate: RateWindow, now: float) -> None:
         grants = self._rated.setdefault(rate, [])

@@ -111,6 +111,13 @@ class Plan:
         return self.has(*LIES)
 
     @property
+    def blurs_windows(self) -> bool:
+        """Whether a caller may take one window of the server's for two, or two for one."""
+        return self.has(
+            "adversarial", "garbled", "cached", "steps", "backends", "early", "no_reset"
+        )
+
+    @property
     def has_one_clock(self) -> bool:
         """Whether the server's Date and its windows follow one steady clock."""
         return not self.has("adversarial", "steps", "drift", "backends", "early")
@@ -252,7 +259,8 @@ def _shrinking(plan: Plan, dice: random.Random) -> None:
 
 def _hidden(plan: Plan, dice: random.Random) -> None:
     plan.hidden_gap = dice.choice([0.1, 0.5, 1.0])
-    plan.hidden_from = dice.choice([0.0, 0.0, 0.05])
+    # Late enough to find many in flight: all are refused, and are one refusal to the pace.
+    plan.hidden_from = dice.choice([0.0, 0.0, 0.4])
     plan.limit *= 10
 
 
@@ -304,6 +312,8 @@ def _horde(plan: Plan, dice: random.Random) -> None:
 
 def _foreign(plan: Plan, dice: random.Random) -> None:
     plan.foreign = dice.choice([0.1, 0.2, 0.5])
+    # Many are in flight when the tokens of others run out.
+    plan.limit, plan.latency = 40, (0.3, 0.32)
 
 
 def _app(plan: Plan, dice: random.Random) -> None:

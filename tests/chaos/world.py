@@ -21,6 +21,10 @@ from tests.chaos.plan import Plan
 APP_LENGTH = 10_800.0
 BODY = b'{"privacy": "of your data", "padding": "................................"}'
 
+#: How much longer than others the first request of a cancelled caller takes: the next overtakes it,
+#: and is answered before it is counted.
+OVERTAKEN = 0.5
+
 #: Values that no parser should choke on, and no caller should trust.
 NONSENSE = ["", "abc", "-1", "nan", "1e999", "1,2", "\u0661\u0662", "0x10", "9" * 60, "1;q=2"]
 
@@ -56,6 +60,9 @@ class Count:
     seen: int = 0
     #: Calls of ours whose answers were lost: each leaves one unknown, and a probe finds out.
     lost: int = 0
+    #: What other consumers used of it, and had used of the one before if that was spent.
+    others: int = 0
+    others_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,7 @@ class World:
         #: Whoever made a call, by its number: some leave while it is on its way.
         self.callers: dict[str, asyncio.Future[None]] = {}
         self.is_calm = False
+        self.is_first = True
         #: What the server's clock showed at the start.
         self.began_at = self.clock()
 
@@ -147,6 +155,16 @@ class World:
 
     def delay(self) -> float:
         return self.dice.uniform(*self.plan.latency)
+
+    def delay_there(self, request: Request) -> float:
+        """Return how long a request is under way; the first of all may be overtaken."""
+        delay = self.delay()
+        if self.is_first and self.plan.cancelled and request.number in self.callers:
+            self.is_first = False
+            self.faults["cancelled"] += 1
+            self.loop.call_later(delay, self.callers[request.number].cancel)
+            delay += OVERTAKEN
+        return delay
 
     def delay_back(self) -> float:
         slow = self.falls(self.plan.slow, "an answer after the timeout")
@@ -222,8 +240,9 @@ class World:
         self, request: Request, counts: list[Count], headers: dict[str, str], now: float
     ) -> Verdict:
         plan, key = self.plan, counts[0].key
-        if self.falls(plan.foreign, "another consumer"):
-            counts[0].used = min(counts[0].limit, counts[0].used + 1)
+        if counts[0].used < counts[0].limit and self.falls(plan.foreign, "another consumer"):
+            counts[0].used += 1
+            counts[0].others += 1
         spent = next((each for each in counts if each.used + request.cost > each.limit), None)
         gap = now - self.last_accepted.get(key, -1e9)
         verdict = Verdict(200, headers)
@@ -278,7 +297,9 @@ class World:
         count = self.counts.get(name)
         if count is None or now >= count.ends + off:
             self.numbers[name] += 1
+            before = count.others if count is not None and count.used >= count.limit else 0
             count = Count(name, self.numbers[name], limit, length, float(int(now)) + length)
+            count.others_before = before
             self.counts[name] = count
             self.history.append(count)
         elif count.limit > limit:
@@ -316,7 +337,7 @@ class Wire(asyncio.Protocol):
         for request in self.requests():
             self.under_way.append(request)
             self.world.sent(request)
-            self.world.loop.call_later(self.world.delay(), self.arrive, request)
+            self.world.loop.call_later(self.world.delay_there(request), self.arrive, request)
 
     def requests(self) -> Iterator[Request]:
         while b"\r\n\r\n" in self.received:
