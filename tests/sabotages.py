@@ -177,6 +177,58 @@ def take_no_notice_of_other_consumers(patch: Patch) -> None:
     patch.setattr(Foreign, "_seen", 0.0)
 
 
+def never_learn_of_an_early_rollover(patch: Patch) -> None:
+    patch.setattr(Window, "_is_of_next", lambda *_: False)
+
+
+def never_doubt_a_later_reset(patch: Patch) -> None:
+    patch.setattr(windows, "_DOUBTS", 10**9)
+
+
+def believe_any_reset(patch: Patch) -> None:
+    patch.setattr(Window, "_usable", lambda window, reset, now: reset)
+
+
+def wait_for_a_window_that_is_mentioned_no_more(patch: Patch) -> None:
+    patch.setattr(Window, "left_out", nothing)
+
+
+def end_a_window_at_its_first_silence(patch: Patch) -> None:
+    patch.setattr(windows, "_MOST_SILENCES", 1)
+
+
+def doubt_nothing(patch: Patch) -> None:
+    patch.setattr(Window, "is_in_doubt", False)
+
+
+def learn_lateness_from_whoever_comes_next(patch: Patch) -> None:
+    patch.setattr(windows, "_FOUND_SOON", INF)
+
+
+def let_any_reading_clear_debts(patch: Patch) -> None:
+    clear = Debts.clear
+    patch.setattr(Debts, "clear", lambda debts, *_: clear(debts, 10**9, INF))
+
+
+def never_fail_the_patient(patch: Patch) -> None:
+    patch.setattr(Probing, "patience", INF)
+
+
+def speed_up_past_what_was_refused(patch: Patch) -> None:
+    patch.setattr(Pace, "least", 0.0)
+
+
+def never_speed_up(patch: Patch) -> None:
+    patch.setattr(Pace, "accepted", nothing)
+
+
+def believe_what_was_restored(patch: Patch) -> None:
+    def restored(window: Window, now: float, reading: Any) -> None:
+        window._open(now, reading.remaining, reading.reset)
+
+    patch.setattr(Window, "restore", restored)
+
+
 def ignore_the_reserve(patch: Patch) -> None:
     patch.setattr(Window, "_kept", lambda *_: 0)
 

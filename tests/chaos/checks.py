@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,7 +13,7 @@ from aiotwhelp.queues import Line, Priority, Waiter
 from aiotwhelp.quota import Bucket, Granted, NotUntil
 from aiotwhelp.views import QuotaKey
 from aiotwhelp.windows import INF, RateWindow, Room, Window
-from tests.chaos.plan import LOSSES, Plan
+from tests.chaos.plan import LIES, LOSSES, Plan
 from tests.chaos.world import Count, World
 
 #: The longest that a window without a reset, and a back-off, keep anyone waiting.
@@ -21,6 +22,9 @@ LONGEST_BACKOFF = 60.0
 #: More than this in one callback of the loop is no slice.
 SLICE = 600
 
+
+#: After so many of them a window holds nobody.
+SILENCES = 3
 
 #: So many calls of others in a window that is spent cannot be overlooked.
 SEEN_OTHERS = 5
@@ -38,6 +42,8 @@ class CheckedLimiter(Limiter):
         self.names: dict[str, str] = {}
         self._answers: WeakKeyDictionary[Bucket, int] = WeakKeyDictionary()
         self._shut_until: WeakKeyDictionary[Bucket, float] = WeakKeyDictionary()
+        #: Answers in a row to a window's probes that told of others only.
+        self._silences: Counter[Window] = Counter()
         self._rated: dict[RateWindow, list[float]] = {}
         self._idle: dict[Line, tuple[float, float]] = {}
         self._in_this_callback = 0
@@ -66,12 +72,15 @@ class CheckedLimiter(Limiter):
         return answer
 
     def _check_wait(self, line: Line, answer: NotUntil, now: float) -> None:
-        wait = answer.at - now
+        wait, window = answer.at - now, answer.by
         assert wait > 0, "I7: a wait without a floor"
-        if wait < INF and isinstance(answer.by, Window):
-            window = answer.by
-            first = window.blocked.first
-            is_behind = first is not None and first.line is not line
+        if not isinstance(window, Window):
+            return
+        first = window.blocked.first
+        is_behind = first is not None and first.line is not line
+        if not (window.is_confirmed or window.shut > now or is_behind):
+            assert self._silences[window] < SILENCES, f"nobody tells of {window} any more"
+        if wait < INF:
             is_blind = window.reset is None and not (window.in_flight or is_behind)
             is_blind = is_blind and window.shut < now
             longest = LONGEST_BACKOFF if is_blind else window.kind.ceiling
@@ -94,6 +103,8 @@ class CheckedLimiter(Limiter):
                 self._check_taken(line, gate, granted, priority)
 
     def _check_taken(self, line: Line, window: Window, granted: Granted, priority: int) -> None:
+        if not window.is_confirmed and self._silences[window] < SILENCES:
+            assert window.probing.out <= 2, "case 14: a third probe"
         if not granted.is_probe_of(window.probing):
             self._check_last(line, window, granted)
             if self._reserve and priority != Priority.INTERACTIVE and window.limit:
@@ -129,9 +140,28 @@ class CheckedLimiter(Limiter):
         bucket, now = line.bucket, self._now()
         if reading.windows:
             self._answers[bucket] = self._answers.get(bucket, 0) + 1
+        if not reading.cached or status == 429:
+            self._count_silences(line, granted, reading, status)
         if status == 429 and reading.retry_after:
             self._shut_until[bucket] = now + min(reading.retry_after, 960.0)
         super()._observed(line, granted, reading, status)
+        if not self.plan.has("drift", "steps", *LIES, *LOSSES):
+            self._check_lateness(line)
+
+    def _count_silences(self, line: Line, granted: Granted, reading: Reading, status: int) -> None:
+        told = {line.bucket.find_window(each.kind) for each in reading.windows}
+        for window in told:
+            del self._silences[window]
+        # What was presumed of a newcomer is dropped by his first answer: that is no silence.
+        if told and status < 429 and line.bucket.shown:
+            silent = set(line.bucket.windows) - told
+            self._silences.update(each for each in silent if granted.is_probe_of(each.probing))
+
+    def _check_lateness(self, line: Line) -> None:
+        """It is found out by a probe that was not held back for longer than it was late."""
+        for window in line.bucket.windows:
+            most = self.plan.late + 5.0 + 8 * self.plan.latency[1]
+            assert window.late <= most, f"case 15: {window.late:.1f} s were learned"
 
     def _lost(self, line: Line, granted: Granted, *, reason: str) -> None:
         self._check_probes(line, granted)
