@@ -244,8 +244,8 @@ class CheckedLimiter(Limiter):
 
     def check_sums(self) -> None:
         lines, stats = self._lines.values(), self.stats()
-        assert stats.waiting == sum(map(len, lines))
-        assert stats.in_flight == sum(each.bucket.calls for each in lines)
+        assert stats.waiting == sum(map(len, lines)), "I8: a waiter was not counted"
+        assert stats.in_flight == sum(each.bucket.calls for each in lines), "I8: nor a call"
 
     def check(self, line: Line) -> None:
         bucket = line.bucket
@@ -264,6 +264,8 @@ class CheckedLimiter(Limiter):
         assert window.in_flight >= 0, "I2"
         assert window.debts.unread >= 0, "I2"
         assert window.debts.ghosts >= 0, "I2"
+        if self.plan.has_like_backends:
+            assert not window.debts.unread, "case 48: one of two back ends was not understood"
         if not window.is_confirmed or self._now() >= window.ends or self.plan.lies:
             return
         assert window.observations, "a window that is confirmed was read"

@@ -123,6 +123,12 @@ class Plan:
         return not self.has("adversarial", "steps", "drift", "backends", "early")
 
     @property
+    def has_like_backends(self) -> bool:
+        """Whether two back ends differ by a rounding, and all that is told of resets is true."""
+        steady = not self.has("drift", "steps", "early", "no_reset", *LIES, *LOSSES)
+        return 0.0 < max(self.backends) <= 1.0 and steady
+
+    @property
     def has_only_a_hidden_limit(self) -> bool:
         """Whether all refusals with calls left come from it."""
         return self.has("hidden") and not (self.has("app", "costly", *LIES, *LOSSES))
