@@ -38,16 +38,22 @@ class Answer:
     cached: bool = False
     kind: WindowKind = FIFTEEN_MINUTES
     day: int | None = None
+    bucket: str = ""
+    everywhere: bool = False
 
     def reading(self) -> Reading:
         windows = []
         reset = None if self.reset is None else EPOCH + self.reset
         if self.remaining is not None:
-            windows.append(WindowReading(self.kind, self.remaining, self.limit, reset))
+            windows.append(
+                WindowReading(self.kind, self.remaining, self.limit, reset, bucket=self.bucket)
+            )
         if self.day is not None:
             windows.append(WindowReading(DAY_OF_APP, self.day, 1000, EPOCH + 86_400.0))
         date = None if self.date is None else EPOCH + self.date
-        return Reading(tuple(windows), self.retry_after, date, self.cached)
+        return Reading(
+            tuple(windows), self.retry_after, date, self.cached, everywhere=self.everywhere
+        )
 
 
 @dataclass(frozen=True)
@@ -95,18 +101,21 @@ class Film:
         self.bucket = self.new_bucket("one")
 
     def new_bucket(self, user: str, **options: Any) -> Bucket:
-        def find(reading: WindowReading, _: Window | None) -> Window:
+        def find(reading: WindowReading, known: Window | None) -> Window:
             kind = reading.kind
-            owner = "app" if kind.scope == "app" else user
-            window = self.windows.get((owner, kind.name))
+            place = reading.bucket or ("app" if kind.scope == "app" else user), kind.name
+            window = self.windows.get(place)
             if window is None:
-                window = Window(kind, self.clock, self.numbering, (owner, kind.name))
+                window = Window(kind, self.clock, self.numbering, place)
+                window.bucket = reading.bucket
                 window.foreign = Foreign(self.presumed)
-                self.windows[owner, kind.name] = window
+                self.windows[place] = window
                 if kind.scope == "app":
                     self.shared.append(window)
                     for bucket in self.buckets:
                         bucket.presume(window)
+            if known is not None and not known.bucket:
+                window.absorb(known)
             return window
 
         bucket = Bucket(find, self.numbering, key=user, random=lambda: self.random, **options)

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
-from aiotwhelp.headers import DAY_OF_APP, FIFTEEN_MINUTES, Reading
-from aiotwhelp.quota import Granted, NotUntil
-from aiotwhelp.windows import INF, LONGEST_BACKOFF, Rate, RateWindow, Room, Window
-from tests.film import GO, WAIT, Answer, Ask, Film, Lost, Unsent, Until, opened, reading
+from aiotwhelp.headers import DAY_OF_APP, FIFTEEN_MINUTES, Reading, WindowKind, WindowReading
+from aiotwhelp.quota import Granted, Household, NotUntil
+from aiotwhelp.rates import Concurrency, Rate
+from aiotwhelp.windows import (
+    INF,
+    LONGEST_BACKOFF,
+    ConcurrencyWindow,
+    Cost,
+    RateWindow,
+    Room,
+    Window,
+)
+from tests.film import (
+    EPOCH,
+    GO,
+    WAIT,
+    Answer,
+    Ask,
+    Film,
+    Lost,
+    Unsent,
+    Until,
+    assert_outcome,
+    opened,
+    reading,
+)
 
 # Cold start --------------------------------------------------------------------------------------
 
@@ -872,6 +895,92 @@ def test_a_reset_that_was_told_too_late_by_mistake_is_disbelieved_after_a_while(
     assert film.window.ends == pytest.approx(60.0, abs=0.1)
 
 
+# Units -------------------------------------------------------------------------------------------
+
+TOKENS = WindowKind("tokens", length=60.0, unit="tokens")
+
+
+def of_both(requests: int, tokens: int) -> Reading:
+    return Reading(
+        (reading(requests, 900.0), WindowReading(TOKENS, tokens, 1000, EPOCH + 60.0)),
+    )
+
+
+def asked(film: Film, now: float, **units: int) -> Granted:
+    answer = film.bucket.ask(now, Cost(units))
+    assert isinstance(answer, Granted)
+    return answer
+
+
+def left(film: Film) -> list[int]:
+    return [window.available for window in film.bucket.windows]
+
+
+def opened_in_units() -> Film:
+    film = Film()
+    film.bucket.observed(asked(film, 0), 0, of_both(10, 1000))
+    film.bucket.answered = 1000
+    return film
+
+
+@pytest.mark.parametrize(
+    ("units", "then"),
+    [({"tokens": 300}, [9, 700]), ({"tokens": 300, "requests": 2}, [8, 700]), ({}, [9, 999])],
+)
+def test_a_cost_is_taken_from_each_window_in_what_that_counts(
+    units: dict[str, int], then: list[int]
+):
+    film = opened_in_units()
+    granted = asked(film, 1, **units)
+    assert left(film) == then
+    film.bucket.unsent(granted, 1)
+    assert left(film) == [10, 1000]
+    film.bucket.lost(asked(film, 1, **units), 1)
+    assert left(film) == then
+    film.bucket.observed(asked(film, 3), 4, of_both(8, 650))
+    assert left(film) == [8, 650]
+
+
+def test_a_cost_waits_for_enough_of_its_unit_and_one_that_never_fits_is_an_error():
+    film = opened_in_units()
+    asked(film, 1, tokens=800)
+    assert_outcome(film.bucket.ask(1, Cost({"tokens": 300})), Until(60.0), "300 of 200")
+    asked(film, 1, tokens=200)
+    with pytest.raises(ValueError, match="a call of cost 1001 never fits into <Window tokens 1000"):
+        film.bucket.ask(1, Cost({"tokens": 1001}))
+
+
+@pytest.mark.parametrize("first", [{"tokens": 300}, {}])
+def test_what_is_in_flight_before_a_window_shows_counts_there_in_its_unit(first: dict[str, int]):
+    film = Film()
+    probe, other = asked(film, 0, **first), asked(film, 2, tokens=200)
+    film.bucket.observed(probe, 2.1, of_both(10, 1000))
+    assert left(film) == [9, 800]
+    film.bucket.observed(other, 2.2, of_both(9, 800))
+    assert left(film) == [9, 800]
+    assert not any(window.foreign.is_seen for window in film.bucket.windows)
+
+
+def test_a_window_that_was_presumed_in_vain_keeps_the_units_of_others():
+    film = opened(15)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 14, day=9), 14), (2, Ask("b"), GO)])
+    day = film.windows["app", "24h-app"]
+    film.bucket = film.new_bucket("two")
+    granted = asked(film, 3, tokens=300)
+    assert day.in_flight == 2
+    asked(film, 5, tokens=200, requests=4)
+    assert day.in_flight == 6
+    film.bucket.observed(granted, 6, Reading((reading(14, 900.0),)))
+    assert day.in_flight == 1
+
+
+@pytest.mark.parametrize(("tokens", "is_hidden"), [(299, False), (300, True)])
+def test_a_refusal_is_explained_by_less_than_the_call_needs(tokens: int, is_hidden: bool):
+    film = opened_in_units()
+    film.bucket.observed(asked(film, 1, tokens=300), 2, of_both(9, tokens), status=429)
+    assert (film.bucket.pace.gap > 0) is is_hidden
+
+
 # Local rates -------------------------------------------------------------------------------------
 
 
@@ -907,6 +1016,70 @@ def test_a_call_that_never_left_gives_a_rates_token_back_but_never_an_old_one():
     film = rated(Rate(1, per=1))
     film.play([(10, Ask("a"), GO), (10.1, Unsent("a"), None), (10.1, Ask("b"), GO)])
     film.play([(20, Ask("c"), GO), (20.5, Unsent("b"), None), (20.5, Ask(), Until(21.0))])
+
+
+def test_a_rate_in_a_unit_is_spent_in_it_and_given_back():
+    film = rated(Rate(100, per=1, burst=1000, unit="tokens"))
+    granted = asked(film, 10, tokens=1000)
+    assert_outcome(film.bucket.ask(10, Cost({"tokens": 100})), Until(11.0), "all is spent")
+    assert isinstance(film.bucket.ask(10, Cost({"tokens": 0})), Granted)
+    film.bucket.unsent(granted, 10)
+    asked(film, 10, tokens=1000)
+    with pytest.raises(ValueError, match="a call of cost 1001 never fits into Rate"):
+        film.bucket.ask(10, Cost({"tokens": 1001}))
+
+
+@pytest.mark.parametrize(("took", "until"), [(300, 13.0), (100, 11.0), (50, 10.5), (None, 11.0)])
+def test_a_cost_that_is_known_afterwards_corrects_the_rate_it_was_taken_from(
+    took: int | None, until: float
+):
+    film = rated(Rate(100, per=1, burst=1000, unit="tokens"))
+    film.bucket.answered = 1000
+    asked(film, 10, tokens=900)
+    granted = asked(film, 10, tokens=100)
+    cost = None if took is None else Cost({"tokens": took})
+    film.bucket.observed(granted, 10, Reading(), cost=cost)
+    assert_outcome(film.bucket.ask(10, Cost({"tokens": 100})), Until(until), str(took))
+
+
+def in_company(concurrency: Concurrency) -> tuple[Film, ConcurrencyWindow]:
+    film, window = opened(1000), ConcurrencyWindow(concurrency)
+    film.bucket = film.new_bucket("two", rates=[window])
+    film.step(0, Ask("first"))
+    film.step(0, Answer("first", 1000, limit=1000))
+    film.bucket.answered = 1000
+    return film, window
+
+
+@pytest.mark.parametrize("end", [Answer("a", 900), Lost("a"), Unsent("a")], ids=repr)
+def test_a_limit_on_calls_in_flight_holds_until_one_ends(end: object):
+    film, window = in_company(Concurrency(2))
+    film.play([(1, Ask("a"), GO), (1, Ask("b"), GO), (1, Ask(), WAIT)])
+    assert film.bucket.ask(1).by is window  # type: ignore[union-attr]
+    assert repr(window) == "<ConcurrencyWindow 2 of 2 in flight>"
+    film.play([(2, end, None), (2, Ask(), GO), (2, Ask(), WAIT)])
+    assert film.bucket.expect(2, 5) == 2, "nobody knows how long a call takes"
+
+
+def test_a_limit_on_what_is_in_flight_counts_in_its_unit():
+    film, window = in_company(Concurrency(1000, unit="tokens"))
+    granted = asked(film, 1, tokens=700)
+    assert isinstance(film.bucket.ask(1, Cost({"tokens": 301})), NotUntil)
+    asked(film, 1, tokens=300)
+    film.bucket.observed(granted, 2, Reading(), cost=Cost({"tokens": 900}))
+    assert window.in_flight == 300
+    with pytest.raises(ValueError, match="a call of cost 1001 never fits into Concurrency"):
+        film.bucket.ask(1, Cost({"tokens": 1001}))
+
+
+def test_calls_are_as_few_after_a_learned_pace_as_after_a_first_answer():
+    film, now = opened(1000, limit=1000), 1.0
+    film.play([(now, Ask("a"), GO), (now, Answer("a", 900, status=429), None)])
+    while film.bucket.pace.gap:
+        now += 700
+        film.step(now, Ask("a"))
+        film.step(now, Answer("a", 900, limit=1000, reset=now + 900))
+    assert len(film.take_all(now + 1)) == 2
 
 
 def test_case_11_a_quota_that_is_new_is_spent_to_the_end_with_ever_fewer_calls_in_flight():
@@ -949,6 +1122,94 @@ def test_a_rate_that_makes_no_sense_is_refused(bad: tuple[float, float, int]):
 def test_a_cost_above_the_burst_never_fits():
     with pytest.raises(ValueError, match="raise its burst"):
         rated(Rate(1, per=1, burst=2)).ask(5.0, Ask(cost=3))
+
+
+# Windows with names ------------------------------------------------------------------------------
+
+
+def test_routes_of_one_bucket_share_its_window_from_their_first_answer_on():
+    film = opened(15)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 9, bucket="reads"), 9)])
+    one, film.bucket = film.bucket, film.new_bucket("two")
+    film.play([(3, Ask("b"), GO), (5, Ask("c"), GO), (6, Answer("b", 8, bucket="reads"), 7)])
+    assert one.windows == film.bucket.windows == [film.windows["reads", "15min"]]
+    assert not film.window.foreign.is_seen
+    film.play([(6, Answer("c", 7, bucket="reads"), 7)])
+
+
+def test_a_window_that_gets_a_name_is_the_same_window_with_its_calls_and_its_users():
+    film = opened(15)
+    film.play([(1, Ask("a"), GO), (1, Ask("b"), GO), (2, Answer("a", 9, bucket="reads"), 8)])
+    assert film.bucket.windows == [film.windows["reads", "15min"]]
+    assert list(film.window.buckets) == [film.bucket]
+    film.play([(3, Answer("b", 8), 8), (3, Ask("c"), GO), (4, Answer("c", 7, bucket="reads"), 7)])
+    assert film.bucket.windows == [film.windows["reads", "15min"]]
+
+
+def test_a_route_that_moves_to_another_bucket_takes_its_calls_along():
+    film = opened(15)
+    film.play([(1, Ask("a"), GO), (2, Answer("a", 9, bucket="reads"), 9)])
+    film.play([(3, Ask("b"), GO), (3, Ask("c"), GO), (4, Answer("b", 5, bucket="writes"), 4)])
+    reads, writes = film.windows["reads", "15min"], film.windows["writes", "15min"]
+    assert film.bucket.windows == [writes]
+    assert (reads.in_flight, writes.in_flight) == (0, 1)
+    assert (list(reads.buckets), list(writes.buckets)) == ([], [film.bucket])
+
+
+def policy(number: int) -> WindowReading:
+    return WindowReading(WindowKind(str(number), length=60.0), 99, 100, EPOCH + 60.0)
+
+
+def test_a_server_that_names_another_window_each_time_is_heard_sixteen_times():
+    film = Film()
+    for number in range(20):
+        granted = film.ask(number)
+        assert isinstance(granted, Granted)
+        film.bucket.observed(granted, number, Reading((policy(number),)))
+    assert [each.kind.name for each in film.bucket.windows] == [str(number) for number in range(16)]
+
+
+def test_a_window_that_is_told_of_no_more_makes_room_for_another():
+    film = Film()
+    granted = film.ask(0)
+    assert isinstance(granted, Granted)
+    film.bucket.observed(granted, 0, Reading(tuple(policy(number) for number in range(16))))
+    film.bucket.answered = 1000
+    for now in (61, 62, 63, 64):
+        granted = film.ask(now)
+        assert isinstance(granted, Granted)
+        told = [policy(number) for number in (*range(3), *range(4, 16), 16)]
+        film.bucket.observed(
+            granted, now, Reading(tuple(replace(each, reset=EPOCH + 120.0) for each in told))
+        )
+    names = [each.kind.name for each in film.bucket.windows]
+    assert names == [str(number) for number in (*range(3), *range(4, 17))]
+
+
+# All routes at once ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("retry_after", "until"), [(30.0, 32.0), (1e9, 3602.0), (None, -INF)])
+def test_a_refusal_that_is_for_every_route_shuts_every_route(
+    retry_after: float | None, until: float
+):
+    film, household = Film(), Household()
+    one, two = (film.new_bucket(name, household=household) for name in ("one", "two"))
+    film.bucket = one
+    film.step(1, Ask("a"))
+    film.step(2, Answer("a", status=429, retry_after=retry_after, everywhere=True))
+    for bucket in (one, two):
+        film.bucket = bucket
+        film.play([(2, Ask(), GO if until < 2 else Until(until))])
+    assert not one.pace.gap, "the limit is none of this route's"
+
+
+def test_of_two_refusals_that_are_for_every_route_the_later_stands():
+    film = opened(15)
+    film.play([(1, Ask("a"), GO), (1, Ask("b"), GO)])
+    for name, retry_after in (("a", 100.0), ("b", 10.0)):
+        film.step(2, Answer(name, 14, status=429, retry_after=retry_after, everywhere=True))
+    assert film.bucket.household.shut == 102.0
 
 
 # What blocks -------------------------------------------------------------------------------------
