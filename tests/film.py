@@ -40,13 +40,17 @@ class Answer:
     day: int | None = None
     bucket: str = ""
     everywhere: bool = False
+    resets_in: float | None = None
 
     def reading(self) -> Reading:
         windows = []
-        reset = None if self.reset is None else EPOCH + self.reset
+        counts_down = self.resets_in is not None
+        reset = None if self.reset is None or counts_down else EPOCH + self.reset
         if self.remaining is not None:
             windows.append(
-                WindowReading(self.kind, self.remaining, self.limit, reset, bucket=self.bucket)
+                WindowReading(
+                    self.kind, self.remaining, self.limit, reset, self.resets_in, self.bucket
+                )
             )
         if self.day is not None:
             windows.append(WindowReading(DAY_OF_APP, self.day, 1000, EPOCH + 86_400.0))

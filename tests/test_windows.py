@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from aiotwhelp.clock import ServerClock
 from aiotwhelp.heaps import Entry
 from aiotwhelp.quota import Granted, NotUntil
 from aiotwhelp.windows import Debts, Foreign, Rate, RateWindow, Window
@@ -261,6 +262,84 @@ def test_of_two_resets_the_later_stands_until_eight_answers_in_a_row_deny_it(
         film.step(1 + number, Ask("a"))
         film.step(1.5 + number, Answer("a", 99 - number, 100, reset))
     assert film.window.reset == EPOCH + believed
+
+
+def counting_down(film: Film, sent: float, now: float, resets_in: float, left: int = 9) -> float:
+    """When the window ends, as far as is known once a call has told in how many seconds."""
+    film.play([(sent, Ask("a"), GO), (now, Answer("a", left, resets_in=resets_in), left)])
+    return film.window.ends
+
+
+def test_seconds_until_a_reset_were_written_while_the_call_was_under_way_and_are_rounded():
+    film = Film()
+    assert counting_down(film, 0.0, 2.0, resets_in=58) == 60.0
+    assert (film.window.low, film.window.span) == (57.0, 55.0)
+
+
+def test_of_several_answers_the_seconds_until_a_reset_become_known_more_exactly():
+    film = Film()
+    counting_down(film, 0.0, 2.0, resets_in=58)
+    assert counting_down(film, 10.0, 10.5, resets_in=49) == 59.5
+    assert film.window.low == 58.0
+    assert counting_down(film, 20.0, 21.0, resets_in=39) == 59.5, "an upload tells less"
+    assert film.window.low == 58.0
+    film.play([(30, Ask("a"), GO), (30, Answer("a", 0, resets_in=29), 0)])
+    film.play([(30, Ask(), Until(59.0)), (59, Ask(), GO)])
+
+
+def test_the_local_clock_alone_counts_seconds_down():
+    film = Film(clock=ServerClock())
+    assert counting_down(film, 1000.0, 1000.0, resets_in=60) == 1060.0
+
+
+@pytest.mark.parametrize(
+    ("resets_in", "low", "end"), [(60, 60.0, 60.0), (62, 62.0, 63.0), (70, 70.0, 71.0)]
+)
+def test_a_reset_that_is_surely_later_stands_whole(resets_in: float, low: float, end: float):
+    film = Film()
+    counting_down(film, 0.0, 0.0, resets_in=60)
+    assert counting_down(film, 1.0, 1.0, resets_in) == end
+    assert film.window.low == low
+
+
+def test_an_earlier_end_is_believed_after_eight_answers_in_a_row():
+    film = Film()
+    counting_down(film, 0.0, 0.0, resets_in=600)
+    ends = [counting_down(film, now, now, resets_in=60) for now in range(1, 10)]
+    assert ends == [600.0] * 7 + [68.0, 68.0]
+    assert film.window.low == 68.0
+
+
+def test_a_server_that_tells_resets_in_another_way_is_believed_from_the_next_window_on():
+    film = opened(15, reset=60.0)
+    assert counting_down(film, 1.0, 1.0, resets_in=500) == 60.0
+    assert not film.window.counts_down
+    assert counting_down(film, 60.0, 60.0, resets_in=60) == 120.0
+    assert film.window.counts_down
+    film.play([(61, Ask("a"), GO), (61, Answer("a", 8, reset=500.0), 8)])
+    assert film.window.ends == 120.0
+    film.play([(120, Ask("a"), GO), (120, Answer("a", 8, reset=500.0), 8)])
+    assert film.window.ends == 500.0
+
+
+def test_a_number_from_elsewhere_says_nothing_of_a_window_that_counts_down():
+    film = Film()
+    counting_down(film, 0.0, 0.0, resets_in=60)
+    film.window.prime(reading(3, 60.0))
+    assert film.window.available == 9
+
+
+def test_a_lateness_that_is_found_again_is_forgotten_more_slowly():
+    film, late = opened(0, reset=60.0), []
+    for number, is_refused in enumerate((1, 0, 1, 0, 0, 1, 0, 0, 0, 0), 1):
+        at = film.window.ends
+        if is_refused:
+            film.play([(at, Ask("a"), GO)])
+            film.play([(at, Answer("a", 0, reset=60.0 * number, status=429), 0)])
+            at += 1.0
+        film.play([(at, Ask("a"), GO), (at, Answer("a", 0, reset=60.0 * number + 60.0), 0)])
+        late.append(film.window.late)
+    assert late == [1.0, 0.5, 1.5, 1.5, 0.75, 1.75, 1.75, 1.75, 1.75, 0.875]
 
 
 def test_a_late_rollover_is_learned_exactly_and_halves_with_each_clean_one():
