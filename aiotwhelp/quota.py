@@ -238,7 +238,7 @@ class Bucket:
 
     def expect(self, now: float, ahead: int, reserve: float = 0.0) -> float:
         """Return the earliest instant for a caller behind so many tokens; a lower bound."""
-        at = self.next + ahead * self.pace.least
+        at = max(self.next, self.household.shut) + ahead * self.pace.least
         if not self.shown and not self.calls:
             at = max(at, self.probing.hold)
         windows = (window.expect(now, ahead, reserve) for window in self.windows)

@@ -1200,6 +1200,7 @@ def test_a_refusal_that_is_for_every_route_shuts_every_route(
     film.step(2, Answer("a", status=429, retry_after=retry_after, everywhere=True))
     for bucket in (one, two):
         film.bucket = bucket
+        assert bucket.expect(2.0, 0) == max(2.0, until)
         film.play([(2, Ask(), GO if until < 2 else Until(until))])
     assert not one.pace.gap, "the limit is none of this route's"
 
