@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
 from typing import Literal
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 from aiotwhelp import checks, events
 from aiotwhelp.clock import ServerClock
@@ -181,8 +181,8 @@ class Limiter:
         self._api_rates: dict[str, _Rates] = {}
         #: By API and identity; each lives as long as a line of it does.
         self._households: WeakValueDictionary[tuple[str, str], Household] = WeakValueDictionary()
-        #: By API: the dialects that were recognised.
-        self._dialects: dict[str, set[str]] = {}
+        #: By the clock of an API: the dialects that were recognised.
+        self._dialects: WeakKeyDictionary[ServerClock, set[str]] = WeakKeyDictionary()
         #: One for all quotas: a bound method of each would take 64 bytes.
         self._forget = self._forget_window
         self._max_waiters = max_waiters
@@ -740,7 +740,7 @@ class Limiter:
         self._settled(line, granted.room)
 
     def _note_dialect(self, line: Line, dialect: str) -> None:
-        known = self._dialects.setdefault(line.key.api, set())
+        known = self._dialects.setdefault(line.clock, set())
         if dialect not in known and len(known) < _MOST_DIALECTS:
             known.add(dialect)
             logger.debug("%s announces its limits as %s", line.key.api or "the server", dialect)

@@ -31,6 +31,7 @@ from aiotwhelp import (
     X,
     events,
 )
+from aiotwhelp.dialects import AUTO
 from aiotwhelp.testing import VirtualTimeLoop
 from tests.simulation import headers, opened, settle
 from tests.stack import Handler, drop, in_a_crowd, quota_headers, scripted, serving
@@ -533,7 +534,8 @@ async def test_hosts_that_were_called_once_leave_a_bounded_number_of_clocks() ->
     limiter = Limiter(max_quotas=100)
     with no_collector():
         for number in range(2000):
-            permit = limiter.try_acquire(QuotaKey("GET /", f"host{number}.example"))
+            key = QuotaKey("GET /", f"host{number}.example")
+            permit = limiter.try_acquire(key, dialect=AUTO)
             assert permit is not None
             told = headers(14)
             if number % 2:
@@ -544,6 +546,7 @@ async def test_hosts_that_were_called_once_leave_a_bounded_number_of_clocks() ->
         left = kept()
     assert left["Line"] <= 130
     assert left["ServerClock"] <= 130
+    assert 0 < len(limiter._dialects) <= 130
 
 
 @in_a_crowd
