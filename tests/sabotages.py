@@ -186,7 +186,7 @@ def never_doubt_a_later_reset(patch: Patch) -> None:
 
 
 def believe_any_reset(patch: Patch) -> None:
-    patch.setattr(Window, "_usable", lambda window, reset, now: reset)
+    patch.setattr(Window, "_is_usable", lambda *_: True)
 
 
 def wait_for_a_window_that_is_mentioned_no_more(patch: Patch) -> None:
@@ -224,7 +224,7 @@ def never_speed_up(patch: Patch) -> None:
 
 def believe_what_was_restored(patch: Patch) -> None:
     def restored(window: Window, now: float, reading: Any) -> None:
-        window._open(now, reading.remaining, reading.reset)
+        window._open(now, reading.remaining, window._told(reading, now, now))
 
     patch.setattr(Window, "restore", restored)
 

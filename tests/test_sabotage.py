@@ -6,7 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from tests import sabotages, test_clock, test_limiter, test_quota, test_scenarios_runs
+from tests import (
+    sabotages,
+    test_clock,
+    test_limiter,
+    test_quota,
+    test_scenarios_runs,
+    test_windows,
+)
 
 Check = Callable[[], None]
 
@@ -113,6 +120,54 @@ CAUGHT_BY: list[tuple[sabotages.Sabotage, Check]] = [
     (
         sabotages.take_no_notice_of_other_consumers,
         test_quota.test_case_11_another_consumer_is_believed_and_stops_us_in_time,
+    ),
+    (
+        sabotages.never_learn_of_an_early_rollover,
+        test_quota.test_case_16_an_early_rollover_of_a_window_that_is_just_spent_idles_nobody,
+    ),
+    (
+        sabotages.never_doubt_a_later_reset,
+        test_quota.test_a_reset_that_was_told_too_late_by_mistake_is_disbelieved_after_a_while,
+    ),
+    (
+        sabotages.believe_any_reset,
+        test_quota.test_case_07_a_slow_answer_of_the_old_window_is_ignored,
+    ),
+    (
+        sabotages.wait_for_a_window_that_is_mentioned_no_more,
+        test_windows.test_a_window_ends_once_three_answers_to_its_probes_have_told_of_others_only,
+    ),
+    (
+        sabotages.end_a_window_at_its_first_silence,
+        test_windows.test_a_window_that_is_told_of_again_needs_three_more_to_end,
+    ),
+    (
+        sabotages.doubt_nothing,
+        test_windows.test_an_answer_without_headers_ends_the_back_off_of_lost_probes,
+    ),
+    (
+        sabotages.learn_lateness_from_whoever_comes_next,
+        test_windows.test_nobody_who_asks_long_after_a_refusal_tells_how_late_the_rollover_was,
+    ),
+    (
+        sabotages.let_any_reading_clear_debts,
+        test_quota.test_case_30_a_lost_call_is_a_ghost_until_a_call_sent_after_its_span_is_read,
+    ),
+    (
+        sabotages.never_fail_the_patient,
+        test_quota.test_case_02_callers_are_failed_after_five_lost_probes_and_an_answer_ends_it,
+    ),
+    (
+        sabotages.speed_up_past_what_was_refused,
+        test_quota.test_case_22_the_pace_grows_to_a_minute_and_stays_above_what_was_refused,
+    ),
+    (
+        sabotages.never_speed_up,
+        test_quota.test_case_22_a_success_shrinks_the_pace_and_a_failure_does_not,
+    ),
+    (
+        sabotages.believe_what_was_restored,
+        test_windows.test_a_restored_state_has_its_limit_and_its_reset,
     ),
     (
         sabotages.ignore_the_reserve,

@@ -135,7 +135,9 @@ class CheckedLimiter(Limiter):
 
     # Settling ----------------------------------------------------------------------------------
 
-    def _observed(self, line: Line, granted: Granted, reading: Reading, status: int) -> None:
+    def _observed(
+        self, line: Line, granted: Granted, reading: Reading, status: int, cost: int | None
+    ) -> None:
         self._check_probes(line, granted)
         bucket, now = line.bucket, self._now()
         if reading.windows:
@@ -144,7 +146,7 @@ class CheckedLimiter(Limiter):
             self._count_silences(line, granted, reading, status)
         if status == 429 and reading.retry_after:
             self._shut_until[bucket] = now + min(reading.retry_after, 960.0)
-        super()._observed(line, granted, reading, status)
+        super()._observed(line, granted, reading, status, cost)
         if not self.plan.has("drift", "steps", *LIES, *LOSSES):
             self._check_lateness(line)
 
