@@ -89,7 +89,7 @@ build/lowest/.ready: pyproject.toml
 	@touch $@
 
 # What is random or long, and says nothing of versions: `make test` has it.
-LONG := cancel_everywhere chaos fuzz invariants leaks outages sabotage security_servers \
+LONG := any_api cancel_everywhere chaos fuzz invariants leaks outages sabotage security_servers \
   third_party
 BUT_LONG := $(LONG:%=--ignore=tests/test_%.py)
 
