@@ -216,7 +216,7 @@ def _kind_of(limit: int | None, resets_in: float | None, policies: Iterable[Memb
     if not spans:
         return _kind(f"{_ONLY} of {limit}" if limit else _ONLY, 0)
     span = next((each for each in spans if each >= (resets_in or 0)), spans[-1])
-    return _kind(_ONLY if len(listed) == 1 else f"{limit} per {span} s", span)
+    return _kind(f"{limit} per {span} s", span)
 
 
 def _unit(said: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from aiotwhelp.clock import ServerClock
@@ -71,6 +72,9 @@ _ROUNDING = 1.0
 
 #: A lateness that was found again so often halves after 2 to that power of clean rollovers.
 _MOST_RELAPSES = 6
+
+#: The unit of windows that count calls in flight (the IETF's draft, quota units).
+_IN_FLIGHT = "concurrent-requests"
 
 #: Timers are late by a millisecond or more. A schedule with gaps below this goes on from its
 #: last slot, catching up by at most `_CATCH_UP`; a coarser one never goes faster than its gap.
@@ -423,7 +427,7 @@ class Window:
         self.round_trip = 0.0
         self.in_flight = 0
         self.debts = Debts()
-        self.foreign = Foreign()
+        self.foreign = Foreign(0.0 if kind.unit == _IN_FLIGHT else _PRESUMED_FOREIGN)
         self.probing = Probing()
         #: A dict, as thousands of users may share a window, and each may be forgotten.
         self.buckets: dict[Bucket, None] = {}
@@ -541,11 +545,19 @@ class Window:
             self.foreign.give_back(self.cost_of(granted))
         if self.is_confirmed:
             self._pass(now)
+        if self.kind.unit == _IN_FLIGHT:
+            reading = self._with_ours(granted, reading)
         told = self._told(reading, granted.sent, now)
         if self.is_confirmed:
             self._fold(granted, now, reading, told)
         else:
             self._answer_probe(granted, now, reading, told, refused=refused)
+
+    def _with_ours(self, granted: Granted, reading: WindowReading) -> WindowReading:
+        """Add what our own calls take of calls in flight: they will give it back."""
+        ours = self.in_flight + self.cost_of(granted)
+        most = reading.limit if reading.limit is not None else reading.remaining + ours
+        return replace(reading, remaining=min(most, reading.remaining + ours))
 
     def unread(self, granted: Granted, number: int, now: float, *, failed: bool) -> None:
         """Note an answer that says nothing of this window.

@@ -332,6 +332,28 @@ async def test_a_limit_on_calls_in_flight_holds_over_all_routes_of_an_identity()
 
 
 @in_virtual_time
+async def test_an_announced_limit_on_calls_in_flight_is_used_to_the_full() -> None:
+    flying, most, refused = 0, 0, 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal flying, most, refused
+        if flying >= 5:
+            refused += 1
+            return web.json_response({}, status=429, headers={"RateLimit": '"slots";r=0'})
+        flying, most = flying + 1, max(most, flying + 1)
+        await asyncio.sleep(0.5)
+        free, flying = 5 - flying, flying - 1
+        policy = '"slots";q=5;qu="concurrent-requests"'
+        headers = {"RateLimit-Policy": policy, "RateLimit": f'"slots";r={free}'}
+        return web.json_response({}, headers=headers)
+
+    async with serving(handler) as server, Session(server.url) as session:
+        await asyncio.gather(*(session.fetch("/a") for _ in range(60)))
+    assert (most, refused) == (5, 0)
+    assert elapsed() < 0.5 * (60 / 5 + 4)
+
+
+@in_virtual_time
 async def test_a_local_rate_alone_serves_an_api_without_any_header() -> None:
     at: list[float] = []
 

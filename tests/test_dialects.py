@@ -62,7 +62,7 @@ RECORDED: list[tuple[str, Mapping[str, str], list[Said]]] = [
     (
         "ietf",  # draft 07
         {"RateLimit": "limit=100, remaining=50, reset=5", "RateLimit-Policy": "100;w=10"},
-        [("window", 50, 100, None, 5.0, "")],
+        [("100 per 10 s", 50, 100, None, 5.0, "")],
     ),
     (
         "ietf-separate",  # drafts 04 to 06
