@@ -1075,10 +1075,12 @@ class Limiter:
         """0: nothing is known that still holds; 1: something is; 2: it is spent or shut."""
         holding = [w for w in line.bucket.windows if w.is_confirmed and now < w.ends]
         shut = any(w.shut > now for w in line.bucket.windows) or line.bucket.next > now
-        if shut or any(window.available == 0 for window in holding):
+        local = line.bucket.local
+        spent = any(window.available == 0 for window in holding)
+        if shut or spent or any(each.expect(0) > now for each in local):
             return 2
         backs_off = line.bucket.pace.gap or line.bucket.probing.misses
-        return 1 if holding or backs_off else 0
+        return 1 if holding or backs_off or any(each.holds(now) for each in local) else 0
 
 
 class _Siblings:

@@ -862,6 +862,10 @@ class RateWindow:
         """Return the earliest instant for a caller behind so many tokens."""
         return self.slot + (ahead + 1 - self.rate.burst) * self.rate.gap
 
+    def holds(self, now: float) -> bool:
+        """Whether it matters that calls were made: not all of a burst may go at once."""
+        return self.slot > now
+
     def take(self, now: float, cost: int, since: float) -> None:
         """Take the tokens; the schedule goes on from the last slot, not from a late timer."""
         self.slot = _next_slot(self.slot, cost * self.rate.gap, now, since)
@@ -905,6 +909,10 @@ class ConcurrencyWindow:
     def expect(self, ahead: int) -> float:
         """Return the earliest instant for a caller behind others: any."""
         return -INF
+
+    def holds(self, now: float) -> bool:
+        """Whether it matters that calls were made: not once they have ended."""
+        return False
 
     def take(self, now: float, cost: int, since: float) -> None:
         """Take room for a call."""

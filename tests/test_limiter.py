@@ -24,9 +24,10 @@ from aiotwhelp.errors import (
 )
 from aiotwhelp.headers import FIFTEEN_MINUTES, Dialect, Family, WindowKind, WindowReading
 from aiotwhelp.limiter import Limiter, Permit, Priority, QuotaKey
+from aiotwhelp.rates import Concurrency, Rate
 from aiotwhelp.testing import VirtualTimeLoop, run
 from aiotwhelp.views import Quota, Stats, WindowQuota, left_text
-from aiotwhelp.windows import INF, Rate, Room
+from aiotwhelp.windows import INF, Room
 from tests.simulation import KEY, Server, at_rest, caller, headers, in_virtual_time, opened, settle
 
 OTHER = QuotaKey("GET /1.1/help/tos.json", api="x", identity="someone", app="app")
@@ -1701,6 +1702,31 @@ async def test_case_44_fifty_thousand_short_lived_keys_stay_flat():
         most = max(most, len(limiter._lines))
     assert most <= 5001
     assert len(limiter._windows) <= most
+
+
+@pytest.mark.parametrize(("burst", "worth"), [(1, 2), (2, 1)])
+@in_virtual_time
+async def test_case_44_a_quota_is_worth_keeping_until_its_local_rate_is_whole(
+    burst: int, worth: int
+):
+    limiter = Limiter(rates={"rated": [Rate(1, per=60, burst=burst), Concurrency(5)]})
+    key, loop = QuotaKey("rated"), asyncio.get_running_loop()
+    (await limiter.acquire(key)).observed({})
+    line = limiter._lines[key]
+    assert limiter._worth(line, loop.time()) == worth
+    await asyncio.sleep(59.9)
+    assert limiter._worth(line, loop.time()) == worth
+    await asyncio.sleep(0.1)
+    assert limiter._worth(line, loop.time()) == 0
+
+
+@in_virtual_time
+async def test_case_44_two_thousand_users_without_headers_keep_to_their_rates():
+    limiter = Limiter(rates={"rated": Rate(1, per=60)})
+    users = [QuotaKey("rated", "x", str(number)) for number in range(2000)]
+    for user in users:
+        (await limiter.acquire(user)).observed({})
+    assert not any(limiter.try_acquire(user) for user in users)
 
 
 @in_virtual_time
