@@ -151,12 +151,13 @@ class CheckedLimiter(Limiter):
             self._check_lateness(line)
 
     def _count_silences(self, line: Line, granted: Granted, reading: Reading, status: int) -> None:
-        told = {line.bucket.find_window(each.kind) for each in reading.windows}
-        for window in told:
+        told = {each.kind.name for each in reading.windows}
+        # Of some other route or user, perhaps: then it may speak again here.
+        for window in [each for each in self._silences if each.kind.name in told]:
             del self._silences[window]
         # What was presumed of a newcomer is dropped by his first answer: that is no silence.
         if told and status < 429 and line.bucket.shown:
-            silent = set(line.bucket.windows) - told
+            silent = [each for each in line.bucket.windows if each.kind.name not in told]
             self._silences.update(each for each in silent if granted.is_probe_of(each.probing))
 
     def _check_lateness(self, line: Line) -> None:
