@@ -105,6 +105,7 @@ class Source(Protocol):
 
     def read(self, fields: Mapping[str, str]) -> Iterable[WindowReading]:
         """Return what it says; names in ``fields`` are found in lower case. Never raises."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,8 @@ def _windows(members: Iterable[Member], policies: Iterable[Member]) -> Iterator[
             policy.whole("q") or None,
             None,
             None if seconds is None else float(seconds),
-            member.text("pk"),
+            # Servers put it into either field.
+            member.text("pk") or policy.text("pk"),
         )
 
 

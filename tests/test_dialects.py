@@ -47,6 +47,14 @@ RECORDED: list[tuple[str, Mapping[str, str], list[Said]]] = [
         [("peruser", 999, None, None, None, "dHJpYWwxMjEzMjM=")],
     ),
     (
+        "ietf",  # express-rate-limit, which tells the partition with the policy
+        {
+            "RateLimit": '"4-in-3sec"; r=3; t=3',
+            "RateLimit-Policy": '"4-in-3sec"; q=4; w=3; pk=:MTJjYTE3YjQ5YWYy:',
+        },
+        [("4-in-3sec", 3, 4, None, 3.0, "MTJjYTE3YjQ5YWYy")],
+    ),
+    (
         "ietf",  # names as tokens, which the group has not decided about
         {"RateLimit-Policy": "burst;q=100;w=60", "RateLimit": "burst;r=50;t=0"},
         [("burst", 50, 100, None, 0.0, "")],
