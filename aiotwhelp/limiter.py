@@ -1041,14 +1041,16 @@ class Limiter:
         """Look at a few quotas, longest ago first, and forget idle ones that are not needed.
 
         Those that have reset are not needed; beyond ``max_quotas`` no idle one is, and a quarter
-        beyond it not even those that are spent or shut.
+        beyond it not even those that are spent or shut. One whose lost call may be yet to be
+        counted is in use, a minute at most.
         """
         now = self._now()
         excess = len(self._lines) / self._max_quotas if self._max_quotas else INF
         needless = 0 if excess < 1.0 else 1 if excess < 1.25 else 2
         for _ in range(min(_LOOKS, len(self._rounds))):
             line = self._rounds.popleft()
-            if line.is_idle() and self._worth(line, now) <= needless:
+            is_idle = line.is_idle() and not line.bucket.may_be_counted(now)
+            if is_idle and self._worth(line, now) <= needless:
                 del self._lines[line.key]
                 self._forget_bucket(line.key, line.bucket)
             else:

@@ -468,6 +468,11 @@ class Bucket:
         if not window.buckets and self.forget_window is not None:
             self.forget_window(window)
 
+    def may_be_counted(self, now: float) -> bool:
+        """Whether the server may be yet to count a call that was lost."""
+        debts = (self.debts, *(window.debts for window in self.windows))
+        return any(each.newest_ghost > now for each in debts)
+
     def leave(self) -> list[Window]:
         """Take this bucket out of its windows, for good; return those that nobody uses now."""
         for window in self.gates:

@@ -244,8 +244,8 @@ class Debts:
 
     @property
     def newest_ghost(self) -> float:
-        """The instant from which a call clears every ghost; there is one."""
-        return max(ghost[0] for ghost in self._ghosts)
+        """The instant from which a call clears every ghost; minus infinity without any."""
+        return max((ghost[0] for ghost in self._ghosts), default=-INF)
 
     def absorb(self, other: Debts) -> None:
         """Take over what another key owes."""
@@ -467,7 +467,8 @@ class Window:
         self.in_flight += cost
         self.foreign.take(now, cost)
         if left < cost:
-            return self.probing.start(now)
+            # One that nobody tells of any more has no probes.
+            return self.probing.start(now) if self.is_confirmed or self.is_in_doubt else None
         if even and self.reset is not None:
             self.slot = _next_slot(self.slot, cost * (self.ends - now) / left, now, since)
         return None

@@ -237,6 +237,19 @@ async def test_grants_go_in_slices_to_the_last(monkeypatch: pytest.MonkeyPatch):
 
 
 @in_virtual_time
+async def test_case_44_a_quota_whose_lost_call_may_be_yet_to_be_counted_is_not_forgotten():
+    limiter = Limiter(max_quotas=0)
+    first, second = QuotaKey("a"), QuotaKey("b")
+    (await limiter.acquire(first)).observed(headers(14))
+    (await limiter.acquire(first)).lost()
+    (await limiter.acquire(second)).unsent()
+    assert limiter.quota(first).limit == 15
+    await asyncio.sleep(1.5)
+    (await limiter.acquire(QuotaKey("c"))).unsent()
+    assert limiter.quota(first).limit is None
+
+
+@in_virtual_time
 async def test_where_no_window_is_known_grants_go_in_slices_to_the_last(
     monkeypatch: pytest.MonkeyPatch,
 ):

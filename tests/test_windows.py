@@ -224,6 +224,19 @@ def test_where_every_call_moves_the_reset_answers_in_any_order_fold_by_their_min
     film.play([(2, Answer("c", 11, reset=240.0), 11)])
 
 
+def test_case_14_a_window_that_nobody_tells_of_any_more_has_no_probes():
+    film = opened(1, reset=5.0)
+    film.step(1, Ask("spends it"))
+    film.step(1, Answer("spends it", 0, reset=5.0))
+    (window,) = film.bucket.windows
+    film.step(6, Ask("a"))
+    window.silences = 3
+    for number in range(5):
+        film.bucket.answered = 9
+        film.step(7, Ask(f"b{number}"))
+    assert (window.probing.out, window.in_flight) == (1, 6)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "third", "left"),
     [
