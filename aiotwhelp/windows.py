@@ -829,7 +829,6 @@ class Window:
                 self.late /= 2
         if self.late < _LEAST_LATENESS:
             self.late = 0.0
-            self.relapses = self.clean = 0
 
 
 class RateWindow:

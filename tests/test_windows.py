@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from aiotwhelp.clock import ServerClock
+from aiotwhelp.headers import FIFTEEN_MINUTES, WindowReading
 from aiotwhelp.heaps import Entry
 from aiotwhelp.quota import Granted, NotUntil
-from aiotwhelp.windows import Debts, Foreign, Rate, RateWindow, Window
+from aiotwhelp.rates import Concurrency, Rate
+from aiotwhelp.windows import Cost, Debts, Foreign, RateWindow, Window, window_of
 from tests.film import (
     EPOCH,
     GO,
@@ -186,6 +188,7 @@ def test_a_reset_that_is_told_late_is_that_of_the_window_all_had_spoken_of():
     film.play([(1, Ask("b"), GO), (1, Ask("c"), GO), (2, Answer("b", 3, reset=None), 2)])
     film.play([(2, Answer("c", 4, reset=60.0), 3)])
     assert film.window.ends == 60.0
+    film.play([(3, Ask("d"), GO), (3, Answer("d", 2, reset=40.0), 2)])
 
 
 def test_an_answer_without_a_reset_speaks_of_the_current_window():
@@ -194,11 +197,32 @@ def test_an_answer_without_a_reset_speaks_of_the_current_window():
     film.play([(2, Answer("a", 3, reset=60.0), 2), (2, Answer("b", 4, reset=None), 3)])
 
 
-def test_only_a_reset_later_by_more_than_half_a_window_is_that_of_the_next():
+@pytest.mark.parametrize(
+    ("remaining", "reset", "left", "span"),
+    [(9, 90.0, 3, 60.0), (9, 91.0, 9, 89.0), (3, 91.0, 3, 60.0)],
+)
+def test_only_a_reset_later_by_more_than_half_a_window_is_that_of_the_next_if_more_is_left(
+    remaining: int, reset: float, left: int, span: float
+):
     film = opened(15, reset=60.0)
     film.play([(1, Ask("a"), GO), (1, Ask("b"), GO)])
-    film.play([(2, Answer("a", 3, reset=60.0), 2), (2, Answer("b", 9, reset=90.0), 3)])
-    assert film.window.ends == 90.0
+    film.play([(2, Answer("a", 3, reset=60.0), 2), (2, Answer("b", remaining, reset=reset), left)])
+    assert (film.window.ends, film.window.span) == (reset, span)
+
+
+def test_a_reset_that_lies_too_far_ahead_moves_no_other():
+    film = opened(15, reset=900.0)
+    film.play([(1, Ask("a"), GO), (1, Answer("a", 14, reset=5000.0), 14)])
+    assert film.window.ends == 900.0
+
+
+@pytest.mark.parametrize("remaining", [14, 13])
+def test_of_back_ends_that_differ_only_what_is_lower_leaves_a_debt(remaining: int):
+    film = opened(15, reset=60.0)
+    film.play([(49, Ask("a"), GO), (49, Ask("b"), GO)])
+    film.play([(50, Answer("a", 14, reset=110.0), 13)])
+    film.step(50, Answer("b", remaining, reset=60.0))
+    assert film.window.debts.unread == 14 - remaining
 
 
 @pytest.mark.parametrize(("reset", "left"), [(9.0, 3), (9.5, 9)])
@@ -262,6 +286,7 @@ def test_resets_within_two_seconds_or_half_a_window_are_one(
         ([80, *[60] * 8], 60),
         ([80, *[60] * 7, 80, *[60] * 7], 80),
         ([80, *[60] * 7, 85, *[60] * 7], 85),
+        ([80, *[60] * 7, 79, *[60] * 7], 80),
         ([80, *[60] * 8, *[50] * 7], 60),
         ([80, *[60] * 8, *[50] * 8], 50),
         ([200, *[150] * 7], 200),
@@ -294,10 +319,48 @@ def test_of_several_answers_the_seconds_until_a_reset_become_known_more_exactly(
     counting_down(film, 0.0, 2.0, resets_in=58)
     assert counting_down(film, 10.0, 10.5, resets_in=49) == 59.5
     assert film.window.low == 58.0
-    assert counting_down(film, 20.0, 21.0, resets_in=39) == 59.5, "an upload tells less"
+    assert counting_down(film, 20.0, 21.0, resets_in=39) == 59.5, "a slow answer tells less"
     assert film.window.low == 58.0
     film.play([(30, Ask("a"), GO), (30, Answer("a", 0, resets_in=29), 0)])
     film.play([(30, Ask(), Until(59.0)), (59, Ask(), GO)])
+
+
+def test_two_resets_that_meet_in_one_instant_are_that_instant():
+    film = Film()
+    counting_down(film, 0.0, 0.0, resets_in=60)
+    assert counting_down(film, 1.0, 1.0, resets_in=58) == film.window.low == 59.0
+
+
+def test_seconds_that_a_slow_answer_tells_may_be_of_the_window_that_has_passed():
+    film = Film()
+    counting_down(film, 0.0, 0.0, resets_in=60)
+    film.play([(60, Ask("a"), GO), (70, Answer("a", 0, resets_in=0.5), 0)])
+    assert not film.window.is_confirmed
+
+
+def test_seconds_that_a_slow_answer_tells_begin_no_window_early():
+    film = Film()
+    counting_down(film, 0.0, 0.0, resets_in=600)
+    assert counting_down(film, 1.0, 590.0, resets_in=320, left=12) == 600.0
+
+
+def test_a_state_of_an_earlier_run_holds_until_its_reset_if_that_was_told():
+    film = opened(15, reset=60.0)
+    film.window.restore(60.0, reading(5, None))
+    assert film.window.available == 15
+    film.window.restore(60.0, WindowReading(FIFTEEN_MINUTES, 5, 15, None, resets_in=60.0))
+    assert (film.window.available, film.window.ends) == (15, 60.0), "told in another way"
+    film = Film()
+    film.step(0, Ask("a"))
+    film.step(0, Answer("a", 9, resets_in=10.0))
+    film.window.restore(20.0, WindowReading(FIFTEEN_MINUTES, 5, 15, None, resets_in=60.0))
+    assert (film.window.available, film.window.low, film.window.ends) == (5, 79.0, 80.0)
+
+
+def test_a_second_hand_number_without_a_reset_is_of_no_window():
+    film = opened(15, reset=60.0)
+    film.window.prime(reading(3, None))
+    assert film.window.available == 15
 
 
 def test_the_local_clock_alone_counts_seconds_down():
@@ -344,7 +407,8 @@ def test_a_number_from_elsewhere_says_nothing_of_a_window_that_counts_down():
 
 def test_a_lateness_that_is_found_again_is_forgotten_more_slowly():
     film, late = opened(0, reset=60.0), []
-    for number, is_refused in enumerate((1, 0, 1, 0, 0, 1, 0, 0, 0, 0), 1):
+    refusals = (1, 0, 1, 0, 0, 1, *[0] * 8, 1, *[0] * 8)
+    for number, is_refused in enumerate(refusals, 1):
         at = film.window.ends
         if is_refused:
             film.play([(at, Ask("a"), GO)])
@@ -352,7 +416,9 @@ def test_a_lateness_that_is_found_again_is_forgotten_more_slowly():
             at += 1.0
         film.play([(at, Ask("a"), GO), (at, Answer("a", 0, reset=60.0 * number + 60.0), 0)])
         late.append(film.window.late)
-    assert late == [1.0, 0.5, 1.5, 1.5, 0.75, 1.75, 1.75, 1.75, 1.75, 0.875]
+    assert late[:6] == [1.0, 0.5, 1.5, 1.5, 0.75, 1.75]
+    assert late[6:14] == [1.75, 1.75, 1.75, 0.875, 0.875, 0.875, 0.875, 0.4375]
+    assert late[14:] == [*[1.4375] * 8, 0.71875]
 
 
 def test_a_late_rollover_is_learned_exactly_and_halves_with_each_clean_one():
@@ -765,6 +831,8 @@ def test_what_calls_of_ours_do_not_explain_is_what_others_use():
     foreign = Foreign(presumed=0.0)
     foreign.begin(10)
     assert not foreign.is_seen
+    foreign.observe(0.5, 9, 0.5)
+    assert foreign.is_seen
     foreign.observe(0.5, 8, 0.5)
     assert foreign.rate == 2.0, "for each of ours, or of one that is to come"
     foreign.begin(10)
@@ -852,3 +920,17 @@ def test_calls_that_are_not_answered_leave_a_bounded_number_of_marks():
     for now in range(100):
         foreign.take(float(now), 1)
     assert [now for now, _ in foreign._marks] == [92, 93, 94, 95, 96, 97, 98, 99]
+
+
+def test_local_limits_are_held_by_windows():
+    rate, concurrency = window_of(Rate(1, per=2)), window_of(Concurrency(3))
+    assert [repr(rate), repr(concurrency)] == [
+        "<RateWindow 1 per 2 s>",
+        "<ConcurrencyWindow 0 of 3 in flight>",
+    ]
+    assert not rate.blocked
+    assert not concurrency.blocked
+
+
+def test_a_cost_says_what_it_is_of():
+    assert repr(Cost({"tokens": 3})) == "Cost({'tokens': 3})"
