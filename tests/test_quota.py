@@ -1146,6 +1146,26 @@ def test_a_window_that_gets_a_name_is_the_same_window_with_its_calls_and_its_use
     assert film.bucket.windows == [film.windows["reads", "15min"]]
 
 
+def test_who_shares_a_window_shares_the_name_that_it_gets():
+    film = opened(15)
+    one, two = film.new_bucket("one"), film.new_bucket("two")
+    for film.bucket, name in ((one, ""), (two, ""), (one, "day")):
+        film.step(1, Ask("a"))
+        film.step(1, Answer("a", 9, kind=DAY_OF_APP, bucket=name))
+    assert one.windows == two.windows == [film.windows["day", DAY_OF_APP.name]]
+
+
+def test_a_window_that_its_last_user_leaves_is_forgotten():
+    forgotten: list[Window] = []
+    film = opened(15)
+    one, two = (film.new_bucket(name, forget_window=forgotten.append) for name in ("one", "two"))
+    for film.bucket, name in ((one, "reads"), (two, "reads"), (one, "writes"), (two, "writes")):
+        assert not forgotten
+        film.step(1, Ask("a"))
+        film.step(1, Answer("a", 9, bucket=name))
+    assert forgotten == [film.windows["reads", "15min"]]
+
+
 def test_a_route_that_moves_to_another_bucket_takes_its_calls_along():
     film = opened(15)
     film.play([(1, Ask("a"), GO), (2, Answer("a", 9, bucket="reads"), 9)])
@@ -1211,6 +1231,11 @@ def test_of_two_refusals_that_are_for_every_route_the_later_stands():
     for name, retry_after in (("a", 100.0), ("b", 10.0)):
         film.step(2, Answer(name, 14, status=429, retry_after=retry_after, everywhere=True))
     assert film.bucket.household.shut == 102.0
+
+
+def test_limits_of_many_routes_are_kept_with_the_household():
+    local = ("*", RateWindow(Rate(1, per=2)))
+    assert Household([local]).local == (local,)
 
 
 # What blocks -------------------------------------------------------------------------------------

@@ -59,6 +59,18 @@ EXPLAINED: dict[str, list[Change]] = {
             "if self.reset is None or reset > self.reset:",
             "if self.reset is None or reset >= self.reset:",
         ),
+        *(
+            (
+                function,
+                "takes = cost if type(cost) is int else cost_in(window.kind.unit, cost)",
+                slow,
+            )
+            for function in ("quota.Bucket._opens", "quota.Bucket._grant")
+            for slow in (
+                "takes = cost if (type(cost) is int) and False else cost_in(window.kind.unit, cost)",
+                "takes = cost if type(None) is int else cost_in(window.kind.unit, cost)",
+            )
+        ),
         (
             "quota.Bucket._join_shown",
             "if not any(window.kind is kind or window.kind == kind for window in self.windows):",
