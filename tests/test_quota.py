@@ -1063,6 +1063,7 @@ def test_a_limit_on_calls_in_flight_holds_until_one_ends(end: object):
 
 def test_a_limit_on_what_is_in_flight_counts_in_its_unit():
     film, window = in_company(Concurrency(1000, unit="tokens"))
+    film.bucket.unsent(asked(film, 1, tokens=1000), 1)
     granted = asked(film, 1, tokens=700)
     assert isinstance(film.bucket.ask(1, Cost({"tokens": 301})), NotUntil)
     asked(film, 1, tokens=300)

@@ -5,6 +5,8 @@ from __future__ import annotations
 #: The function, the line as it is, and the line that is no worse.
 Change = tuple[str, str, str]
 
+_TAKES = "takes = cost if type(cost) is int else cost_in(window.kind.unit, cost)"
+
 EXPLAINED: dict[str, list[Change]] = {
     "None, or an empty text, is as false as False": [
         ("limiter.Limiter.__init__", "self._is_closed = False", "self._is_closed = None"),
@@ -56,25 +58,16 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
         (
             "windows.Window._move_reset",
-            "if self.reset is None or reset > self.reset:",
-            "if self.reset is None or reset >= self.reset:",
+            "elif reset > self.reset:",
+            "elif reset >= self.reset:",
         ),
         *(
-            (
-                function,
-                "takes = cost if type(cost) is int else cost_in(window.kind.unit, cost)",
-                slow,
-            )
+            (function, _TAKES, around)
             for function in ("quota.Bucket._opens", "quota.Bucket._grant")
-            for slow in (
-                "takes = cost if (type(cost) is int) and False else cost_in(window.kind.unit, cost)",
-                "takes = cost if type(None) is int else cost_in(window.kind.unit, cost)",
+            for around in (
+                _TAKES.replace("type(cost) is int", "(type(cost) is int) and False"),
+                _TAKES.replace("type(cost)", "type(None)"),
             )
-        ),
-        (
-            "quota.Bucket._join_shown",
-            "if not any(window.kind is kind or window.kind == kind for window in self.windows):",
-            "if not any(window.kind is kind and window.kind == kind for window in self.windows):",
         ),
     ],
     "of two that open at the same instant either may be named": [
@@ -183,8 +176,8 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
         (
             "quota.Bucket.observed",
-            "self, granted: Granted, now: float, reading: Reading, *, status: int = 200",
-            "self, granted: Granted, now: float, reading: Reading, *, status: int = 201",
+            "status: int = 200,",
+            "status: int = 201,",
         ),
     ],
     "about so many": [
