@@ -177,7 +177,8 @@ async def _dawdle(
 
 
 async def _stand_in_line(limiter: Limiter, key: QuotaKey, session: Session) -> None:
-    """Wait for a permit, and do without the call."""
+    """Wait for a permit behind all callers, and do without the call."""
+    await asyncio.sleep(1)
     try:
         permit = await limiter.acquire(
             key, owner=session._settings.pool, max_wait=1e6, priority=Priority.BATCH
