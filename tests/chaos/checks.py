@@ -42,6 +42,8 @@ class CheckedLimiter(Limiter):
         self.names: dict[str, str] = {}
         self._answers: WeakKeyDictionary[Bucket, int] = WeakKeyDictionary()
         self._shut_until: WeakKeyDictionary[Bucket, float] = WeakKeyDictionary()
+        #: What quotas owed when they were forgotten, by the names of their windows.
+        self._forgotten: Counter[object] = Counter()
         #: Answers in a row to a window's probes that told of others only.
         self._silences: Counter[Window] = Counter()
         self._rated: dict[RateWindow, list[float]] = {}
@@ -210,6 +212,11 @@ class CheckedLimiter(Limiter):
         if first is not None and first.timer <= now:
             self.check_all()
 
+    def _forget_bucket(self, key: QuotaKey, bucket: Bucket) -> None:
+        for debts in (bucket.debts, *(window.debts for window in bucket.windows)):
+            self._forgotten[self._own_name(key)] += debts.ghosts + debts.unread
+        super()._forget_bucket(key, bucket)
+
     # Waiting -----------------------------------------------------------------------------------
 
     def _park(self, line: Line, waiter: Waiter, answer: NotUntil, now: float) -> None:
@@ -277,10 +284,12 @@ class CheckedLimiter(Limiter):
             return
         left = count.limit - count.used
         coming = self.world.under_way[count.key] - self.world.forgotten(count.key)
-        assert window.available <= max(0, left - coming), (
+        forgotten = self._forgotten[count.key]
+        assert window.available <= max(0, left - coming) + forgotten, (
             f"I1: believed {window.available}, {left} are left, {coming} are coming"
         )
-        if not (window.in_flight or window.debts.unread or window.debts.ghosts or coming):
+        unsure = window.in_flight or window.debts.unread or window.debts.ghosts or coming
+        if not (unsure or forgotten):
             self._check_at_rest(window, count)
 
     def _check_at_rest(self, window: Window, count: Count) -> None:
@@ -289,9 +298,12 @@ class CheckedLimiter(Limiter):
             assert window.floor == left, f"I4: believed {window.floor} at rest, {left} are left"
 
     def name_of(self, key: QuotaKey, window: Window) -> object:
-        method, _, path = key.route.partition(" ")
         if window.kind.scope == "app":
-            return ("app", path)
+            return ("app", key.route.partition(" ")[2])
+        return self._own_name(key)
+
+    def _own_name(self, key: QuotaKey) -> object:
+        method, _, path = key.route.partition(" ")
         return (self.names.get(key.identity), method, path)
 
     def _can_wake(self, line: Line) -> bool:
