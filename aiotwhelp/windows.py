@@ -521,13 +521,19 @@ class Window:
             doubtful = self.in_flight or self.debts.ghosts
             ahead -= self.floor if doubtful else self.available
             if ahead < 0:
-                return at
+                return max(at, self._next_probe_of_ghosts())
             at = max(at, self.ends)
         elif not self.is_confirmed and not self.in_flight:
             at = max(at, self.probing.hold)
         if not self.limit or self.span <= 0:
             return at
         return at + ahead // self.limit * self.span
+
+    def _next_probe_of_ghosts(self) -> float:
+        """When one goes to see if nothing but calls without an answer may have taken all."""
+        if self.available or self.in_flight or not self.debts.ghosts:
+            return -INF
+        return min(self.ends, max(self.debts.newest_ghost, self.probing.hold))
 
     # Settling ----------------------------------------------------------------------------------
 

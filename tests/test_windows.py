@@ -581,6 +581,16 @@ def test_an_estimate_behind_a_refused_probe_is_the_next_one_unless_another_is_ou
     assert film.bucket.expect(62.5, 0) == 62.5
 
 
+def test_an_estimate_of_a_window_that_lost_calls_may_have_spent_is_the_probe_that_finds_out():
+    film = opened(2, reset=60.0)
+    film.play([(1, Ask("a"), GO), (1, Lost("a"), 1), (1, Ask("b"), GO), (1, Lost("b"), 0)])
+    assert film.bucket.expect(1.0, 0) == 2.0
+    film.play([(2, Ask("c"), GO)])
+    assert film.bucket.expect(2.0, 0) == 2.0
+    film.play([(2, Lost("c"), 0), (3, Ask("d"), GO), (3, Lost("d"), 0)])
+    assert film.bucket.expect(3.0, 0) == film.window.probing.hold == 4.0
+
+
 def test_an_estimate_of_an_unknown_length_is_the_next_probe_however_many_are_ahead():
     film = Film().play([(0, Ask("a"), GO)])
     film.play([(0, Answer("a", 0, reset=None, status=429), None)])
