@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from aiotwhelp.headers import Reading
+from aiotwhelp.headers import Reading, WindowKind
 from aiotwhelp.limiter import Limiter, Permit
 from aiotwhelp.queues import Line, Priority, Waiter
 from aiotwhelp.quota import Bucket, Granted, NotUntil
@@ -45,7 +45,7 @@ class CheckedLimiter(Limiter):
         #: What quotas owed when they were forgotten, by the names of their windows.
         self._forgotten: Counter[object] = Counter()
         #: Answers in a row to a window's probes that told of others only.
-        self._silences: Counter[Window] = Counter()
+        self._silences: Counter[tuple[object, Window]] = Counter()
         self._rated: dict[RateWindow, list[float]] = {}
         self._idle: dict[Line, tuple[float, float]] = {}
         self._in_this_callback = 0
@@ -81,7 +81,7 @@ class CheckedLimiter(Limiter):
         first = window.blocked.first
         is_behind = first is not None and first.line is not line
         if not (window.is_confirmed or window.shut > now or is_behind):
-            assert self._silences[window] < SILENCES, f"nobody tells of {window} any more"
+            assert self._silences_of(line, window) < SILENCES, f"nobody tells of {window} any more"
         if wait < INF:
             is_blind = window.reset is None and not (window.in_flight or is_behind)
             is_blind = is_blind and window.shut < now
@@ -105,7 +105,7 @@ class CheckedLimiter(Limiter):
                 self._check_taken(line, gate, granted, priority)
 
     def _check_taken(self, line: Line, window: Window, granted: Granted, priority: int) -> None:
-        if not window.is_confirmed and self._silences[window] < SILENCES:
+        if not window.is_confirmed and self._silences_of(line, window) < SILENCES:
             assert window.probing.out <= 2, "case 14: a third probe"
         if not granted.is_probe_of(window.probing):
             self._check_last(line, window, granted)
@@ -118,7 +118,7 @@ class CheckedLimiter(Limiter):
 
     def _check_last(self, line: Line, window: Window, granted: Granted) -> None:
         """Whoever takes the last token is alone, since another consumer may have taken it."""
-        count = self.world.counts.get(self.name_of(line.key, window))
+        count = self.world.counts.get(self.name_of(line.key, window.kind))
         if count is None or window.available or self.plan.blurs_windows:
             return
         if not self.plan.is_of(window.reset or 0.0, count.ends) or self.world.clock() > count.ends:
@@ -153,14 +153,18 @@ class CheckedLimiter(Limiter):
             self._check_lateness(line)
 
     def _count_silences(self, line: Line, granted: Granted, reading: Reading, status: int) -> None:
-        told = {each.kind.name for each in reading.windows}
-        # Of some other route or user, perhaps: then it may speak again here.
-        for window in [each for each in self._silences if each.kind.name in told]:
-            del self._silences[window]
+        told = {self.name_of(line.key, each.kind) for each in reading.windows}
+        for place in [each for each in self._silences if each[0] in told]:
+            del self._silences[place]
         # What was presumed of a newcomer is dropped by his first answer: that is no silence.
         if told and status < 429 and line.bucket.shown:
-            silent = [each for each in line.bucket.windows if each.kind.name not in told]
-            self._silences.update(each for each in silent if granted.is_probe_of(each.probing))
+            for window in line.bucket.windows:
+                place = (self.name_of(line.key, window.kind), window)
+                if place[0] not in told and granted.is_probe_of(window.probing):
+                    self._silences[place] += 1
+
+    def _silences_of(self, line: Line, window: Window) -> int:
+        return self._silences[self.name_of(line.key, window.kind), window]
 
     def _check_lateness(self, line: Line) -> None:
         """It is found out by a probe that was not held back for longer than it was late."""
@@ -171,7 +175,7 @@ class CheckedLimiter(Limiter):
     def _lost(self, line: Line, granted: Granted, *, reason: str) -> None:
         self._check_probes(line, granted)
         for window in line.bucket.windows:
-            count = self.world.counts.get(self.name_of(line.key, window))
+            count = self.world.counts.get(self.name_of(line.key, window.kind))
             if count is not None:
                 count.lost += 1
         super()._lost(line, granted, reason=reason)
@@ -279,7 +283,7 @@ class CheckedLimiter(Limiter):
         if not window.is_confirmed or self._now() >= window.ends or self.plan.lies:
             return
         assert window.observations, "a window that is confirmed was read"
-        count = self.world.counts.get(self.name_of(line.key, window))
+        count = self.world.counts.get(self.name_of(line.key, window.kind))
         if count is None or window.reset is None or not self.plan.is_of(window.reset, count.ends):
             return
         left = count.limit - count.used
@@ -297,8 +301,8 @@ class CheckedLimiter(Limiter):
             left = max(0, count.limit - count.used)
             assert window.floor == left, f"I4: believed {window.floor} at rest, {left} are left"
 
-    def name_of(self, key: QuotaKey, window: Window) -> object:
-        if window.kind.scope == "app":
+    def name_of(self, key: QuotaKey, kind: WindowKind) -> object:
+        if kind.scope == "app":
             return ("app", key.route.partition(" ")[2])
         return self._own_name(key)
 

@@ -192,7 +192,7 @@ def _prime(plan: Plan, world: World, limiter: CheckedLimiter) -> None:
     """Tell the limiter, in the first windows, what was true when each of them began."""
     for line in limiter._lines.values():
         for window in line.bucket.windows:
-            count = world.counts.get(limiter.name_of(line.key, window))
+            count = world.counts.get(limiter.name_of(line.key, window.kind))
             if count is not None:
                 world.faults["a stale number"] += 1
                 stale = WindowReading(window.kind, count.limit, count.limit, count.ends)
@@ -297,7 +297,7 @@ def _judge_lateness(plan: Plan, world: World, limiter: CheckedLimiter) -> None:
     """Ten clean rollovers leave nothing of it."""
     for line in limiter._lines.values():
         for window in line.bucket.windows:
-            name = limiter.name_of(line.key, window)
+            name = limiter.name_of(line.key, window.kind)
             clean = sum(
                 count.key == name and count.ends > world.began_at + plan.late_until + plan.length
                 for count in world.history
