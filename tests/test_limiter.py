@@ -565,6 +565,49 @@ async def test_what_a_window_was_before_it_was_named_is_presumed_by_nobody_and_f
     assert not limiter._windows
 
 
+@in_virtual_time
+async def test_a_named_window_that_its_last_route_leaves_is_forgotten():
+    limiter = Limiter()
+    one, two = QuotaKey("GET /1", "x", "u"), QuotaKey("GET /2", "x", "u")
+    for key, pool in ((one, "old"), (two, "old"), (one, "new")):
+        await told_of_a_pool(limiter, key, q_left="9", q_pool=pool)
+    assert len(limiter._windows) == 2
+    await told_of_a_pool(limiter, two, q_left="8", q_pool="new")
+    assert len(limiter._windows) == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "held"),
+    [("*", ["GET /1", "GET /2", "POST /1"]), ("GET *", ["GET /1", "GET /2"]), ("/1", ["GET /1"])],
+)
+@in_virtual_time
+async def test_a_local_limit_of_many_routes_is_one_for_each_identity(pattern: str, held: list[str]):
+    limiter = Limiter(rates={pattern: Rate(1, per=60)})
+    (await limiter.acquire(QuotaKey("GET /1", "x", "u"))).observed(headers(9))
+    routes = ("GET /1", "GET /2", "POST /1")
+    blocked = [each for each in routes if not limiter.try_acquire(QuotaKey(each, "x", "u"))]
+    assert blocked == held
+    assert limiter.try_acquire(QuotaKey("GET /1", "x", "another"))
+
+
+@in_virtual_time
+async def test_which_dialect_an_api_speaks_is_told_once_and_eight_of_them_at_most(
+    caplog: pytest.LogCaptureFixture,
+):
+    caplog.set_level("DEBUG", "aiotwhelp")
+    told: list[events.Event] = []
+    limiter = Limiter(on_event=told.append)
+    for number in (*range(3), *range(12)):
+        limiter._note_dialect(limiter._line(KEY), f"dialect {number}")
+    limiter._note_dialect(limiter._line(QuotaKey("/")), "dialect 0")
+    recognized = [
+        events.DialectRecognized(str(KEY), KEY.identity, f"dialect {n}") for n in range(8)
+    ]
+    assert told == [*recognized, events.DialectRecognized("/", "", "dialect 0")]
+    assert caplog.messages[0] == f"{KEY.api} announces its limits as dialect 0"
+    assert caplog.messages[8:] == ["the server announces its limits as dialect 0"]
+
+
 # Cancelling and time-outs ------------------------------------------------------------------------
 
 
