@@ -117,15 +117,18 @@ RETRY_AFTER = Dialect("retry-after")
 
 @dataclass(frozen=True, slots=True)
 class _Sign:
-    """By which headers a dialect is recognised: any of ``shown``, none of ``missing``."""
+    """By which headers a dialect is recognised: any of ``shown``, each of ``beside``."""
 
     dialect: Dialect
     shown: tuple[str, ...]
+    beside: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
     def is_in(self, fields: Mapping[str, str]) -> bool:
-        return any(name in fields for name in self.shown) and not any(
-            name in fields for name in self.missing
+        return (
+            any(name in fields for name in self.shown)
+            and all(name in fields for name in self.beside)
+            and not any(name in fields for name in self.missing)
         )
 
 
@@ -150,10 +153,15 @@ _SIGNS = (
     ),
 )
 
-#: Dialects that have ``x-ratelimit-remaining`` in common, by what else they show.
+#: Dialects that have ``x-ratelimit-remaining`` in common, by what else they show. Others have a
+#: Reset-After in milliseconds, or a Resource without what was used.
 _RELATIVES = (
-    _Sign(DISCORD, ("x-ratelimit-bucket", "x-ratelimit-reset-after")),
-    _Sign(GITHUB, ("x-ratelimit-resource",)),
+    _Sign(
+        DISCORD,
+        ("x-ratelimit-bucket", "x-ratelimit-reset-after"),
+        beside=("x-ratelimit-reset", "x-ratelimit-reset-after"),
+    ),
+    _Sign(GITHUB, ("x-ratelimit-resource",), beside=("x-ratelimit-used",)),
     _Sign(REDDIT, ("x-ratelimit-used",), missing=("x-ratelimit-limit",)),
 )
 

@@ -9,7 +9,8 @@ is malformed is ignored, as the drafts demand.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -173,17 +174,24 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
-def _windows(members: Iterable[Member], policies: Iterable[Member]) -> Iterator[WindowReading]:
-    by_name = {policy.value: policy for policy in policies}
+def _windows(members: Sequence[Member], policies: Sequence[Member]) -> Iterator[WindowReading]:
+    # One name may stand for several partitions.
+    known = {(policy.value, policy.text("pk")): policy for policy in policies}
+    known |= {(policy.value, ""): policy for policy in policies}
+    names = Counter(member.value for member in members)
     for member in members:
         remaining = member.whole("r")
         if remaining is None or not isinstance(member.value, str):
             continue
-        policy = by_name.get(member.value, member)
+        by_name = known.get((member.value, ""), member)
+        policy = known.get((member.value, member.text("pk")), by_name)
         unit = _unit(policy.text("qu"))
         seconds = member.whole("t")
+        name = member.value[:_LONGEST_NAME] or _ONLY
+        if names[member.value] > 1:
+            name = f"{name} {member.text('pk') or unit}"
         yield WindowReading(
-            _kind(member.value[:_LONGEST_NAME] or _ONLY, policy.whole("w") or 0, unit),
+            _kind(name, policy.whole("w") or 0, unit),
             remaining,
             policy.whole("q") or None,
             None,

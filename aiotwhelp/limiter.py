@@ -40,6 +40,7 @@ from aiotwhelp.windows import (
     Numbering,
     Room,
     Window,
+    cost_in,
     window_of,
 )
 
@@ -298,7 +299,7 @@ class Limiter:
         cost = as_cost(cost)
         self._bind()
         line = self._line(as_key(key))
-        if line.head() is not None or line.pumping or self._others_wait(line, priority):
+        if line.head() is not None or line.pumping or self._others_wait(line, priority, cost):
             return None
         now = self._now()
         granted = line.bucket.ask(
@@ -523,8 +524,7 @@ class Limiter:
 
     def _expected(self, line: Line, waiter: Waiter, ahead: int, now: float) -> float:
         """Return the earliest instant for a caller behind others that take so many tokens."""
-        ahead += waiter.cost - 1
-        return line.bucket.expect(now, ahead, self._kept(waiter.priority))
+        return line.bucket.expect(now, ahead, self._kept(waiter.priority), waiter.cost)
 
     def _check_deadlines(self, line: Line, answer: NotUntil) -> None:
         """After news: fail those whose wait has turned out to be too long."""
@@ -634,9 +634,10 @@ class Limiter:
             if (
                 first is not None
                 and first.line is not line
+                and cost_in(gate.unit, waiter.cost)
                 and first.rank < (waiter.priority, waiter.ticket)
             ):
-                at = line.bucket.expect(now, 0)
+                at = line.bucket.expect(now, 0, cost=waiter.cost)
                 return NotUntil(at if at > now else INF, gate)
         return line.bucket.ask(
             now,
@@ -647,11 +648,11 @@ class Limiter:
             room=waiter.room,
         )
 
-    def _others_wait(self, line: Line, priority: Priority) -> bool:
+    def _others_wait(self, line: Line, priority: Priority, cost: int) -> bool:
         """Whether other lines' callers, no less urgent, wait for a window that this one shares."""
         for gate in line.bucket.gates:
             first = gate.blocked.first
-            if first is not None and first.rank[0] <= priority:
+            if first is not None and first.rank[0] <= priority and cost_in(gate.unit, cost):
                 return True
         return False
 
@@ -1003,7 +1004,7 @@ class Limiter:
         return self._window(key, clock, reading.kind)
 
     def _window(self, key: QuotaKey, clock: ServerClock, kind: WindowKind) -> Window:
-        place = (key.api, _owner(key, kind), key.route, kind.name)
+        place = (key.api, _owner(key, kind), key.route, key.partition, kind.name)
         window = self._windows.get(place)
         if window is None:
             window = Window(kind, clock, self._numbering, place)
@@ -1070,7 +1071,7 @@ class Limiter:
 
     def _forget_window(self, window: Window) -> None:
         # One that an app's users share is kept for those that are yet to come.
-        if window.kind.scope != "app":
+        if window.kind.scope != "app" or window.bucket:
             self._windows.pop(window.key, None)
 
     def _worth(self, line: Line, now: float) -> int:

@@ -100,13 +100,15 @@ class Caller:
             return QuotaKey(name, self.host, self.identity, self.app, part)
         return QuotaKey(f"{method} {generic_template(url.raw_path)}", url.raw_authority)
 
-    def cost(self, method: str, url: str | URL, own: int | Mapping[str, int] = 1) -> int:
-        """Return what a call takes, by what its caller said and what is known of the API."""
+    def cost(self, method: str, url: str | URL, own: int | Mapping[str, int] | None = None) -> int:
+        """Return what a call takes, by what its caller said, if anything, and what is known."""
         known = self.api.cost(method, url)
+        if own is None:
+            return as_cost(known or 1)
         if not known:
             return as_cost(own)
-        requests = {} if isinstance(own, Mapping) else {"requests": as_cost(own)}
-        return as_cost({**known, **requests, **(own if isinstance(own, Mapping) else {})})
+        said = own if isinstance(own, Mapping) else {"requests": as_cost(own)}
+        return as_cost({**known, **said})
 
     def is_own(self, url: URL) -> bool:
         """Whether a URL is the API's; whether credentials may go there is `Api.is_own`."""

@@ -236,14 +236,22 @@ class Bucket:
             return NotUntil(at, by)
         return self._grant(now, cost, now if since is None else since, even, room)
 
-    def expect(self, now: float, ahead: int, reserve: float = 0.0) -> float:
-        """Return the earliest instant for a caller behind so many tokens; a lower bound."""
+    def expect(self, now: float, ahead: int, reserve: float = 0.0, cost: int = 1) -> float:
+        """Return the earliest instant for a caller of that cost behind others; a lower bound.
+
+        ``ahead`` is what those take in requests; what they take of other units is not known.
+        """
         at = max(self.next, self.household.shut) + ahead * self.pace.least
         if not self.shown and not self.calls:
             at = max(at, self.probing.hold)
-        windows = (window.expect(now, ahead, reserve) for window in self.windows)
-        rates = (rate.expect(ahead) for rate in self.local)
-        return max(now, at, *windows, *rates)
+        for window in self.windows:
+            if takes := cost_in(window.unit, cost):
+                others = _ahead_of(cost, window.unit, ahead)
+                at = max(at, window.expect(now, others + takes - 1, reserve))
+        for rate in self.local:
+            if takes := cost_in(rate.unit, cost):
+                at = max(at, rate.expect(_ahead_of(cost, rate.unit, ahead) + takes - 1))
+        return max(now, at)
 
     def _opens(self, now: float, cost: int, reserve: float, even: bool) -> tuple[float, Gate]:
         if self.pace.gap and self.calls:
@@ -559,10 +567,13 @@ class Bucket:
             until = now + min(delay, _LONGEST_SHUT)
             self.household.shut = max(self.household.shut, until)
         spent = [told.kind.name for told in reading.windows if self._is_short(told, granted)]
-        if spent:
-            for window in self.windows:
-                if window.kind.name in spent and delay:
+        explained = False
+        for window in self.windows:
+            if window.kind.name in spent:
+                if delay:
                     window.keep_shut(now, delay)
+                explained = explained or window.holds(now, granted)
+        if explained:
             return
         ceiling = min((window.kind.ceiling for window in self.windows), default=960.0)
         self.next = max(self.next, now + min(delay, ceiling))
@@ -577,6 +588,10 @@ class Bucket:
     def _probed(self, granted: Granted) -> Iterable[Probing]:
         """The gates whose current probe this call was."""
         return [probing for probing, turn in granted.probes or () if probing.turn == turn]
+
+
+def _ahead_of(cost: int, unit: str, ahead: int) -> int:
+    return 0 if isinstance(cost, Cost) and unit != "requests" else ahead
 
 
 #: What may block a caller.

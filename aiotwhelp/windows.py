@@ -355,6 +355,13 @@ class Foreign:
         return expected + 2.0 * math.sqrt(expected)
 
 
+#: What a window of which nothing was known takes over from one that turned out to be it.
+_BELIEF = (
+    *("observations", "is_confirmed", "limit", "counts_down", "reset", "low"),
+    *("reset_number", "ends", "seen", "span", "late", "relapses", "clean", "doubts"),
+)
+
+
 class Window:
     """What we believe of one window that a server announces."""
 
@@ -371,6 +378,7 @@ class Window:
         "foreign",
         "in_flight",
         "is_confirmed",
+        "is_untold",
         "key",
         "kind",
         "late",
@@ -420,8 +428,10 @@ class Window:
         self.relapses = 0
         self.clean = 0
         self.doubts = 0
-        #: Answers in a row to its probes that told of other windows only.
+        #: Answers in a row to its probes that told of other windows only; and whether, since there
+        #: were too many, only refusals have told of it.
         self.silences = 0
+        self.is_untold = False
         self.shut = -INF
         self.slot = -INF
         self.round_trip = 0.0
@@ -451,6 +461,11 @@ class Window:
             return 0
         return max(0, self.floor - self.in_flight - self.debts.unread - self.debts.ghosts)
 
+    @property
+    def unit(self) -> str:
+        """What it counts."""
+        return self.kind.unit
+
     def cost_of(self, granted: Granted) -> int:
         """Return what a call takes of this window."""
         return cost_in(self.kind.unit, granted.cost)
@@ -469,7 +484,7 @@ class Window:
         if left < cost:
             # One that nobody tells of any more has no probes.
             return self.probing.start(now) if self.is_confirmed or self.is_in_doubt else None
-        if even and self.reset is not None:
+        if even and cost and self.reset is not None:
             self.slot = _next_slot(self.slot, cost * (self.ends - now) / left, now, since)
         return None
 
@@ -546,6 +561,8 @@ class Window:
     ) -> None:
         """Learn from a call's answer."""
         self.silences = 0
+        if not refused:
+            self.is_untold = False
         if reading.limit is not None:
             self.limit = reading.limit
         if refused:
@@ -553,16 +570,16 @@ class Window:
         if self.is_confirmed:
             self._pass(now)
         if self.kind.unit == _IN_FLIGHT:
-            reading = self._with_ours(granted, reading)
+            reading = self._with_ours(0 if refused else self.cost_of(granted), reading)
         told = self._told(reading, granted.sent, now)
         if self.is_confirmed:
             self._fold(granted, now, reading, told)
         else:
             self._answer_probe(granted, now, reading, told, refused=refused)
 
-    def _with_ours(self, granted: Granted, reading: WindowReading) -> WindowReading:
-        """Add what our own calls take of calls in flight: they will give it back."""
-        ours = self.in_flight + self.cost_of(granted)
+    def _with_ours(self, ended: int, reading: WindowReading) -> WindowReading:
+        """Add what our own calls take of calls in flight: they will give it back, as one has."""
+        ours = self.in_flight + ended
         most = reading.limit if reading.limit is not None else reading.remaining + ours
         return replace(reading, remaining=min(most, reading.remaining + ours))
 
@@ -581,9 +598,19 @@ class Window:
             else:
                 self.probing.answered()
 
+    def holds(self, now: float, granted: Granted) -> bool:
+        """Whether calls like this one, which was refused, will wait for this window now.
+
+        Not for one that only refusals tell of: it is as good as unannounced.
+        """
+        is_short = self.available < max(1, self.cost_of(granted))
+        is_shut = self.shut > now or self.probing.hold > now or is_short
+        return is_shut and not self.is_untold
+
     def left_out(self) -> None:
         """Note that the answer to a probe told of other windows only."""
         self.silences += 1
+        self.is_untold = self.silences >= _MOST_SILENCES
 
     def lost(self, granted: Granted, number: int, now: float) -> None:
         """Note a call that may have been counted and will never be answered."""
@@ -626,7 +653,10 @@ class Window:
         self.debts.absorb(other.debts)
         self.round_trip = max(self.round_trip, other.round_trip)
         self.shut = max(self.shut, other.shut)
-        if other.is_confirmed and self.is_confirmed:
+        if other.is_confirmed and self.seen == -INF:
+            for name in _BELIEF:
+                setattr(self, name, getattr(other, name))
+        elif other.is_confirmed and self.is_confirmed:
             if other.counts_down is self.counts_down and other.reset is not None:
                 self.reset = max(self.reset or -INF, other.reset)
                 self.low = min(self.reset, max(self.low, other.low))
@@ -643,7 +673,10 @@ class Window:
         servers up. A server that changes the way it tells is believed from the next window on.
         """
         counts_down = reading.resets_in is not None
-        if reading.resets_in is not None:
+        if reading.resets_in is not None and reading.resets_in > self.kind.ceiling:
+            # Nobody waits for so long; but it is no reason to ask every minute either.
+            told = (now + self.kind.ceiling,) * 2
+        elif reading.resets_in is not None:
             told = (sent + reading.resets_in - _ROUNDING, now + reading.resets_in)
         elif reading.reset is not None:
             told = (reading.reset, reading.reset)

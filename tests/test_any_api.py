@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +20,7 @@ from aiotwhelp import (
     GitHub,
     Limiter,
     QuotaKey,
+    QuotaTimeoutError,
     Rate,
     RateLimitMiddleware,
     Reddit,
@@ -29,6 +31,8 @@ from aiotwhelp import (
 from aiotwhelp.dialects import AUTO, OPENAI
 from aiotwhelp.emulator import Emulator
 from aiotwhelp.headers import X_DIALECT
+from aiotwhelp.middleware import Caller
+from aiotwhelp.windows import cost_in
 from tests.stack import (
     LANGUAGES,
     PRIVACY,
@@ -132,6 +136,7 @@ def answer(bucket: str, remaining: int, *, limit: int = 15, after: float = 60.0)
     return {
         "x-ratelimit-limit": str(limit),
         "x-ratelimit-remaining": str(remaining),
+        "x-ratelimit-reset": "1470173023.123",
         "x-ratelimit-reset-after": str(after),
         "x-ratelimit-bucket": bucket,
     }
@@ -173,6 +178,29 @@ async def test_calls_in_flight_of_the_other_route_count_after_a_merge() -> None:
     flying[1].lost()
     assert limiter.quota(A).remaining == 8
     assert limiter.quota(B).remaining == 8
+
+
+@in_virtual_time
+async def test_what_was_known_before_the_first_name_goes_into_the_named_window() -> None:
+    limiter = Limiter()
+    nameless = answer("", 9)
+    del nameless["x-ratelimit-bucket"]
+    (await limiter.acquire(A, dialect=AUTO)).observed(nameless)
+    flying = [await limiter.acquire(A, dialect=AUTO) for _ in range(2)]
+    flying[0].observed(nameless | {"x-ratelimit-remaining": "7"})
+    flying[1].observed(answer("one", 8))
+    assert limiter.quota(A).remaining == 7
+
+
+@in_virtual_time
+async def test_nameless_windows_of_two_channels_are_two() -> None:
+    limiter = Limiter()
+    one, two = QuotaKey("GET /a", "api", partition="1"), QuotaKey("GET /a", "api", partition="2")
+    nameless = answer("", 0)
+    del nameless["x-ratelimit-bucket"]
+    (await limiter.acquire(one, dialect=AUTO)).observed(nameless)
+    (await limiter.acquire(two, dialect=AUTO)).observed(nameless | {"x-ratelimit-remaining": "5"})
+    assert (limiter.quota(one).remaining, limiter.quota(two).remaining) == (0, 5)
 
 
 @in_virtual_time
@@ -306,6 +334,147 @@ async def test_a_cost_that_is_known_afterwards_corrects_a_local_rate() -> None:
 async def test_a_cost_that_makes_no_sense_is_refused(cost: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Limiter().try_acquire(A, cost=cost)
+
+
+@in_virtual_time
+async def test_calls_that_take_nothing_of_a_unit_do_not_wait_for_it() -> None:
+    limiter = Limiter(rates={"*": Rate(1, per=10, burst=5, unit="points")})
+    (await limiter.acquire(A, cost={"points": 5})).observed({})
+    writer = asyncio.ensure_future(limiter.acquire(A, cost={"points": 5}))
+    await asyncio.sleep(0)
+    permit = await limiter.acquire(B, cost={"points": 0}, max_wait=1)
+    assert elapsed() == 0.0
+    permit.unsent()
+    writer.cancel()
+
+
+@in_virtual_time
+async def test_a_call_of_no_tokens_goes_at_an_even_pace_when_there_are_none_left() -> None:
+    limiter = Limiter(pace="even")
+    spent = {
+        "x-ratelimit-limit-tokens": "9",
+        "x-ratelimit-remaining-tokens": "0",
+        "x-ratelimit-reset-tokens": "60s",
+    }
+    (await limiter.acquire(A, dialect=OPENAI)).observed(spent)
+    for _ in range(3):
+        permit = await limiter.acquire(A, dialect=OPENAI, cost={"tokens": 0}, max_wait=5)
+        permit.observed(spent)
+    assert limiter.stats().in_flight == 0
+
+
+def test_what_an_api_knows_of_costs_holds_unless_the_caller_says_otherwise() -> None:
+    mine = Api("mine", "http://127.0.0.1:1", costs={"POST /orders": {"requests": 5, "points": 2}})
+    caller = Caller.of(mine, None)
+    assert caller.cost("POST", "http://127.0.0.1:1/orders") == 5
+    assert caller.cost("POST", "http://127.0.0.1:1/orders", 3) == 3
+    assert cost_in("points", caller.cost("POST", "http://127.0.0.1:1/orders", 3)) == 2
+    assert caller.cost("POST", "http://127.0.0.1:1/orders", {"points": 9}) == 5
+    assert caller.cost("GET", "http://127.0.0.1:1/orders") == 1
+
+
+# --- several windows at once ---------------------------------------------------------------
+
+
+class Windows:
+    """A server of fixed windows, each ``(limit, seconds)``; it says what a test wants it to say."""
+
+    def __init__(self, *kinds: tuple[int, float]) -> None:
+        self.kinds = kinds
+        self.began = [-1e9 for _ in kinds]
+        self.used = [0 for _ in kinds]
+        self.refused = self.received = 0
+
+    def take(self) -> int | None:
+        """Count a call; return which window refused it."""
+        now = elapsed()
+        self.received += 1
+        for at, (_, length) in enumerate(self.kinds):
+            if now >= self.began[at] + length:
+                self.began[at], self.used[at] = now, 0
+        for at, (limit, _) in enumerate(self.kinds):
+            if self.used[at] >= limit:
+                self.refused += 1
+                return at
+        self.used = [each + 1 for each in self.used]
+        return None
+
+    def left(self, at: int) -> tuple[int, int, int]:
+        """Limit, remaining, and seconds to the reset, rounded up."""
+        limit, length = self.kinds[at]
+        return limit, limit - self.used[at], math.ceil(self.began[at] + length - elapsed())
+
+
+@pytest.mark.parametrize("prefix", ["X-RateLimit", "RateLimit"])
+@in_virtual_time
+async def test_a_limit_that_only_refusals_tell_of_is_kept_to_by_a_learned_pace(prefix: str) -> None:
+    windows = Windows((5, 1.0), (200, 60.0))
+
+    async def express(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.02)
+        refused = windows.take()
+        limit, remaining, reset = windows.left(1 if refused is None else refused)
+        headers = {
+            f"{prefix}-Limit": str(limit),
+            f"{prefix}-Remaining": str(remaining),
+            f"{prefix}-Reset": str(reset),
+        }
+        return web.json_response({}, status=200 if refused is None else 429, headers=headers)
+
+    async with serving(express) as server, Session(server.url) as session:
+        await asyncio.gather(*(session.fetch("/a") for _ in range(300)))
+    assert windows.refused <= 60
+    assert elapsed() < 200
+
+
+@in_virtual_time
+async def test_partitions_of_one_name_are_kept_apart() -> None:
+    windows = Windows((5, 5.0), (20, 20.0))
+
+    async def partitioned(request: web.Request) -> web.Response:
+        refused = windows.take()
+        told = [
+            f'"peruser";r={remaining};t={reset};pk=:{key}:'
+            for key, (_, remaining, reset) in zip("AB", map(windows.left, (0, 1)), strict=True)
+        ]
+        headers = {"RateLimit": ", ".join(told)}
+        return web.json_response({}, status=200 if refused is None else 429, headers=headers)
+
+    async with serving(partitioned) as server, Session(server.url) as session:
+        await asyncio.gather(*(session.fetch("/a") for _ in range(60)))
+    assert windows.refused == 0
+
+
+@in_virtual_time
+async def test_a_refusal_that_no_window_explains_is_met_with_a_learned_pace() -> None:
+    windows = Windows((5, 5.0), (20, 20.0))
+
+    async def confusing(request: web.Request) -> web.Response:
+        refused = windows.take()
+        (_, short, _), (_, long, _) = windows.left(0), windows.left(1)
+        headers = {"RateLimit-Remaining": str(short), "X-RateLimit-Remaining": str(long)}
+        return web.json_response({}, status=200 if refused is None else 429, headers=headers)
+
+    async with serving(confusing) as server, Session(server.url) as session:
+        await asyncio.gather(*(session.fetch("/a") for _ in range(40)))
+    assert windows.refused <= 20
+
+
+@in_virtual_time
+async def test_a_delta_beyond_the_ceiling_is_no_reason_to_ask_each_minute() -> None:
+    seen = 0
+
+    async def far(request: web.Request) -> web.Response:
+        nonlocal seen
+        seen += 1
+        headers = {"X-RateLimit-Remaining": str(max(0, 2 - seen)), "X-RateLimit-Reset": "1217931"}
+        return web.json_response({}, status=200 if seen < 3 else 429, headers=headers)
+
+    async with serving(far) as server, Session(server.url, max_wait=3600) as session:
+        answers = [session.fetch("/a") for _ in range(5)]
+        ends = await asyncio.gather(*answers, return_exceptions=True)
+    assert [type(end) for end in ends].count(QuotaTimeoutError) == 3
+    assert seen == 2
 
 
 # --- limits that nobody announces ----------------------------------------------------------

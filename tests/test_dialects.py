@@ -55,6 +55,27 @@ RECORDED: list[tuple[str, Mapping[str, str], list[Said]]] = [
         [("4-in-3sec", 3, 4, None, 3.0, "MTJjYTE3YjQ5YWYy")],
     ),
     (
+        "ietf",  # one name for two partitions
+        {
+            "RateLimit": '"peruser";r=9;t=3;pk=:YQ==:, "peruser";r=99;pk=:Yg==:',
+            "RateLimit-Policy": '"peruser";q=10;w=60;pk=:YQ==:, "peruser";q=100;w=9;pk=:Yg==:',
+        },
+        [
+            ("peruser YQ==", 9, 10, None, 3.0, "YQ=="),
+            ("peruser Yg==", 99, 100, None, None, "Yg=="),
+        ],
+    ),
+    (
+        "plain",  # Revolt's Reset-After is in milliseconds, so it is none of Discord's
+        {
+            "X-RateLimit-Limit": "20",
+            "X-RateLimit-Bucket": "a",
+            "X-RateLimit-Remaining": "19",
+            "X-RateLimit-Reset-After": "9870",
+        },
+        [("window of 20", 19, 20, None, None, "")],
+    ),
+    (
         "ietf",  # names as tokens, which the group has not decided about
         {"RateLimit-Policy": "burst;q=100;w=60", "RateLimit": "burst;r=50;t=0"},
         [("burst", 50, 100, None, 0.0, "")],
@@ -277,6 +298,9 @@ def test_a_window_is_waited_for_a_little_longer_than_its_length_and_never_for_ev
         assert WindowKind("any", length=length).ceiling == ceiling
 
 
+CORE = {"x-ratelimit-remaining": "0", "x-ratelimit-resource": "core"}
+
+
 @pytest.mark.parametrize(
     ("dialect", "status", "headers", "refused", "everywhere"),
     [
@@ -290,7 +314,8 @@ def test_a_window_is_waited_for_a_little_longer_than_its_length_and_never_for_ev
         (DISCORD, 429, {"x-ratelimit-scope": "shared"}, True, False),
         (DISCORD, 200, {"x-ratelimit-global": "true"}, False, False),
         (AUTO, 403, {"retry-after": "60"}, False, False),
-        (AUTO, 403, {"x-ratelimit-remaining": "0", "x-ratelimit-resource": "core"}, True, False),
+        (AUTO, 403, {**CORE, "x-ratelimit-used": "60"}, True, False),
+        (AUTO, 403, CORE, False, False),  # of Azure DevOps
         (AUTO, 420, {}, True, False),
         (PLAIN, 403, {"x-ratelimit-remaining": "0"}, False, False),
     ],
