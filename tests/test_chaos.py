@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests import sabotages
 from tests.chaos.plan import KINDS, compose
 from tests.chaos.play import play
+from tests.sabotages import Sabotage
 
 
 @pytest.mark.parametrize("tens", range(10))
@@ -29,3 +31,62 @@ def test_schedules_have_a_hundred_calls_and_three_kinds_of_fault():
     assert min(plan.calls for plan in plans) >= 100
     assert min(len(plan.kinds) for plan in plans) >= 3
     assert {kind for plan in plans for kind in plan.kinds} == set(KINDS)
+
+
+#: The first schedule by which each broken rule is noticed; `tests.chaos.runs.catches` finds it.
+FIRST_CAUGHT_BY: list[tuple[Sabotage, int]] = [
+    (sabotages.overwrite_the_floor, 0),
+    (sabotages.forget_in_flight, 0),
+    (sabotages.broadcast_at_the_reset, 0),
+    (sabotages.no_slow_start, 0),
+    (sabotages.reset_at_the_early_edge, 0),
+    (sabotages.doubt_nothing, 0),
+    (sabotages.spend_one_window_while_another_blocks, 0),
+    (sabotages.let_newcomers_overtake, 0),
+    (sabotages.let_other_lines_overtake, 0),
+    (sabotages.send_retried_callers_to_the_back, 0),
+    (sabotages.grant_to_the_cancelled, 0),
+    (sabotages.never_arm_the_timer, 0),
+    (sabotages.wake_nobody_else, 0),
+    (sabotages.forget_lost_calls, 1),
+    (sabotages.ignore_the_span, 1),
+    (sabotages.ignore_unread_answers, 1),
+    (sabotages.let_the_next_window_clear_debts, 1),
+    (sabotages.open_on_a_probe_without_headers, 1),
+    (sabotages.forget_what_was_sent_before_the_window, 1),
+    (sabotages.let_any_reading_clear_debts, 1),
+    (sabotages.ignore_the_reserve, 1),
+    (sabotages.lose_the_token_of_a_cancelled_caller, 1),
+    (sabotages.no_back_off_of_refused_probes, 2),
+    (sabotages.presume_to_be_alone, 2),
+    (sabotages.let_every_user_find_out, 6),
+    (sabotages.never_look_again_at_deadlines, 8),
+    (sabotages.back_off_without_a_cap, 9),
+    (sabotages.never_slow_down, 10),
+    (sabotages.wait_for_a_window_that_is_mentioned_no_more, 13),
+    (sabotages.never_send_a_second_probe, 15),
+    (sabotages.never_forget_a_quota, 16),
+    (sabotages.let_priming_raise_the_floor, 29),
+    (sabotages.ignore_retry_after, 50),
+    (sabotages.forget_calls_answered_by_a_cache, 55),
+    (sabotages.no_probe_back_off, 57),
+    (sabotages.close_in_one_go, 68),
+    (sabotages.ignore_cost_in_debts, 94),
+    (sabotages.never_forget_lateness, 120),
+    (sabotages.believe_answers_of_the_old_window, 137),
+    (sabotages.give_old_rate_tokens_back, 202),
+    (sabotages.slow_down_for_every_refusal, 217),
+    (sabotages.take_no_notice_of_other_consumers, 261),
+    (sabotages.never_learn_lateness, 293),
+    (sabotages.no_tolerance_of_resets, 385),
+]
+
+
+@pytest.mark.parametrize(("sabotage", "seed"), FIRST_CAUGHT_BY)
+def test_a_schedule_notices_a_broken_rule(
+    sabotage: Sabotage, seed: int, monkeypatch: pytest.MonkeyPatch
+):
+    play(seed)
+    sabotage(monkeypatch)
+    with pytest.raises((AssertionError, TimeoutError)):
+        play(seed)
