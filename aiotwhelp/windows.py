@@ -675,7 +675,8 @@ class Window:
         counts_down = reading.resets_in is not None
         if reading.resets_in is not None and reading.resets_in > self.kind.ceiling:
             # Nobody waits for so long; but it is no reason to ask every minute either.
-            told = (now + self.kind.ceiling,) * 2
+            latest = now + self.kind.ceiling
+            told = (latest, latest)
         elif reading.resets_in is not None:
             told = (sent + reading.resets_in - _ROUNDING, now + reading.resets_in)
         elif reading.reset is not None:
