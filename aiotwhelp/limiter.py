@@ -179,7 +179,7 @@ class Limiter:
         self._even = pace == "even"
         self._rates = _Rates(rates or {})
         #: Limits of an API's own, by its host.
-        self._api_rates: dict[str, _Rates] = {}
+        self._api_rates: dict[str, list[_Rates]] = {}
         #: By API and identity; each lives as long as a line of it does.
         self._households: WeakValueDictionary[tuple[str, str], Household] = WeakValueDictionary()
         #: By the clock of an API: the dialects that were recognised.
@@ -318,10 +318,23 @@ class Limiter:
     def adopt(self, api: str, rates: Mapping[str, LocalLimit | Sequence[LocalLimit]]) -> None:
         """Hold the limits that an API does not announce, written as ``rates``, from now on.
 
-        ``api`` is what the keys of its quotas have as theirs. Sessions do this for their `Api`.
+        ``api`` is what the keys of its quotas have as theirs. Sessions do this for their `Api`;
+        what several of them know of one API is held together.
         """
-        if rates and api not in self._api_rates:
-            self._api_rates[api] = _Rates(rates)
+        if not rates:
+            return
+        own = _Rates(rates)
+        known = self._api_rates.setdefault(api, [])
+        if any(own.limits == each.limits for each in known):
+            return
+        known.append(own)
+        for (host, _), household in list(self._households.items()):
+            if host == api:
+                household.local += tuple((name, window_of(limit)) for name, limit in own.wide)
+        for line in self._lines.values():
+            if line.key.api == api:
+                wide = line.bucket.household.local[-len(own.wide) :] if own.wide else ()
+                line.bucket.hold(_local_windows([own], wide, line.key.route))
 
     def ticket(self) -> int:
         """Return a place in the order of arrival."""
@@ -966,14 +979,7 @@ class Limiter:
             partial(self._find_window, key, clock),
             self._numbering,
             key=str(key),
-            rates=[
-                *(
-                    window_of(each)
-                    for rates in self._rates_of(key.api)
-                    for each in rates.of(key.route)
-                ),
-                *(window for pattern, window in household.local if _covers(pattern, key.route)),
-            ],
+            rates=_local_windows(self._rates_of(key.api), household.local, key.route),
             forget_window=self._forget,
             household=household,
         )
@@ -993,8 +999,7 @@ class Limiter:
         return household
 
     def _rates_of(self, api: str) -> list[_Rates]:
-        own = self._api_rates.get(api)
-        return [self._rates] if own is None else [self._rates, own]
+        return [self._rates, *self._api_rates.get(api, ())]
 
     def _find_window(
         self, key: QuotaKey, clock: ServerClock, reading: WindowReading, known: Window | None
@@ -1138,10 +1143,11 @@ def _plain(route: str) -> str:
 class _Rates:
     """Limits that no server announces, by the routes that they are for."""
 
-    __slots__ = ("_by_route", "wide")
+    __slots__ = ("_by_route", "limits", "wide")
 
     def __init__(self, rates: Mapping[str, LocalLimit | Sequence[LocalLimit]]) -> None:
         limits = {_plain(name): _as_limits(name, rate) for name, rate in rates.items()}
+        self.limits = limits
         #: Those that many routes share: ``"*"``, and ``"POST *"``.
         self.wide = [(n, each) for n, some in limits.items() if _is_wide(n) for each in some]
         self._by_route = {name: some for name, some in limits.items() if not _is_wide(name)}
@@ -1150,6 +1156,14 @@ class _Rates:
         """Return those of one route."""
         plain = _plain(route)
         return self._by_route.get(plain) or self._by_route.get(plain.partition(" ")[2]) or ()
+
+
+def _local_windows(
+    rates: Iterable[_Rates], wide: Iterable[tuple[str, LocalWindow]], route: str
+) -> list[LocalWindow]:
+    """Return the windows of one route: those of its own, and those that it shares."""
+    own = [window_of(limit) for some in rates for limit in some.of(route)]
+    return [*own, *(window for pattern, window in wide if _covers(pattern, route))]
 
 
 def _as_limits(name: str, rate: LocalLimit | Sequence[LocalLimit]) -> tuple[LocalLimit, ...]:

@@ -191,7 +191,7 @@ class Bucket:
         self.windows: list[Window] = []
         #: Whether an own answer has shown windows.
         self.shown = False
-        self.local = tuple(rates)
+        self.local: tuple[LocalWindow, ...] = tuple(rates)
         for rate in self.local:
             rate.buckets[self] = None
         self.calls = 0
@@ -308,9 +308,9 @@ class Bucket:
         for unit, amount in cost.units.items():
             self.units[unit] = self.units.get(unit, 0) + sign * (amount - cost)
 
-    def _in_flight_of(self, window: Window) -> int:
+    def _in_flight_of(self, window: Window | LocalWindow) -> int:
         """What this bucket's calls in flight take of a window."""
-        return self.in_flight + (self.units.get(window.kind.unit, 0) if self.units else 0)
+        return self.in_flight + (self.units.get(window.unit, 0) if self.units else 0)
 
     # Settling ----------------------------------------------------------------------------------
 
@@ -475,6 +475,13 @@ class Bucket:
         window.in_flight -= self._in_flight_of(window)
         if not window.buckets and self.forget_window is not None:
             self.forget_window(window)
+
+    def hold(self, rates: Iterable[LocalWindow]) -> None:
+        """Hold more limits that no server announces, calls in flight counted."""
+        for rate in rates:
+            self.local = (*self.local, rate)
+            rate.buckets[self] = None
+            rate.in_flight += self._in_flight_of(rate)
 
     def may_be_counted(self, now: float) -> bool:
         """Whether the server may be yet to count a call that was lost."""

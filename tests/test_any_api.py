@@ -523,6 +523,24 @@ async def test_an_announced_limit_on_calls_in_flight_is_used_to_the_full() -> No
 
 
 @in_virtual_time
+async def test_limits_that_become_known_later_hold_for_quotas_in_use_as_well() -> None:
+    limiter = Limiter()
+    flying = [await limiter.acquire(key) for key in (A, B)]
+    limiter.adopt("api", {"*": Concurrency(2), "/a": Rate(1, per=100)})
+    limiter.adopt("api", {"*": Concurrency(2), "/a": Rate(1, per=100)})
+    limiter.adopt("api", {"/b": Rate(1, per=50)})
+    assert [len(limiter._line(key).bucket.local) for key in (A, B)] == [2, 2]
+    assert limiter.try_acquire(QuotaKey("GET /c", "api")) is None
+    assert limiter.try_acquire(QuotaKey("GET /c", "another")) is not None
+    for permit in flying:
+        permit.observed({})
+    for key in (A, B):
+        (await limiter.acquire(key)).observed({})
+        assert limiter.try_acquire(key) is None
+    assert {window.in_flight for window in limiter._line(A).bucket.local} == {0}
+
+
+@in_virtual_time
 async def test_a_local_rate_alone_serves_an_api_without_any_header() -> None:
     at: list[float] = []
 
