@@ -136,8 +136,7 @@ class Call:
         self._priority = checks.member("priority", priority, Priority)
         retries = own.pop("retries", settings.retries.retries)
         self._retries = settings.retries.with_retries(retries)
-        cost = own.pop("cost") if "cost" in own else None
-        self._cost = self._caller.cost(self._method, self._url, cost)
+        self._cost = self._caller.cost(self._method, self._url, own.pop("cost", None))
         added = checks.functions("middlewares", own.pop("middlewares", None) or (), MIDDLEWARES)
         self._middlewares = (*settings.middlewares, *added)
         self._raise_for_status = own.pop("raise_for_status", None)

@@ -24,7 +24,7 @@ _WINDOW = WindowKind("window")
 
 #: Drafts 07 to 10: one field with everything in it.
 IETF = Dialect("ietf", (PolicyList(),))
-#: Drafts 00 to 06: a field for each number. express-rate-limit, Hugging Face, many others.
+#: Drafts 00 to 06: a field for each number. express-rate-limit, GitLab, many others.
 IETF_SEPARATE = Dialect("ietf-separate", (SeparateFields(),))
 
 #: GitHub names what it counts, and refuses with 403 as well. It has limits that it does not

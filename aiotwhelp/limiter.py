@@ -333,8 +333,9 @@ class Limiter:
                 household.local += tuple((name, window_of(limit)) for name, limit in own.wide)
         for line in self._lines.values():
             if line.key.api == api:
-                wide = line.bucket.household.local[-len(own.wide) :] if own.wide else ()
-                line.bucket.hold(_local_windows([own], wide, line.key.route))
+                bucket = line.bucket
+                windows = _local_windows([own], bucket.household.local, line.key.route)
+                bucket.hold(each for each in windows if each not in bucket.local)
 
     def ticket(self) -> int:
         """Return a place in the order of arrival."""

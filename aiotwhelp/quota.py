@@ -263,7 +263,7 @@ class Bucket:
         elif self.calls > self.answered:
             return INF, self  # as TCP opens: one more in flight than has been answered
         for window in self.windows:
-            takes = cost if type(cost) is int else cost_in(window.kind.unit, cost)
+            takes = cost_in(window.unit, cost)
             if window.limit is not None and takes > window.limit:
                 raise ValueError(f"a call of cost {takes} never fits into {window!r}")
             opens = window.opens(now, takes, reserve, even)
@@ -290,7 +290,7 @@ class Bucket:
         if isinstance(cost, Cost):
             self._count_units(cost, 1)
         for window in self.windows:
-            takes = cost if type(cost) is int else cost_in(window.kind.unit, cost)
+            takes = cost_in(window.unit, cost)
             probe = window.take(now, takes, since, even)
             if probe is not None:
                 granted.probes = [*(granted.probes or ()), probe]
@@ -332,7 +332,7 @@ class Bucket:
         if cost is not None:
             for rate in self.local:
                 rate.correct(cost_in(rate.unit, cost) - cost_in(rate.unit, granted.cost))
-        refused = reading.refused or status in (429, 420)
+        refused = reading.refused
         number = self.numbering.next()
         if reading.cached and not refused:
             self._answered_by_cache(granted, number, now)
@@ -562,7 +562,7 @@ class Bucket:
         self, granted: Granted, now: float, reading: Reading, status: int, *, hidden: bool
     ) -> None:
         """Act on a refusal: shut the windows that are spent, or slow down for a hidden limit."""
-        if not (reading.refused or status in (429, 420, 503)):
+        if not reading.refused and status != 503:
             if self.pace.gap and status < 500:
                 self.pace.accepted(now)
                 if not self.pace.gap:

@@ -468,7 +468,7 @@ class Window:
 
     def cost_of(self, granted: Granted) -> int:
         """Return what a call takes of this window."""
-        return cost_in(self.kind.unit, granted.cost)
+        return cost_in(self.unit, granted.cost)
 
     # Asking ------------------------------------------------------------------------------------
 
@@ -519,7 +519,7 @@ class Window:
         if self.in_flight:
             return self.ends
         if left < cost <= left + self.debts.ghosts:
-            return min(self.ends, max(self.debts.newest_ghost, self.probing.hold))
+            return self._next_probe_of_ghosts()
         if self.reset is None:
             # Spent, and nobody knows until when: probe after 1 s, doubling to 60 s.
             self._doubt()
@@ -536,7 +536,8 @@ class Window:
             doubtful = self.in_flight or self.debts.ghosts
             ahead -= self.floor if doubtful else self.available
             if ahead < 0:
-                return max(at, self._next_probe_of_ghosts())
+                only_ghosts = not (self.available or self.in_flight) and self.debts.ghosts
+                return max(at, self._next_probe_of_ghosts()) if only_ghosts else at
             at = max(at, self.ends)
         elif not self.is_confirmed and not self.in_flight:
             at = max(at, self.probing.hold)
@@ -545,9 +546,7 @@ class Window:
         return at + ahead // self.limit * self.span
 
     def _next_probe_of_ghosts(self) -> float:
-        """When one goes to see if nothing but calls without an answer may have taken all."""
-        if self.available or self.in_flight or not self.debts.ghosts:
-            return -INF
+        """When one goes to see what calls without an answer have taken."""
         return min(self.ends, max(self.debts.newest_ghost, self.probing.hold))
 
     # Settling ----------------------------------------------------------------------------------

@@ -56,7 +56,12 @@ class Answer:
             windows.append(WindowReading(DAY_OF_APP, self.day, 1000, EPOCH + 86_400.0))
         date = None if self.date is None else EPOCH + self.date
         return Reading(
-            tuple(windows), self.retry_after, date, self.cached, everywhere=self.everywhere
+            tuple(windows),
+            self.retry_after,
+            date,
+            self.cached,
+            refused=self.status in (429, 420),
+            everywhere=self.everywhere,
         )
 
 

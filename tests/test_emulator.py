@@ -707,6 +707,9 @@ def test_what_a_test_arranges_is_checked_where_it_is_arranged(
         (["--set", "help/tos=x"], "write ENDPOINT=N, such as help/privacy=15, not 'help/tos=x'"),
         (["--set", "help/x=1"], "the emulator knows no endpoint 'help/x'"),
         (["--host", "a" * 70], "cannot listen: "),
+        (["--dialect", "klingon"], "argument --dialect: invalid choice: 'klingon'"),
+        (["--dialect", "github", "--refusal-status", "404"], "refusal_status is None, 403, 429 or"),
+        (["--tokens", "-1"], "tokens is a whole number from 0 on, not -1"),
     ],
 )
 def test_the_command_ends_in_one_line_that_says_what_is_wrong(

@@ -14,7 +14,6 @@ import aiohttp
 import pytest
 
 from aiotwhelp.emulator import Emulator
-from aiotwhelp.emulator.__main__ import main as shell
 from aiotwhelp.emulator.dialects import DIALECTS, Announcement, go_duration
 from aiotwhelp.emulator.kinds import KINDS
 from aiotwhelp.emulator.windows import Book, Rounding, Rule, Shape
@@ -490,25 +489,6 @@ def test_a_dialect_refuses_options_that_make_no_sense(options: dict[str, Any], w
     with pytest.raises(ValueError, match=r"is|knows") as caught:
         Emulator(**options)
     assert str(caught.value).startswith(words), str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--dialect", "klingon"], "argument --dialect: invalid choice: 'klingon'"),
-        (["--dialect", "github", "--refusal-status", "404"], "refusal_status is None, 403, 429 or"),
-        (["--tokens", "-1"], "tokens is a whole number from 0 on, not -1"),
-    ],
-)
-def test_the_command_knows_dialects(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    try:
-        code = shell(arguments)
-    except SystemExit as ending:  # argparse's own
-        code = int(str(ending.code))
-    assert code == 2
-    assert words in capsys.readouterr().err
 
 
 @in_virtual_time

@@ -101,7 +101,10 @@ class RuleAgainstServer(RuleBasedStateMachine):
             self.serve(call)
         assert call.answer is not None
         call.granted.bucket.observed(
-            call.granted, self.now, Reading(call.answer), status=call.status
+            call.granted,
+            self.now,
+            Reading(call.answer, refused=call.status == 429),
+            status=call.status,
         )
 
     @precondition(lambda self: self.calls)
@@ -182,7 +185,8 @@ class RuleAgainstServer(RuleBasedStateMachine):
                 call = Call(answer, user)
                 self.serve(call)
                 assert call.answer is not None
-                answer.bucket.observed(answer, self.now, Reading(call.answer), status=call.status)
+                reading = Reading(call.answer, refused=call.status == 429)
+                answer.bucket.observed(answer, self.now, reading, status=call.status)
                 if call.status == 200:
                     break
             else:

@@ -250,6 +250,19 @@ async def test_case_44_a_quota_whose_lost_call_may_be_yet_to_be_counted_is_not_f
 
 
 @in_virtual_time
+async def test_the_dialect_alone_says_which_statuses_refuse():
+    minute = WindowKind("minute", length=60)
+    family = Family(minute, "q-limit", "q-left", "q-reset", resets="delta")
+    dialect = Dialect("other", (family,), refusals=frozenset({509}))
+    limiter = Limiter()
+    for status, refused in ((429, 0), (509, 1)):
+        permit = await limiter.acquire(KEY, dialect=dialect)
+        permit.observed({"q-limit": "9", "q-left": "5", "q-reset": "60"}, status=status)
+        assert limiter.stats().refused == refused
+        assert (limiter._line(KEY).bucket.pace.gap > 0) is bool(refused)
+
+
+@in_virtual_time
 async def test_where_no_window_is_known_grants_go_in_slices_to_the_last(
     monkeypatch: pytest.MonkeyPatch,
 ):

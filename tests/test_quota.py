@@ -977,7 +977,8 @@ def test_a_window_that_was_presumed_in_vain_keeps_the_units_of_others():
 @pytest.mark.parametrize(("tokens", "is_hidden"), [(299, False), (300, True)])
 def test_a_refusal_is_explained_by_less_than_the_call_needs(tokens: int, is_hidden: bool):
     film = opened_in_units()
-    film.bucket.observed(asked(film, 1, tokens=300), 2, of_both(9, tokens), status=429)
+    refusal = replace(of_both(9, tokens), refused=True)
+    film.bucket.observed(asked(film, 1, tokens=300), 2, refusal, status=429)
     assert (film.bucket.pace.gap > 0) is is_hidden
 
 

@@ -172,7 +172,7 @@ class _Play:
         elif event.verb == "unsent":
             bucket.unsent(granted, self.now, failed="failed" in event.options)
         else:
-            reading = X_DIALECT.read(event.headers(EPOCH + self.now))
+            reading = X_DIALECT.read(event.headers(EPOCH + self.now), event.status)
             if reading.date is not None and not reading.cached:
                 self.film.clock.observe(reading.date, granted.sent, self.now)
             bucket.observed(granted, self.now, reading, status=event.status)

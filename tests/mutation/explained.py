@@ -5,8 +5,6 @@ from __future__ import annotations
 #: The function, the line as it is, and the line that is no worse.
 Change = tuple[str, str, str]
 
-_TAKES = "takes = cost if type(cost) is int else cost_in(window.kind.unit, cost)"
-
 EXPLAINED: dict[str, list[Change]] = {
     "None, or an empty text, is as false as False": [
         ("limiter.Limiter.__init__", "self._is_closed = False", "self._is_closed = None"),
@@ -60,14 +58,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "windows.Window._move_reset",
             "elif reset > self.reset:",
             "elif reset >= self.reset:",
-        ),
-        *(
-            (function, _TAKES, around)
-            for function in ("quota.Bucket._opens", "quota.Bucket._grant")
-            for around in (
-                _TAKES.replace("type(cost) is int", "(type(cost) is int) and False"),
-                _TAKES.replace("type(cost)", "type(None)"),
-            )
         ),
     ],
     "of two that open at the same instant either may be named": [
