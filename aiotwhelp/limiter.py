@@ -705,31 +705,38 @@ class Limiter:
         if waiter is not None and line.parked is None and gates:
             # It waited for its own calls; now it stands in the order of tickets with the others.
             line.park(gates[0], waiter)
-        for gate in gates:
-            self._wake(gate)
-        if room is not None:
-            self._wake(room)
-        if not line.pumping:
+        goes_on = False
+        for gate in gates if room is None else (*gates, room):
+            goes_on = self._wake(gate) or goes_on
+        if goes_on and not line.pumping:
+            # A slice has been granted: the rest after the next breath of the loop.
+            line.pumping = True
+            self._soon(self._pump, line)
+        elif not line.pumping:
             self._pump(line)
         self._announce_soon(line)
 
-    def _wake(self, gate: Window | LocalWindow | Room) -> None:
-        """Grant to the lines that wait for a gate, in ticket order, until it blocks again."""
+    def _wake(self, gate: Window | LocalWindow | Room) -> bool:
+        """Grant to the lines that wait for a gate, in ticket order, until it blocks again.
+
+        Returns whether it goes on after a slice.
+        """
         for _ in range(_SLICE):
             first = gate.blocked.first
             if first is None:
-                return
+                return False
             line = first.line
             line.unpark()
             if not self._grant_head(line):
                 if line.parked is not None and line.parked.gate is gate:
-                    return
+                    return False
             elif (waiter := line.head()) is None:
                 self._unpark(line)
             else:
                 # Its next caller may have to let another line's go first.
                 line.park(gate, waiter)
         self._soon(self._wake, gate)
+        return True
 
     def _kept(self, priority: int) -> float:
         return 0.0 if priority == Priority.INTERACTIVE else self._reserve
@@ -868,7 +875,7 @@ class Limiter:
         if self._timers:
             self._arm(now)
 
-    def _soon(self, function: Callable[..., None], *args: object) -> None:
+    def _soon(self, function: Callable[..., object], *args: object) -> None:
         assert self._loop is not None  # noqa: S101 - for the type checker
         self._loop.call_soon(function, *args)
 
