@@ -356,12 +356,11 @@ class Bucket:
         """
         self._settle(granted)
         for window in self.windows:
-            window.foreign.give_back(window.cost_of(granted))
+            window.unsent(granted, now, failed=failed)
         for rate in self.local:
             rate.returned(cost_in(rate.unit, granted.cost), granted.sent, now)
-        if failed:
-            for probing in self._probed(granted):
-                probing.missed(now)
+        if failed and granted.is_probe_of(self.probing):
+            self.probing.missed(now)
 
     def lost(self, granted: Granted, now: float) -> None:
         """Settle a call that may have been counted and whose answer will not come."""
@@ -531,12 +530,10 @@ class Bucket:
             reading = readings.get(window.kind.name)
             if reading is not None:
                 window.observe(granted, now, reading, refused=refused)
-            elif refused and granted.is_probe_of(window.probing):
-                window.debts.add_unread(number, window.cost_of(granted))
-                window.probing.refused(now)
             else:
-                window.unread(granted, number, now, failed=failed)
-                if readings and not failed and granted.is_probe_of(window.probing):
+                window.unread(granted, number, now, refused=refused, failed=failed)
+                is_silent = readings and not (failed or refused)
+                if is_silent and granted.is_probe_of(window.probing):
                     window.left_out()
 
     def _answered_by_cache(self, granted: Granted, number: int, now: float) -> None:
@@ -591,10 +588,6 @@ class Bucket:
     def _is_short(self, told: WindowReading, granted: Granted) -> bool:
         """Whether what is left of a window explains that a call was refused."""
         return told.remaining < max(1, cost_in(told.kind.unit, granted.cost))
-
-    def _probed(self, granted: Granted) -> Iterable[Probing]:
-        """The gates whose current probe this call was."""
-        return [probing for probing, turn in granted.probes or () if probing.turn == turn]
 
 
 def _ahead_of(cost: int, unit: str, ahead: int) -> int:

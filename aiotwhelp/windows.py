@@ -96,7 +96,7 @@ def ghost_span(round_trip: float) -> float:
     return max(1.0, 2.0 * round_trip)
 
 
-def _next_slot(slot: float, gap: float, now: float, since: float) -> float:
+def next_slot(slot: float, gap: float, now: float, since: float) -> float:
     """Advance a schedule by one grant to a caller that has waited since then."""
     if gap >= _FINE_GAP:
         return max(slot, now) + gap
@@ -485,7 +485,7 @@ class Window:
             # One that nobody tells of any more has no probes.
             return self.probing.start(now) if self.is_confirmed or self.is_in_doubt else None
         if even and cost and self.reset is not None:
-            self.slot = _next_slot(self.slot, cost * (self.ends - now) / left, now, since)
+            self.slot = next_slot(self.slot, cost * (self.ends - now) / left, now, since)
         return None
 
     def _spared(self, reserve: float) -> float:
@@ -582,20 +582,30 @@ class Window:
         most = reading.limit if reading.limit is not None else reading.remaining + ours
         return replace(reading, remaining=min(most, reading.remaining + ours))
 
-    def unread(self, granted: Granted, number: int, now: float, *, failed: bool) -> None:
+    def unread(
+        self, granted: Granted, number: int, now: float, *, refused: bool, failed: bool
+    ) -> None:
         """Note an answer that says nothing of this window.
 
         One that failed was perhaps not counted: the next call will tell, as after a loss.
         """
-        if failed:
+        is_probe = granted.is_probe_of(self.probing)
+        if failed and not (refused and is_probe):
             self.debts.add_ghost(now, number, self.cost_of(granted))
         else:
             self.debts.add_unread(number, self.cost_of(granted))
-        if granted.is_probe_of(self.probing):
-            if failed:
-                self.probing.missed(now)
-            else:
-                self.probing.answered()
+        if is_probe and refused:
+            self.probing.refused(now)
+        elif is_probe and failed:
+            self.probing.missed(now)
+        elif is_probe:
+            self.probing.answered()
+
+    def unsent(self, granted: Granted, now: float, *, failed: bool) -> None:
+        """Note a call that never left; ``failed``: since nobody was there."""
+        self.foreign.give_back(self.cost_of(granted))
+        if failed and granted.is_probe_of(self.probing):
+            self.probing.missed(now)
 
     def holds(self, now: float, granted: Granted) -> bool:
         """Whether calls like this one, which was refused, will wait for this window now.
@@ -907,7 +917,7 @@ class RateWindow:
 
     def take(self, now: float, cost: int, since: float) -> None:
         """Take the tokens; the schedule goes on from the last slot, not from a late timer."""
-        self.slot = _next_slot(self.slot, cost * self.rate.gap, now, since)
+        self.slot = next_slot(self.slot, cost * self.rate.gap, now, since)
         self.in_flight += cost
 
     def give_back(self, cost: int) -> None:

@@ -69,8 +69,8 @@ def let_the_next_window_clear_debts(patch: Patch) -> None:
 def open_on_a_probe_without_headers(patch: Patch) -> None:
     unread = Window.unread
 
-    def opened(window: Window, granted: Any, number: int, now: float, *, failed: bool) -> None:
-        unread(window, granted, number, now, failed=failed)
+    def opened(window: Window, granted: Any, number: int, now: float, **how: bool) -> None:
+        unread(window, granted, number, now, **how)
         window._open(now, window.limit or 15, None)
 
     patch.setattr(Window, "unread", opened)
