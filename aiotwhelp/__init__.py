@@ -23,6 +23,7 @@ from aiotwhelp.errors import (
     BodyError,
     BodyNotReplayableError,
     EndpointRetiredError,
+    LedgerError,
     QuotaTimeoutError,
     RateLimitError,
     SessionClosedError,
@@ -32,6 +33,7 @@ from aiotwhelp.errors import (
 )
 from aiotwhelp.headers import Dialect, Family, Reading, WindowKind, WindowReading
 from aiotwhelp.help import EndpointLimit, Help, Language, RateLimitStatus
+from aiotwhelp.ledger import Ledger, MemoryLedger
 from aiotwhelp.limiter import Limiter, Permit
 from aiotwhelp.middleware import RateLimitMiddleware
 from aiotwhelp.queues import Priority
@@ -68,7 +70,10 @@ __all__ = [
     "GitHub",
     "Help",
     "Language",
+    "Ledger",
+    "LedgerError",
     "Limiter",
+    "MemoryLedger",
     "MemoryStore",
     "OAuth1",
     "OAuth2User",

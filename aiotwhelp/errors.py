@@ -5,7 +5,8 @@
     AiotwhelpError
     ├── the wait
     │   ├── QuotaTimeoutError       (also TimeoutError and aiohttp.ClientError)
-    │   └── TooManyWaitersError     (also aiohttp.ClientError)
+    │   ├── TooManyWaitersError     (also aiohttp.ClientError)
+    │   └── LedgerError             (also aiohttp.ClientError)
     ├── the answer                  (each is also aiohttp.ClientResponseError)
     │   ├── ApiError
     │   │   ├── AuthError           a credential was refused
@@ -95,6 +96,13 @@ class QuotaTimeoutError(AiotwhelpError, aiohttp.ClientError, TimeoutError):
 
 class TooManyWaitersError(AiotwhelpError, aiohttp.ClientError):
     """``max_waiters`` callers wait already, so this one was turned away; nothing was sent."""
+
+
+class LedgerError(AiotwhelpError, aiohttp.ClientError):
+    """The ledger that shares quotas between processes is away, or holds something else.
+
+    Callers see it with ``Limiter(on_ledger_failure="fail")`` only.
+    """
 
 
 class SessionClosedError(AiotwhelpError, aiohttp.ClientError):

@@ -79,4 +79,16 @@ class ClockAssumed(Event):
     """Answers carry no usable Date, so resets are measured with the local wall clock."""
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerAway(Event):
+    """The ledger does not answer: until it does, a share of what it knew last is used."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerBack(Event):
+    """The ledger answers again."""
+
+
 Handler = Callable[[Event], object]

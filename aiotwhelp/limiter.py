@@ -8,7 +8,9 @@ the granted permit is assigned before its caller wakes.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +23,7 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 from aiotwhelp import checks, events
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.errors import (
+    LedgerError,
     QuotaTimeoutError,
     SessionClosedError,
     TooManyWaitersError,
@@ -28,10 +31,19 @@ from aiotwhelp.errors import (
 )
 from aiotwhelp.headers import X_DIALECT, Dialect, Reading, WindowKind, WindowReading
 from aiotwhelp.heaps import Heap
+from aiotwhelp.leases import (
+    ColdGate,
+    LeasedConcurrency,
+    LeasedRate,
+    LeasedWindow,
+    Share,
+)
+from aiotwhelp.ledger import Ledger, from_url
 from aiotwhelp.queues import Line, Priority, Waiter
 from aiotwhelp.quota import Bucket, Granted, Household, NotUntil
-from aiotwhelp.rates import LocalLimit
+from aiotwhelp.rates import LocalLimit, Rate
 from aiotwhelp.routes import generic_template
+from aiotwhelp.sharing import Sharing
 from aiotwhelp.views import Quota, QuotaKey, Stats, WindowQuota, as_key, left_text, tightness
 from aiotwhelp.windows import (
     INF,
@@ -63,6 +75,9 @@ _LOOKS = 4
 #: An API speaks one dialect, or two where a proxy adds its own; a server that changes it with each
 #: answer is told of so often.
 _MOST_DIALECTS = 8
+
+#: Digests of credentials are keyed, since plain ones of user ids can be found by trying all.
+_DIGEST_KEY = secrets.token_bytes(16)
 
 _UNKNOWN = WindowQuota("", None, None, None, None)
 
@@ -145,6 +160,13 @@ class Limiter:
         About so many quotas are remembered; idle ones are forgotten first, spent ones last.
     ``on_event``
         Is called with each `aiotwhelp.events.Event`.
+    ``ledger``
+        Shares every quota with other processes: ``"sqlite:///path"`` for those of one host,
+        ``"redis://host"`` for any, or a ledger such as `SQLiteLedger`. Close the limiter, or the
+        session that made it, so that unused tokens go back at once.
+    ``on_ledger_failure``
+        ``"degrade"`` goes on with a share of what the ledger knew last while it is away,
+        ``"fail"`` raises `LedgerError`.
 
     A limiter belongs to the event loop that first used it; another raises `WrongLoopError`.
     """
@@ -158,6 +180,8 @@ class Limiter:
         max_waiters: int | None = None,
         max_quotas: int = 100_000,
         on_event: events.Handler | None = None,
+        ledger: Ledger | str | None = None,
+        on_ledger_failure: Literal["degrade", "fail"] = "degrade",
     ) -> None:
         self._lines: dict[QuotaKey, Line] = {}
         #: The same, whose turn it is to be looked at first. An ordered dict would hold the loop
@@ -175,6 +199,21 @@ class Limiter:
             checks.function("on_event", on_event, "a function of one event")
         if rates is not None:
             checks.instance("rates", rates, Mapping, "a mapping from routes to a Rate")
+        if on_ledger_failure not in ("degrade", "fail"):
+            raise ValueError(f'on_ledger_failure is "degrade" or "fail", not {on_ledger_failure!r}')
+        self._owns_ledger = isinstance(ledger, str)
+        self._ledger = from_url(ledger) if isinstance(ledger, str) else ledger
+        self._sharing: Sharing | None = None
+        if self._ledger is not None:
+            self._sharing = Sharing(
+                self._ledger,
+                fails=on_ledger_failure == "fail",
+                now=self._now,
+                wake=self._wake,
+                tell=self.tell,
+            )
+        #: What digests are of, for a ledger: other processes have other digests.
+        self._materials: dict[str, str] = {}
         self._reserve = reserve
         self._even = pace == "even"
         self._rates = _Rates(rates or {})
@@ -328,14 +367,25 @@ class Limiter:
         if any(own.limits == each.limits for each in known):
             return
         known.append(own)
-        for (host, _), household in list(self._households.items()):
+        for (host, identity), household in list(self._households.items()):
             if host == api:
-                household.local += tuple((name, window_of(limit)) for name, limit in own.wide)
+                household.local += tuple(self._wide(own, QuotaKey("", host, identity)))
         for line in self._lines.values():
             if line.key.api == api:
                 bucket = line.bucket
-                windows = _local_windows([own], bucket.household.local, line.key.route)
+                windows = self._local_windows([own], bucket.household.local, line.key)
                 bucket.hold(each for each in windows if each not in bucket.local)
+
+    def digest(self, material: str) -> str:
+        """Return a keyed digest of what names a credential, valid in this process only.
+
+        Where a ledger shares quotas the material is remembered: its records are named by digests
+        under a key that all processes have.
+        """
+        digest = hashlib.blake2b(material.encode(), key=_DIGEST_KEY, digest_size=9).hexdigest()
+        if self._sharing is not None:
+            self._materials[digest] = material
+        return digest
 
     def ticket(self) -> int:
         """Return a place in the order of arrival."""
@@ -421,6 +471,10 @@ class Limiter:
         closed = asyncio.get_running_loop().create_future()
         self._close_slice(self._closing(owner), closed)
         await closed
+        if owner is None and self._sharing is not None:
+            await self._sharing.close()
+            if self._owns_ledger and self._ledger is not None:
+                await self._ledger.close()
 
     # Closing -----------------------------------------------------------------------------------
 
@@ -623,7 +677,7 @@ class Limiter:
         now = self._now()
         try:
             answer = self._ask(line, waiter, now)
-        except ValueError as error:  # its cost turned out never to fit
+        except (ValueError, LedgerError) as error:  # its cost never fits, or nobody may go
             self._fail(line, waiter, error)
             return True
         if isinstance(answer, NotUntil):
@@ -683,6 +737,12 @@ class Limiter:
             line.unpark()
         else:
             line.park(answer.by, waiter)
+        if self._sharing is not None:
+            for share in _shares(line.bucket):
+                if share.asks:
+                    self._sharing.ask(share)
+                elif share.is_away:
+                    self._sharing.waits_alone(share.gate)
         if answer.at != line.timer:
             self._set_timer(line, answer.at, waiter.ticket)
             self._arm(now)
@@ -700,6 +760,9 @@ class Limiter:
     def _settled(self, line: Line, room: Room | None) -> None:
         """Grant whatever a settled call has set free."""
         self._in_flight -= 1
+        if self._sharing is not None:
+            for share in _shares(line.bucket):
+                self._sharing.settled(share)
         gates = line.bucket.gates
         waiter = line.head()
         if waiter is not None and line.parked is None and gates:
@@ -716,7 +779,7 @@ class Limiter:
             self._pump(line)
         self._announce_soon(line)
 
-    def _wake(self, gate: Window | LocalWindow | Room) -> bool:
+    def _wake(self, gate: Window | LocalWindow | Room | ColdGate) -> bool:
         """Grant to the lines that wait for a gate, in ticket order, until it blocks again.
 
         Returns whether it goes on after a slice.
@@ -987,10 +1050,13 @@ class Limiter:
             partial(self._find_window, key, clock),
             self._numbering,
             key=str(key),
-            rates=_local_windows(self._rates_of(key.api), household.local, key.route),
+            rates=self._local_windows(self._rates_of(key.api), household.local, key),
             forget_window=self._forget,
             household=household,
         )
+        if self._sharing is not None:
+            name = self._name(key, key.identity, key.route)
+            bucket.share(ColdGate(bucket, name, self._numbering, self._sharing.health))
         siblings.join(bucket)
         return bucket
 
@@ -999,12 +1065,36 @@ class Limiter:
         household = self._households.get(place)
         if household is None:
             household = Household(
-                (pattern, window_of(limit))
-                for rates in self._rates_of(key.api)
-                for pattern, limit in rates.wide
+                each for rates in self._rates_of(key.api) for each in self._wide(rates, key)
             )
             self._households[place] = household
         return household
+
+    def _wide(self, rates: _Rates, key: QuotaKey) -> Iterator[tuple[str, LocalWindow]]:
+        """Return windows of the limits that all routes of an identity share."""
+        for pattern, limit in rates.wide:
+            yield pattern, self._local_window(limit, key, pattern)
+
+    def _local_windows(
+        self, rates: Iterable[_Rates], wide: Iterable[tuple[str, LocalWindow]], key: QuotaKey
+    ) -> list[LocalWindow]:
+        """Return the windows of one route: those of its own, and those that it shares."""
+        own = [
+            self._local_window(limit, key, key.route)
+            for some in rates
+            for limit in some.of(key.route)
+        ]
+        return [*own, *(window for pattern, window in wide if _covers(pattern, key.route))]
+
+    def _local_window(self, limit: LocalLimit, key: QuotaKey, counts: str) -> LocalWindow:
+        if self._sharing is None:
+            return window_of(limit)
+        # The app of a wide limit is of no matter: whoever calls is told by the identity.
+        name = self._name(QuotaKey("", key.api, key.identity), key.identity, counts, repr(limit))
+        health = self._sharing.health
+        if isinstance(limit, Rate):
+            return LeasedRate(limit, name, self._numbering, health)
+        return LeasedConcurrency(limit, name, self._numbering, health)
 
     def _rates_of(self, api: str) -> list[_Rates]:
         return [self._rates, *self._api_rates.get(api, ())]
@@ -1020,11 +1110,30 @@ class Limiter:
         place = (key.api, _owner(key, kind), key.route, key.partition, kind.name)
         window = self._windows.get(place)
         if window is None:
-            window = Window(kind, clock, self._numbering, place)
-            self._windows[place] = window
+            window = self._new_window(kind, clock, place, key, key.route)
             if kind.scope == "app":
                 self._siblings[key.api, key.app, key.route].share(window)
         return window
+
+    def _new_window(
+        self, kind: WindowKind, clock: ServerClock, place: Hashable, key: QuotaKey, counts: str
+    ) -> Window:
+        window: Window
+        if self._sharing is None:
+            window = Window(kind, clock, self._numbering, place)
+        else:
+            name = self._name(key, _owner(key, kind), counts, kind.name)
+            health = self._sharing.health
+            window = LeasedWindow(kind, clock, self._numbering, place, name, health)
+        self._windows[place] = window
+        return window
+
+    def _name(self, key: QuotaKey, owner: str, *counted: str) -> tuple[str, ...]:
+        """Return what a ledger's record is of, with what digests of this process stand for."""
+        app = self._materials.get(key.app, key.app)
+        kept = owner.removeprefix("app ")
+        whose = self._materials.get(kept, kept)
+        return (key.api, app, "app" if kept != owner else "identity", whose, *counted)
 
     def _named_window(
         self, key: QuotaKey, clock: ServerClock, reading: WindowReading, known: Window | None
@@ -1037,7 +1146,7 @@ class Limiter:
         place = (key.api, _owner(key, kind), key.partition, reading.bucket, kind.name)
         window = self._windows.get(place)
         if window is None:
-            window = self._windows[place] = Window(kind, clock, self._numbering, place)
+            window = self._new_window(kind, clock, place, key, reading.bucket)
             window.bucket = reading.bucket
         if known is not None and not known.bucket:
             self._windows.pop(known.key, None)
@@ -1074,6 +1183,10 @@ class Limiter:
         family = (key.api, key.app, key.route)
         siblings = self._siblings[family]
         del siblings.buckets[bucket]
+        if self._sharing is not None:
+            for share in _shares(bucket):
+                share.due = -INF  # what is unused goes back
+                self._sharing.settled(share)
         for window in bucket.leave():
             del self._windows[window.key]
             siblings.forget(window)
@@ -1166,12 +1279,13 @@ class _Rates:
         return self._by_route.get(plain) or self._by_route.get(plain.partition(" ")[2]) or ()
 
 
-def _local_windows(
-    rates: Iterable[_Rates], wide: Iterable[tuple[str, LocalWindow]], route: str
-) -> list[LocalWindow]:
-    """Return the windows of one route: those of its own, and those that it shares."""
-    own = [window_of(limit) for some in rates for limit in some.of(route)]
-    return [*own, *(window for pattern, window in wide if _covers(pattern, route))]
+def _shares(bucket: Bucket) -> Iterator[Share]:
+    """Return what a ledger shares of a bucket."""
+    if bucket.cold is not None:
+        yield bucket.cold.share
+        for gate in bucket.gates:
+            if isinstance(gate, (LeasedWindow, LeasedRate, LeasedConcurrency)):
+                yield gate.share
 
 
 def _as_limits(name: str, rate: LocalLimit | Sequence[LocalLimit]) -> tuple[LocalLimit, ...]:

@@ -8,8 +8,6 @@ itself are calls to the server like any other.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,9 +26,6 @@ from aiotwhelp.queues import Priority
 from aiotwhelp.retries import RetryBudget
 from aiotwhelp.routes import generic_template
 from aiotwhelp.views import QuotaKey
-
-#: Digests of credentials are keyed, since plain ones of user ids can be found by trying all.
-_DIGEST_KEY = secrets.token_bytes(16)
 
 #: A token endpoint's answer is some 200 bytes; see `aiotwhelp.auth.Send`.
 _TOKEN_ANSWER = 64 * 1024 + 1
@@ -61,11 +56,6 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
 
 
-def digest(material: str) -> str:
-    """Return a keyed digest of what names a credential, valid in this process only."""
-    return hashlib.blake2b(material.encode(), key=_DIGEST_KEY, digest_size=9).hexdigest()
-
-
 @dataclass(frozen=True, slots=True)
 class Caller:
     """On whose behalf calls to an API are made."""
@@ -77,14 +67,16 @@ class Caller:
     origin: URL
 
     @classmethod
-    def of(cls, api: Api, auth: Auth | None, identity: str | None = None) -> Caller:
+    def of(
+        cls, api: Api, auth: Auth | None, limiter: Limiter, identity: str | None = None
+    ) -> Caller:
         """Make one; without an identity of its own, the credential's digest is it."""
         if auth is not None:
             checks.instance("auth", auth, Auth, "a credential such as Bearer(token), or None")
             refuse_in_the_clear(api)
         if identity is None:
-            identity = digest(auth.identity) if auth is not None else ""
-        app = digest(auth.app) if auth is not None else ""
+            identity = limiter.digest(auth.identity) if auth is not None else ""
+        app = limiter.digest(auth.app) if auth is not None else ""
         return cls(api, auth, identity, app, URL(api.base_url).origin())
 
     @property
@@ -410,7 +402,7 @@ class RateLimitMiddleware:
             )
         for api in apis:
             checks.instance("each key of apis", api, Api, "an Api such as aiotwhelp.X")
-        self._callers = tuple(Caller.of(api, auth) for api, auth in apis.items())
+        self._callers = tuple(Caller.of(api, auth, limiter) for api, auth in apis.items())
         for caller in self._callers:
             limiter.adopt(caller.host, caller.api.rates)
         self._priority = checks.member("priority", priority, Priority)

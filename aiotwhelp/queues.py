@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import Dialect
 from aiotwhelp.heaps import Entry, Heap
+from aiotwhelp.leases import ColdGate
 from aiotwhelp.quota import Bucket
 from aiotwhelp.views import QuotaKey
 from aiotwhelp.windows import INF, LocalWindow, Room, Window
@@ -20,6 +21,9 @@ from aiotwhelp.windows import INF, LocalWindow, Room, Window
 if TYPE_CHECKING:
     from aiotwhelp.limiter import Permit
 
+
+#: What a line may stand before.
+_Gate = Window | LocalWindow | Room | ColdGate
 
 #: Each waiter that leaves has so many others looked at: at most half of them are ever dead.
 _SWEPT_PER_BURIAL = 3
@@ -223,7 +227,7 @@ class Line(Entry):
         """Whether nobody waits and nothing is in flight."""
         return self.bucket.calls == 0 and not len(self) and not self.pumping
 
-    def park(self, gate: Window | LocalWindow | Room, waiter: Waiter) -> None:
+    def park(self, gate: _Gate, waiter: Waiter) -> None:
         """Stand among those that wait for a gate, at the place of the first waiter's ticket."""
         if self.parked is not None:
             if self.parked.is_for(gate, waiter):
@@ -244,7 +248,7 @@ class Parked(Entry):
 
     __slots__ = ("gate", "line")
 
-    def __init__(self, line: Line, gate: Window | LocalWindow | Room, waiter: Waiter) -> None:
+    def __init__(self, line: Line, gate: _Gate, waiter: Waiter) -> None:
         super().__init__((waiter.priority, waiter.ticket))
         self.line = line
         self.gate = gate
@@ -254,6 +258,6 @@ class Parked(Entry):
         """Whether nobody stands before it."""
         return self.gate.blocked.first is self
 
-    def is_for(self, gate: Window | LocalWindow | Room, waiter: Waiter) -> bool:
+    def is_for(self, gate: _Gate, waiter: Waiter) -> bool:
         """Whether this is the place of that waiter at that gate."""
         return self.gate is gate and self.rank == (waiter.priority, waiter.ticket)

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from random import random as uniform
 
 from aiotwhelp.headers import Reading, WindowReading
+from aiotwhelp.leases import ColdGate
+from aiotwhelp.ledger.port import Outcome
 from aiotwhelp.windows import (
     INF,
     LONGEST_BACKOFF,
@@ -150,6 +152,7 @@ class Bucket:
         "answered",
         "blank",
         "calls",
+        "cold",
         "debts",
         "find_window",
         "forget_window",
@@ -189,8 +192,10 @@ class Bucket:
         #: Windows that one of this bucket's own answers has shown. Until there is one, those
         #: that it probably shares: 2000 users of an app do not each find out that it is spent.
         self.windows: list[Window] = []
-        #: Whether an own answer has shown windows.
+        #: Whether an own answer has shown windows, or a ledger has.
         self.shown = False
+        #: What takes the place of windows until then, if a ledger shares the quota.
+        self.cold: ColdGate | None = None
         self.local: tuple[LocalWindow, ...] = tuple(rates)
         for rate in self.local:
             rate.buckets[self] = None
@@ -259,7 +264,9 @@ class Bucket:
         at: float = max(self.next, self.household.shut)
         by: Gate = self
         if not self.shown:
-            at = max(at, self._opens_cold())
+            opens = self._opens_cold(now, cost)
+            if opens > at:
+                at, by = opens, self.cold if self.cold is not None else self
         elif self.calls > self.answered:
             return INF, self  # as TCP opens: one more in flight than has been answered
         for window in self.windows:
@@ -270,13 +277,15 @@ class Bucket:
             if opens > at:
                 at, by = opens, window
         for rate in self.local:
-            opens = rate.opens(cost_in(rate.unit, cost))
+            opens = rate.opens(now, cost_in(rate.unit, cost))
             if opens > at:
                 at, by = opens, rate
         return at, by
 
-    def _opens_cold(self) -> float:
+    def _opens_cold(self, now: float, cost: int) -> float:
         """Nothing is known of this key: one probe, or k + 1 after k answers without headers."""
+        if self.cold is not None and not self.cold.share.is_away:
+            return self.cold.share.opens(now, cost)
         if self.blank:
             return INF if self.calls > self.blank else -INF
         return self.probing.opens(self.round_trip)
@@ -296,11 +305,18 @@ class Bucket:
                 granted.probes = [*(granted.probes or ()), probe]
         for rate in self.local:
             rate.take(now, cost_in(rate.unit, cost), since)
-        if not self.shown and not self.blank:
-            granted.probes = [*(granted.probes or ()), self.probing.start(now)]
+        if not self.shown:
+            probe = self._take_cold(now, cost)
+            if probe is not None:
+                granted.probes = [*(granted.probes or ()), probe]
         if self.pace.gap:
             self.next = now + self.pace.gap
         return granted
+
+    def _take_cold(self, now: float, cost: int) -> tuple[Probing, int] | None:
+        if self.cold is not None and not self.cold.share.is_away:
+            return self.cold.share.take(now, cost)
+        return None if self.blank else self.probing.start(now)
 
     def _count_units(self, cost: Cost, sign: int) -> None:
         if self.units is None:
@@ -341,6 +357,8 @@ class Bucket:
         if shown:
             self._join_shown(shown)
             self.answered += 1
+            if self.cold is not None:
+                self.cold.show(shown)
         # A refusal without headers right after a reset speaks of the reset.
         is_late = not shown and any(granted.is_probe_of(each.probing) for each in self.windows)
         self._tell_windows(granted, number, now, shown, refused=refused, failed=status >= 500)
@@ -361,6 +379,8 @@ class Bucket:
             rate.returned(cost_in(rate.unit, granted.cost), granted.sent, now)
         if failed and granted.is_probe_of(self.probing):
             self.probing.missed(now)
+        if failed:
+            self._say_cold(granted, now, Outcome.UNSENT)
 
     def lost(self, granted: Granted, now: float) -> None:
         """Settle a call that may have been counted and whose answer will not come."""
@@ -371,6 +391,7 @@ class Bucket:
             self.debts.add_ghost(now + ghost_span(self.round_trip), number, granted.cost)
             if granted.is_probe_of(self.probing):
                 self.probing.missed(now)
+            self._say_cold(granted, now, Outcome.LOST)
         for window in self.windows:
             window.lost(granted, number, now)
 
@@ -406,6 +427,16 @@ class Bucket:
                     window.restore(now, reading)
         if any(window.is_confirmed for window in self.windows):
             self.answered = max(self.answered, 1)
+
+    def share(self, cold: ColdGate) -> None:
+        """Share this quota beyond the process; how it opens is for all to decide together."""
+        self.cold = cold
+        self.answered = _MOST_BLANK
+
+    def join_known(self, known: Iterable[WindowReading]) -> None:
+        """Count in the windows that answers have shown elsewhere."""
+        if not self.shown:
+            self._join_shown(tuple(known))
 
     def replace(self, old: Window, new: Window) -> None:
         """Use ``new`` from now on where ``old`` was: they turned out to be one."""
@@ -545,6 +576,8 @@ class Bucket:
 
     def _answered_cold(self, granted: Granted, now: float, *, refused: bool, failed: bool) -> None:
         """An answer without headers, from a key that never showed any."""
+        outcome = Outcome.FAILED if failed else Outcome.REFUSED if refused else Outcome.UNREAD
+        self._say_cold(granted, now, outcome)
         if not refused and not failed:
             self.blank = min(self.blank + 1, _MOST_BLANK)
             self.probing.confirmed()
@@ -554,6 +587,10 @@ class Bucket:
             self.probing.missed(now)
         else:
             self.probing.answered()
+
+    def _say_cold(self, granted: Granted, now: float, outcome: Outcome) -> None:
+        if self.cold is not None and not self.shown:
+            self.cold.share.say(granted, now, outcome, granted.cost)
 
     def _obey(
         self, granted: Granted, now: float, reading: Reading, status: int, *, hidden: bool
@@ -595,7 +632,7 @@ def _ahead_of(cost: int, unit: str, ahead: int) -> int:
 
 
 #: What may block a caller.
-Gate = Window | RateWindow | ConcurrencyWindow | Room | Bucket
+Gate = Window | RateWindow | ConcurrencyWindow | Room | ColdGate | Bucket
 
 #: Returns the window that a reading is of; given the one that was used so far, if the server turns
 #: out to have a name of its own for it.

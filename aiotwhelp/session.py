@@ -130,9 +130,10 @@ class Session:
             del client_session  # for a traceback that is printed with its locals
             raise ValueError("pass auth= or an Authorization header, not both")
         self.api = _api(api, dialect)
+        pool = Pool(limiter, concurrency, client_session)
         self._settings = Settings(
-            caller=Caller.of(self.api, auth),
-            pool=Pool(limiter, concurrency, client_session),
+            caller=Caller.of(self.api, auth, pool.limiter),
+            pool=pool,
             retries=Retries(retries),
             max_wait=checks.seconds("max_wait", max_wait),
             total_timeout=checks.seconds("total_timeout", total_timeout),
@@ -267,7 +268,8 @@ class Session:
             raise ValueError("as_user needs a name for the user, such as 'u:42'")
         own = self._settings.caller.auth if auth is None else auth
         user = copy.copy(self)
-        user._settings = replace(self._settings, caller=Caller.of(self.api, own, identity))
+        caller = Caller.of(self.api, own, self.limiter, identity)
+        user._settings = replace(self._settings, caller=caller)
         user._coalescer = Coalescer()
         user._owns_pool = False
         user._note_auth(own)

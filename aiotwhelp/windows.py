@@ -897,7 +897,7 @@ class RateWindow:
     def __repr__(self) -> str:
         return f"<RateWindow {self.rate.limit:g} per {self.rate.per:g} s>"
 
-    def opens(self, cost: int) -> float:
+    def opens(self, now: float, cost: int) -> float:
         """Return the instant from which a call may go."""
         if not cost:
             return -INF
@@ -949,7 +949,7 @@ class ConcurrencyWindow:
     def __repr__(self) -> str:
         return f"<ConcurrencyWindow {self.in_flight} of {self.concurrency.limit} in flight>"
 
-    def opens(self, cost: int) -> float:
+    def opens(self, now: float, cost: int) -> float:
         """Return whether a call may go: at once, or when others have ended."""
         if cost > self.concurrency.limit:
             raise ValueError(f"a call of cost {cost} never fits into {self.concurrency!r}")

@@ -365,7 +365,7 @@ async def test_a_call_of_no_tokens_goes_at_an_even_pace_when_there_are_none_left
 
 def test_what_an_api_knows_of_costs_holds_unless_the_caller_says_otherwise() -> None:
     mine = Api("mine", "http://127.0.0.1:1", costs={"POST /orders": {"requests": 5, "points": 2}})
-    caller = Caller.of(mine, None)
+    caller = Caller.of(mine, None, Limiter())
     assert caller.cost("POST", "http://127.0.0.1:1/orders") == 5
     assert caller.cost("POST", "http://127.0.0.1:1/orders", 3) == 3
     assert cost_in("points", caller.cost("POST", "http://127.0.0.1:1/orders", 3)) == 2

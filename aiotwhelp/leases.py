@@ -1,0 +1,614 @@
+"""Gates whose tokens a ledger leases: the process's side of a quota shared beyond it.
+
+Part of the rule, and as pure. A gate keeps a belief of its own up to date meanwhile: that is what
+a share is taken of while the ledger is away.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aiotwhelp.clock import ServerClock
+from aiotwhelp.headers import WindowKind, WindowReading
+from aiotwhelp.heaps import Entry, Heap
+from aiotwhelp.ledger.port import LEASE, Counts, Lease, Note, Outcome, Report
+from aiotwhelp.rates import Concurrency, LocalLimit, Rate
+from aiotwhelp.windows import (
+    INF,
+    ConcurrencyWindow,
+    Edges,
+    Numbering,
+    Probing,
+    RateWindow,
+    Window,
+    next_slot,
+)
+
+if TYPE_CHECKING:
+    from aiotwhelp.quota import Bucket, Granted
+
+#: A lease is counted from before the call was sent, and for less long than the ledger counts it.
+_TRUSTED = 0.9 * LEASE / 1000
+
+#: What is held is reported again before half of a lease has passed; unused tokens go back then.
+_RENEWED = 0.45 * LEASE / 1000
+
+#: Settled calls are reported together, after so many seconds.
+_SETTLED = 0.05
+
+#: A slot of a rate that was not used so many seconds after its time is void.
+_SLOT_KEPT = 0.1
+
+#: Notes that are told apart before they are reported; one more becomes calls without an answer.
+_MOST_NOTES = 64
+
+#: Exchanges whose numbers are told apart: a call in flight for longer knows less than it might.
+_MOST_MARKS = 64
+
+
+@dataclass(slots=True)
+class _Said:
+    """A note to be; its instants are of this process's clock."""
+
+    number: int
+    outcome: Outcome
+    cost: int
+    known: int
+    sent: float
+    at: float
+    probe: int = 0
+    refused: bool = False
+    times: int = 1
+    remaining: int = 0
+    limit: int | None = None
+    epoch: int | None = None
+    resets_at: float | None = None
+
+    def absorb(self, other: _Said) -> bool:
+        """Take another one in that says the same; False if it does not."""
+        if self._differs(other) or self.probe or self.outcome is Outcome.LOST:
+            return False
+        if self.resets_at is not None and other.resets_at is not None:
+            if abs(self.resets_at - other.resets_at) > 1.0:
+                return False
+            self.resets_at = min(self.resets_at, other.resets_at)
+        self.remaining = min(self.remaining, other.remaining)
+        self.sent = min(self.sent, other.sent)
+        self.at = max(self.at, other.at)
+        self.cost += other.cost
+        self.times += other.times
+        return True
+
+    def _differs(self, other: _Said) -> bool:
+        return (self.outcome, self.known, self.probe, self.refused, self.limit, self.epoch) != (
+            (other.outcome, other.known, other.probe, other.refused, other.limit, other.epoch)
+        ) or (self.resets_at is None) is not (other.resets_at is None)
+
+    def note(self, now: float) -> Note:
+        """Write it down for a ledger."""
+        return Note(
+            number=self.number,
+            outcome=self.outcome,
+            cost=self.cost,
+            known=self.known,
+            took=_ms(self.at - self.sent),
+            ago=_ms(now - self.at),
+            probe=self.probe,
+            refused=self.refused,
+            times=self.times,
+            remaining=self.remaining,
+            limit=self.limit,
+            epoch=self.epoch,
+            resets_in=None if self.resets_at is None else round((self.resets_at - now) * 1000),
+        )
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
+
+
+class Health:
+    """Whether the ledger answers, for all shares at once."""
+
+    __slots__ = ("failure", "is_away", "outages")
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.outages = 0
+        #: Why nobody may go while it is away, if that is to be an error.
+        self.failure: Exception | None = None
+
+
+class Share(Entry):
+    """What this process holds of one record, and what it has yet to report.
+
+    As an entry of a heap it stands by the instant at which it is to report.
+    """
+
+    __slots__ = (
+        "_marks",
+        "_outage",
+        "_reported",
+        "_said",
+        "_sequence",
+        "allowance",
+        "ask_at",
+        "asks",
+        "ceiling",
+        "counts",
+        "due",
+        "gate",
+        "health",
+        "is_out",
+        "keep",
+        "lease",
+        "left",
+        "limit",
+        "name",
+        "need",
+        "notes",
+        "numbering",
+        "probing",
+        "shown",
+        "shut_until",
+        "taken",
+        "turn",
+        "until",
+        "use",
+        "vain",
+    )
+
+    def __init__(
+        self,
+        gate: Gate,
+        counts: Counts,
+        name: tuple[str, ...],
+        numbering: Numbering,
+        health: Health,
+        *,
+        ceiling: float = 960.0,
+        limit: LocalLimit | None = None,
+    ) -> None:
+        super().__init__(INF)
+        self.health = health
+        self.gate = gate
+        self.counts = counts
+        #: What the record is of; only a digest of it is shown to a ledger.
+        self.name = name
+        self.numbering = numbering
+        self.ceiling = _ms(ceiling)
+        #: Of a local rate or concurrency.
+        self.limit = limit
+        #: Unused tokens, and until when they may be used.
+        self.left = 0
+        self.until = -INF
+        #: Whether somebody wants to ask, for how much, and from when on it makes sense.
+        self.asks = False
+        self.need = 1
+        self.keep = 0
+        self.ask_at = -INF
+        self.vain = 0
+        #: Tokens taken since the last report, and about so many between two.
+        self.taken = 0
+        self.use = 0
+        #: Whether a report is on its way, and when the next one is due at the latest.
+        self.is_out = False
+        self.due = INF
+        self.notes: list[_Said] = []
+        self._said = 0
+        self._reported = 0
+        self._sequence = 0
+        #: (own number, the ledger's), both rising.
+        self._marks: list[tuple[int, int]] = []
+        #: The turn of a probe that was leased and has not gone yet.
+        self.turn = 0
+        self.probing = Probing()
+        self.shut_until = -INF
+        #: Windows that own answers have shown, for others.
+        self.shown: tuple[str, ...] = ()
+        #: What the ledger answered last.
+        self.lease = Lease()
+        #: What may be taken without the ledger until the next reset, and since which outage.
+        self.allowance = 0
+        self._outage = 0
+
+    def __repr__(self) -> str:
+        return f"<Share of {self.name[-1]}: {self.left} left, {self.lease.remaining} with others>"
+
+    @property
+    def held(self) -> int:
+        """Tokens that were leased and are not settled."""
+        return self.left + self.gate.in_flight
+
+    # Asking ------------------------------------------------------------------------------------
+
+    def opens(self, now: float, cost: int, keep: int = 0) -> float:
+        """Return the instant from which a call may go, or may ask; raises what went wrong."""
+        if self.left >= cost and now < self.until:
+            return -INF
+        if self.health.failure is not None:
+            raise self.health.failure
+        self.need, self.keep = cost, keep
+        if self.is_out:
+            return INF
+        if now < self.ask_at:
+            return self.ask_at
+        self.asks = True
+        return INF
+
+    def take(self, now: float, cost: int) -> tuple[Probing, int] | None:
+        """Take tokens that `opens` said are there; return the probe if the call is one."""
+        self.left -= cost
+        self.taken += cost
+        if not self.turn:
+            return None
+        self.probing.turn, self.probing.out, self.turn = self.turn, 0, 0
+        return self.probing.start(now)
+
+    # Reporting ---------------------------------------------------------------------------------
+
+    def say(self, granted: Granted, now: float, outcome: Outcome, cost: int, **told: Any) -> None:
+        """Remember how a call ended until it is reported."""
+        self._said += 1
+        probe = self.probing.turn if granted.is_probe_of(self.probing) else 0
+        known = self._known(granted.known)
+        said = _Said(self._said, outcome, cost, known, granted.sent, now, probe, **told)
+        self.due = min(self.due, now + _SETTLED)
+        if self.notes and self.notes[-1].number > self._reported:
+            last = self.notes[-1]
+            if last.absorb(said):
+                return
+            if len(self.notes) >= _MOST_NOTES:
+                last.outcome, last.cost = Outcome.LOST, last.cost + cost
+                return
+        self.notes.append(said)
+
+    def _known(self, own: int) -> int:
+        """Return the ledger's newest number as of a number of ours."""
+        for mine, number in reversed(self._marks):
+            if mine <= own:
+                return number
+        return 0
+
+    def report(self, client: str, record: str, now: float, want: int) -> Report:
+        """Write a report; its answer, or the next report, settles what becomes of it."""
+        if self.left and not self.turn and (not (self.taken or want) or now >= self.until):
+            self.left = 0
+        self._sequence += 1
+        self._reported = self._said
+        self.use, self.taken = max(self.taken, self.use // 2), 0
+        self.is_out = True
+        rate = self.limit if isinstance(self.limit, Rate) else None
+        most = self.limit.limit if isinstance(self.limit, Concurrency) else 0
+        return Report(
+            record=record,
+            client=client,
+            sequence=self._sequence,
+            counts=self.counts,
+            held=0 if self.counts is Counts.RATE else self.held,
+            notes=tuple(said.note(now) for said in self.notes),
+            want=max(want, self.need) if self.asks or want else 0,
+            need=self.need,
+            keep=self.keep,
+            vain=self.vain,
+            is_probing=bool(self.turn or self.probing.out),
+            ceiling=self.ceiling,
+            shut=_ms(self.shut_until - now) if self.shut_until > now else 0,
+            shown=self.shown,
+            limit=rate.burst if rate is not None else most,
+            gap=max(1, round(rate.gap * 1e6)) if rate is not None else 0,
+        )
+
+    def apply(self, lease: Lease, sent: float, now: float, jitter: float) -> None:
+        """Take an answer to a report that was sent then; ``jitter`` is from 0 to 1."""
+        self.is_out = False
+        if lease.stale:
+            self.ask_at = now
+            return
+        self.asks = False
+        self.notes = [said for said in self.notes if said.number > self._reported]
+        if not self._marks or self._marks[-1][1] != lease.number:
+            self._marks.append((self.numbering.next(), lease.number))
+            del self._marks[:-_MOST_MARKS]
+        self.lease = lease
+        self.until = sent + _TRUSTED
+        if lease.resets_in is not None and lease.confirmed:
+            self.until = min(self.until, sent + lease.resets_in / 1000)
+        if lease.granted:
+            self.left += lease.granted
+            self.turn = lease.probe
+            self.vain = 0
+            self.ask_at = now
+        elif lease.wait is not None:
+            # Others were told the same: whoever comes a little later finds a probe under way.
+            self.vain += 1
+            spread = min(0.02, lease.wait / 4000)
+            self.ask_at = now + lease.wait / 1000 + spread * jitter
+        self.due = sent + _RENEWED if self.held and self.counts is not Counts.RATE else INF
+        if self.notes:
+            self.due = min(self.due, now + _SETTLED)
+        self.gate.leased(now)
+
+    def failed(self) -> None:
+        """Note that a report may or may not have arrived: the next one sets it right."""
+        self.is_out = False
+        self.asks = False
+
+    # Without the ledger ------------------------------------------------------------------------
+
+    @property
+    def clients(self) -> int:
+        """Processes that shared it when the ledger was last heard of."""
+        return max(1, self.lease.clients)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether this process goes on without the ledger, with a share of what it knew last."""
+        health = self.health
+        if not health.is_away or health.failure is not None:
+            return False
+        if self._outage != health.outages:
+            self._outage = health.outages
+            self.allowance = self.left + self.lease.remaining // self.clients
+            self.left = self.turn = 0
+            self.ask_at = -INF
+        return True
+
+
+class LeasedWindow(Window):
+    """A window that a server announces, whose tokens are shared with other processes."""
+
+    __slots__ = ("share",)
+
+    def __init__(
+        self,
+        kind: WindowKind,
+        clock: ServerClock,
+        numbering: Numbering,
+        key: Hashable,
+        name: tuple[str, ...],
+        health: Health,
+    ) -> None:
+        super().__init__(kind, clock, numbering, key)
+        self.share = Share(self, Counts.WINDOW, name, numbering, health, ceiling=kind.ceiling)
+
+    def opens(self, now: float, cost: int, reserve: float, even: bool) -> float:
+        """Return the instant from which a call may go: now or earlier means at once."""
+        share = self.share
+        if share.is_away:
+            at = super().opens(now, cost, reserve, even)
+            is_out = at <= now and self.is_confirmed and share.allowance < cost
+            return self.ends if is_out else at
+        at = share.opens(now, cost, self._kept(reserve) if reserve else 0)
+        if even and at <= now:
+            at = self.slot
+        return max(at, self.shut)
+
+    def take(self, now: float, cost: int, since: float, even: bool) -> tuple[Probing, int] | None:
+        """Take tokens that `opens` said are there; return the probe if the call is one."""
+        share = self.share
+        if share.is_away:
+            share.allowance -= cost
+            return super().take(now, cost, since, even)
+        if even and cost and self.is_confirmed and self.reset is not None:
+            left = max(1, share.left + share.lease.remaining)
+            gap = cost * max(0.0, self.ends - now) * share.clients / left
+            self.slot = next_slot(self.slot, gap, now, since)
+        self.in_flight += cost
+        return share.take(now, cost)
+
+    def expect(self, now: float, ahead: int, reserve: float) -> float:
+        """Return the earliest instant for a caller behind so many tokens; a lower bound."""
+        share = self.share
+        if share.is_away:
+            return super().expect(now, ahead, reserve)
+        at = max(now, self.shut)
+        # What others hold may be in the numbers already: then it is all there.
+        ahead += self._kept(reserve) - (self.floor if self.is_confirmed else 0)
+        if ahead < 0 or not self.is_confirmed or now >= self.ends:
+            return at
+        at = max(at, self.ends)
+        if not self.limit or self.span <= 0:
+            return at
+        return at + ahead // self.limit * self.span
+
+    def observe(
+        self, granted: Granted, now: float, reading: WindowReading, *, refused: bool
+    ) -> None:
+        """Learn from a call's answer, and have others learn from it."""
+        super().observe(granted, now, reading, refused=refused)
+        epoch, resets_at = None, None
+        if reading.resets_in is not None:
+            resets_at = now + min(reading.resets_in, self.kind.ceiling)
+        elif reading.reset is not None:
+            resets_at, epoch = self.clock.local(reading.reset), round(reading.reset * 1000)
+        self.share.say(
+            granted,
+            now,
+            Outcome.READ,
+            self.cost_of(granted),
+            refused=refused,
+            remaining=reading.remaining,
+            limit=reading.limit,
+            epoch=epoch,
+            resets_at=resets_at,
+        )
+
+    def unread(
+        self, granted: Granted, number: int, now: float, *, refused: bool, failed: bool
+    ) -> None:
+        """Note an answer that says nothing of this window."""
+        super().unread(granted, number, now, refused=refused, failed=failed)
+        outcome = Outcome.FAILED if failed else Outcome.REFUSED if refused else Outcome.UNREAD
+        self.share.say(granted, now, outcome, self.cost_of(granted))
+
+    def lost(self, granted: Granted, number: int, now: float) -> None:
+        """Note a call that may have been counted and will never be answered."""
+        super().lost(granted, number, now)
+        self.share.say(granted, now, Outcome.LOST, self.cost_of(granted))
+
+    def unsent(self, granted: Granted, now: float, *, failed: bool) -> None:
+        """Note a call that never left."""
+        super().unsent(granted, now, failed=failed)
+        if failed and granted.is_probe_of(self.share.probing):
+            self.share.say(granted, now, Outcome.UNSENT, self.cost_of(granted))
+        self.share.due = min(self.share.due, now + _SETTLED)
+
+    def keep_shut(self, now: float, delay: float) -> None:
+        """Let nothing go for so many seconds, anywhere."""
+        super().keep_shut(now, delay)
+        self.share.shut_until = self.shut
+
+    def leased(self, now: float) -> None:
+        """Believe what the ledger knows."""
+        lease = self.share.lease
+        if lease.limit is not None:
+            self.limit = lease.limit
+        self.is_confirmed = lease.confirmed
+        if not lease.confirmed:
+            return
+        self.seen = now
+        self.observations = [(self.numbering.last, lease.remaining + self.share.held)]
+        self.debts.clear(self.numbering.last, now)
+        if lease.resets_in is None:
+            self.reset = None
+        elif lease.epoch is not None and self.clock.is_known:
+            self.counts_down, self.reset = False, lease.epoch / 1000
+            self.low = self.reset
+        else:
+            self.counts_down, self.reset = True, now + lease.resets_in / 1000
+            self.low = self.reset
+        self.ends = now + (self.kind.ceiling if lease.resets_in is None else lease.resets_in / 1000)
+
+    def absorb(self, other: Window) -> None:
+        """Become one with another window that turned out to be this one."""
+        super().absorb(other)
+        if isinstance(other, LeasedWindow):
+            other.in_flight = other.share.left = 0
+            other.share.due = -INF
+
+    def _open(self, now: float, remaining: int, told: Edges | None) -> None:
+        super()._open(now, remaining, told)
+        # Each of the others does the same with the next window.
+        self.share.allowance = max(1, (self.limit or remaining) // self.share.clients)
+
+
+class LeasedRate(RateWindow):
+    """A local rate whose slots are shared with other processes."""
+
+    __slots__ = ("share",)
+
+    def __init__(
+        self, rate: Rate, name: tuple[str, ...], numbering: Numbering, health: Health
+    ) -> None:
+        super().__init__(rate)
+        self.share = Share(self, Counts.RATE, name, numbering, health, limit=rate)
+
+    def opens(self, now: float, cost: int) -> float:
+        """Return the instant from which a call may go."""
+        at = super().opens(now, cost)
+        if self.share.is_away or not cost:
+            return at
+        return max(at, self.share.opens(now, cost))
+
+    def take(self, now: float, cost: int, since: float) -> None:
+        """Take the tokens; without the ledger this process goes at its share of the rate."""
+        super().take(now, cost, since)
+        if self.share.is_away:
+            self.slot += (self.share.clients - 1) * cost * self.rate.gap
+        elif cost:
+            self.share.take(now, cost)
+
+    def leased(self, now: float) -> None:
+        """Go on with the slots that were leased."""
+        share = self.share
+        if share.lease.granted:
+            share.left = share.lease.granted
+            self.slot = now + share.lease.starts_in / 1000
+            ends = self.slot + share.left * self.rate.gap
+            share.until = max(now, ends) + _SLOT_KEPT
+
+
+class LeasedConcurrency(ConcurrencyWindow):
+    """A local limit on calls in flight, over all processes."""
+
+    __slots__ = ("share",)
+
+    def __init__(
+        self, concurrency: Concurrency, name: tuple[str, ...], numbering: Numbering, health: Health
+    ) -> None:
+        super().__init__(concurrency)
+        self.share = Share(self, Counts.CONCURRENCY, name, numbering, health, limit=concurrency)
+
+    def opens(self, now: float, cost: int) -> float:
+        """Return whether a call may go: at once, or when others have ended."""
+        at = super().opens(now, cost)
+        if self.share.is_away:
+            share = max(1, self.concurrency.limit // self.share.clients)
+            return at if self.in_flight + cost <= share else INF
+        return max(at, self.share.opens(now, cost)) if cost else at
+
+    def take(self, now: float, cost: int, since: float) -> None:
+        """Take room for a call."""
+        super().take(now, cost, since)
+        if not self.share.is_away and cost:
+            self.share.take(now, cost)
+
+    def give_back(self, cost: int) -> None:
+        """Note that a call is no longer in flight."""
+        super().give_back(cost)
+        self.share.due = -INF
+
+    def leased(self, now: float) -> None:
+        """Nothing is believed beyond what is held."""
+
+
+class ColdGate:
+    """Calls of a quota that has shown no window yet, in whatever process."""
+
+    __slots__ = ("blocked", "bucket", "share", "unit")
+
+    def __init__(
+        self, bucket: Bucket, name: tuple[str, ...], numbering: Numbering, health: Health
+    ) -> None:
+        self.bucket = bucket
+        self.unit = "requests"
+        self.blocked: Heap[Any] = Heap()
+        self.share = Share(self, Counts.COLD, name, numbering, health)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls in flight of a bucket that has shown no windows: from then on those count them."""
+        return 0 if self.bucket.shown else self.bucket.in_flight
+
+    def show(self, shown: Iterable[WindowReading]) -> None:
+        """Have others learn what windows an answer has shown."""
+        self.share.shown = tuple(dumps(reading) for reading in shown)
+        self.share.left = self.share.turn = 0
+        self.share.notes.clear()
+        self.share.due = -INF
+
+    def leased(self, now: float) -> None:
+        """Count in the windows that others were shown."""
+        if self.share.lease.shown:
+            self.bucket.join_known(loads(each) for each in self.share.lease.shown)
+
+
+def dumps(reading: WindowReading) -> str:
+    """Write down what window a reading is of, for processes that have seen none."""
+    kind = reading.kind
+    said = [kind.name, kind.scope, kind.length, kind.ceiling, kind.unit, reading.bucket]
+    return json.dumps(said)
+
+
+def loads(text: str) -> WindowReading:
+    """Read what `dumps` has written, as a reading that tells of no number."""
+    *kind, bucket = json.loads(text)
+    return WindowReading(WindowKind(*kind), 0, None, None, bucket=bucket)
+
+
+#: What a ledger shares.
+Gate = LeasedWindow | LeasedRate | LeasedConcurrency | ColdGate

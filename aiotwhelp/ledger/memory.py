@@ -1,0 +1,56 @@
+"""A ledger within one process: for limiters that live side by side, and for tests."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+
+from aiotwhelp.ledger.port import Lease, Report
+from aiotwhelp.ledger.rule import Record, exchange, lifetime
+
+#: After so many exchanges, records that nobody needs are looked for.
+_SWEEP = 1024
+
+
+class MemoryLedger:
+    """Shares quotas between the limiters of one process, such as those of several threads' loops.
+
+    ``clock`` returns seconds; the testing loop's clock makes it follow virtual time.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._secret = secrets.token_bytes(32)
+        #: Records, and when each may be forgotten.
+        self._records: dict[str, tuple[Record, int]] = {}
+        self._exchanges = 0
+
+    def __repr__(self) -> str:
+        return f"<MemoryLedger {len(self._records)} records>"
+
+    async def exchange(self, reports: Sequence[Report]) -> Sequence[Lease]:
+        """Take reports in and answer each."""
+        now = round(self._clock() * 1000)
+        self._sweep(now)
+        return [self._exchange(report, now) for report in reports]
+
+    def _exchange(self, report: Report, now: int) -> Lease:
+        record, ends = self._records.get(report.record, (None, 0))
+        if record is None or now >= ends:
+            record = Record()
+        lease = exchange(record, report, now)
+        self._records[report.record] = record, now + lifetime(record, now)
+        return lease
+
+    def _sweep(self, now: int) -> None:
+        self._exchanges += 1
+        if self._exchanges % _SWEEP == 0:
+            self._records = {key: each for key, each in self._records.items() if each[1] > now}
+
+    async def secret(self) -> bytes:
+        """Return the key of the digests."""
+        return self._secret
+
+    async def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,575 @@
+"""THE RULE over all processes: one record, one report, one instant -> the record's next state.
+
+The same arithmetic as within a process (`aiotwhelp.quota`), where tokens that a process holds take
+the place of calls in flight:
+
+    available = floor - held by all - unread - ghosts
+
+Pure: ``now`` is an argument, in milliseconds of the ledger's own clock. SQLite applies this very
+function in a transaction; ``exchange.lua`` says the same on a server, and a test holds the two
+against each other, operation by operation. So it is written with numbers, lists and tables only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from aiotwhelp.ledger.port import LEASE, Counts, Lease, Note, Outcome, Report
+
+#: A record is kept for so long after its window, or after the last news.
+_KEPT = 60_000
+
+#: A refused or lost probe is followed by another after 1 s, doubling to at most this.
+_LONGEST_BACKOFF = 60_000
+
+#: Resets within this of each other are one reset; later by more than the other is another window.
+_SAME_RESET = 2000
+_OTHER_BACK_END = 4000
+
+#: Seconds until a reset are rounded, by most servers up.
+_ROUNDING = 1000
+
+_LEAST_LATENESS = 100
+_FOUND_SOON = 1000
+_MOST_RELAPSES = 6
+_DOUBTS = 8
+_LONGEST_ROUND_TRIP = 30_000
+
+#: Debts that are told apart; older ones are put together.
+_MOST_DEBTS = 64
+
+#: Header-less answers in a row that are counted.
+_MOST_BLANK = 65_536
+
+#: A key that has shown its windows opens as TCP does, until so many calls were answered.
+_SLOW_START = 64
+
+#: Who asked in vain asks again after so long at first, doubling to half a lease.
+_FIRST_WAIT = 250
+
+#: While a probe is out, others look after a round trip; before one is known, after this.
+_UNKNOWN_ROUND_TRIP = 100
+
+#: Slots of a rate are leased for so long ahead, and one always.
+_AHEAD = 100_000
+
+
+@dataclass(slots=True)
+class Client:
+    """What one process holds."""
+
+    held: int = 0
+    #: Without news until then its tokens become ghosts.
+    expires: int = 0
+    sequence: int = 0
+    #: The last note that was taken in.
+    noted: int = 0
+    #: Whether it asked for tokens, and got fewer than it can use.
+    asks: bool = False
+    #: When its probe was leased; 0 without one.
+    probing: int = 0
+
+
+@dataclass(slots=True)
+class Record:
+    """What all processes together know of one window, or of what takes its place."""
+
+    number: int = 0
+    limit: int | None = None
+    epoch: int | None = None
+    #: The latest instant at which the reset may come.
+    reset: int | None = None
+    reset_number: int = 0
+    confirmed: bool = False
+    seen: int = 0
+    ceiling: int = 960_000
+    span: int = 0
+    late: int = 0
+    relapses: int = 0
+    clean: int = 0
+    doubts: int = 0
+    #: [number, remaining], both rising: the first is the floor.
+    floor: list[list[int]] = field(default_factory=list)
+    #: [number, cost], by rising number.
+    unread: list[list[int]] = field(default_factory=list)
+    #: [clear_after, number, cost].
+    ghosts: list[list[int]] = field(default_factory=list)
+    shut: int = 0
+    answered: int = 0
+    round_trip: int = 0
+    turn: int = 1
+    misses: int = 0
+    refusals: int = 0
+    hold: int = 0
+    #: Answers in a row without headers, of a key that has shown none.
+    blank: int = 0
+    shown: list[str] = field(default_factory=list)
+    #: When the next slot of a rate is, in microseconds.
+    slot: int = 0
+    clients: dict[str, Client] = field(default_factory=dict)
+
+    def dumps(self) -> str:
+        """Write it down."""
+        state = {each.name: getattr(self, each.name) for each in fields(self)}
+        state["clients"] = {
+            name: [getattr(client, each.name) for each in fields(Client)]
+            for name, client in self.clients.items()
+        }
+        return json.dumps(state, separators=(",", ":"))
+
+    @classmethod
+    def loads(cls, text: str) -> Self:
+        """Read what `dumps` has written; raises ValueError for anything else."""
+        try:
+            state: dict[str, Any] = json.loads(text)
+            record = cls(**state)
+            record.clients = {name: Client(*held) for name, held in state["clients"].items()}
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError("this is no record of a quota") from error
+        return record
+
+
+def exchange(record: Record, report: Report, now: int) -> Lease:
+    """Take one report in, changing the record, and return the lease."""
+    _pass(record, now)
+    _expire(record, now)
+    client = record.clients.get(report.client)
+    if client is None:
+        client = record.clients[report.client] = Client()
+    if report.sequence <= client.sequence:
+        return _lease(record, now, stale=True)
+    _hear(record, client, report, now)
+    granted, wait, probe, starts_in = 0, None, 0, 0
+    if client.asks:
+        if report.counts is Counts.RATE:
+            granted, wait, starts_in = _slots(record, report, now)
+        else:
+            granted, wait, probe = _grant(record, client, report, now)
+        client.held += 0 if report.counts is Counts.RATE else granted
+        client.asks = granted < report.want
+    elif not client.held and not client.probing:
+        del record.clients[report.client]
+    # Who waits without holding anything is counted for as long as it was told to wait.
+    client.expires = now + LEASE + (0 if client.held else wait or 0)
+    return _lease(record, now, granted=granted, wait=wait, probe=probe, starts_in=starts_in)
+
+
+def _hear(record: Record, client: Client, report: Report, now: int) -> None:
+    """Believe what a process says of itself, and take in what it has seen."""
+    record.ceiling = report.ceiling
+    if report.shut:
+        record.shut = max(record.shut, now + min(report.shut, report.ceiling))
+    client.sequence = report.sequence
+    client.held = report.held
+    for note in report.notes:
+        if note.number > client.noted:
+            client.noted = note.number
+            _take_in(record, note, now, is_cold=report.counts is Counts.COLD)
+    if not report.is_probing:
+        client.probing = 0
+    if report.shown:
+        record.shown = list(report.shown)
+    client.asks = report.want > 0
+
+
+def lifetime(record: Record, now: int) -> int:
+    """Return for how long a record is worth keeping without news."""
+    ends = max(record.reset or 0, record.shut, record.hold, record.slot // 1000)
+    return max(4 * LEASE, ends - now, 0) + _KEPT
+
+
+# Asking --------------------------------------------------------------------------------------
+
+
+def _grant(record: Record, client: Client, report: Report, now: int) -> tuple[int, int | None, int]:
+    """Return the tokens, or the wait, and the turn if it is a probe."""
+    opens = max(record.shut, record.hold)
+    if report.counts is Counts.COLD and record.shown:
+        return 0, None, 0
+    if opens > now and not (record.confirmed and record.shut <= now):
+        return 0, opens - now, 0
+    if report.counts is Counts.CONCURRENCY:
+        left = report.limit - _held(record)
+    elif report.counts is Counts.COLD and record.blank:
+        left = record.blank + 1 - _held(record)
+    elif record.confirmed:
+        left = _left(record)
+        if record.answered < _SLOW_START:
+            left = min(left, record.answered + 1 - _held(record))
+        left -= report.keep
+    else:
+        return _grant_probe(record, client, report, now)
+    if left >= report.need:
+        share = left // (2 * max(1, _asking(record)))
+        return min(report.want, max(report.need, share)), None, 0
+    return _grant_when_spent(record, client, report, now)
+
+
+def _grant_probe(
+    record: Record, client: Client, report: Report, now: int
+) -> tuple[int, int | None, int]:
+    """One call finds out; a second one if the first is silent. Never a third."""
+    since = [each.probing for each in record.clients.values() if each.probing]
+    round_trip = record.round_trip or _UNKNOWN_ROUND_TRIP
+    if len(since) > 1 or (since and now < since[0] + max(2000, 3 * record.round_trip)):
+        answered = max(since) + round_trip + round_trip // 4
+        return 0, max(answered - now, 0) + (20 << min(report.vain, 5)), 0
+    client.probing = now
+    return report.need, None, record.turn
+
+
+def _grant_when_spent(
+    record: Record, client: Client, report: Report, now: int
+) -> tuple[int, int | None, int]:
+    """At the reset; or if only calls without an answer block, one goes to see before."""
+    held = _held(record)
+    if held > client.held or report.counts is not Counts.WINDOW:
+        # What others hold may come back, or turn out to be in the numbers already.
+        wait = min(LEASE // 2, _FIRST_WAIT << min(report.vain, 3))
+        ends = record.reset if record.confirmed and record.reset else now + wait
+        return 0, max(1, min(wait, ends + record.late - now)), 0
+    if held:
+        return 0, _until_reset(record, now), 0  # or when one of its own is settled
+    ghosts = sum(ghost[2] for ghost in record.ghosts)
+    left = _left(record) - report.keep
+    if left < report.need <= left + ghosts:
+        at = max(record.hold, max(ghost[0] for ghost in record.ghosts))
+        if at <= now:
+            record.hold = now + 1000
+            client.probing = now
+            return report.need, None, record.turn
+        return 0, min(at - now, _until_reset(record, now)), 0
+    if record.reset is None:
+        # Spent, and nobody knows until when.
+        _doubt(record)
+        _back_off_refused(record, now)
+        return 0, record.hold - now, 0
+    return 0, _until_reset(record, now), 0
+
+
+def _until_reset(record: Record, now: int) -> int:
+    return max(1, _ends(record) - now)
+
+
+def _slots(record: Record, report: Report, now: int) -> tuple[int, int | None, int]:
+    """Lease slots of a schedule: those of the next moments, and one always."""
+    gap, now = report.gap, 1000 * now
+    slot = max(record.slot, now)
+    opens = slot - (report.limit - report.need) * gap
+    early = opens - now - max(_AHEAD, 2 * gap)
+    if early > 0:
+        return 0, early // 1000 + 1, 0
+    ahead = (now + _AHEAD - slot) // gap + report.limit
+    granted = min(report.want, max(report.need, ahead // (2 * max(1, _asking(record)))))
+    record.slot = slot + granted * gap
+    return granted, None, -((now - slot) // 1000)
+
+
+def _held(record: Record) -> int:
+    return sum(client.held for client in record.clients.values())
+
+
+def _asking(record: Record) -> int:
+    return sum(1 for client in record.clients.values() if client.asks)
+
+
+def _left(record: Record) -> int:
+    left = record.floor[0][1] - _held(record)
+    left -= sum(cost for _, cost in record.unread)
+    return left - sum(ghost[2] for ghost in record.ghosts)
+
+
+def _lease(
+    record: Record,
+    now: int,
+    *,
+    granted: int = 0,
+    wait: int | None = None,
+    probe: int = 0,
+    starts_in: int = 0,
+    stale: bool = False,
+) -> Lease:
+    return Lease(
+        granted=granted,
+        wait=wait,
+        number=record.number,
+        probe=probe,
+        confirmed=record.confirmed,
+        limit=record.limit,
+        remaining=max(0, _left(record)) if record.confirmed else 0,
+        resets_in=None if record.reset is None else _ends(record) - now,
+        epoch=record.epoch,
+        clients=len(record.clients),
+        shown=tuple(record.shown),
+        starts_in=starts_in,
+        stale=stale,
+    )
+
+
+# Time passes ---------------------------------------------------------------------------------
+
+
+def _ends(record: Record) -> int:
+    latest = record.seen + record.ceiling
+    return latest if record.reset is None else min(record.reset + record.late, latest)
+
+
+def _pass(record: Record, now: int) -> None:
+    """The reset has passed: nothing is known until a probe has answered."""
+    if record.confirmed and now >= _ends(record):
+        _doubt(record)
+
+
+def _doubt(record: Record) -> None:
+    record.confirmed = False
+    record.number += 1
+    record.reset_number = record.number
+    record.turn += 1
+    for client in record.clients.values():
+        client.probing = 0
+
+
+def _expire(record: Record, now: int) -> None:
+    """Processes without news are dead, or stopped: what they held may have been sent."""
+    for name, client in list(record.clients.items()):
+        if client.expires and now >= client.expires:
+            del record.clients[name]
+            if client.held:
+                record.number += 1
+                _add_ghost(record, now + max(1000, 2 * record.round_trip), client.held)
+            if client.probing:
+                _missed(record, now)
+
+
+# Notes ---------------------------------------------------------------------------------------
+
+
+def _take_in(record: Record, note: Note, now: int, *, is_cold: bool) -> None:
+    record.number += 1
+    is_probe = note.probe == record.turn
+    if note.outcome is Outcome.READ:
+        _read(record, note, now, is_probe=is_probe)
+    elif note.outcome is Outcome.UNREAD:
+        record.misses = 0
+        if is_cold:
+            record.blank = min(record.blank + note.times, _MOST_BLANK)
+            _confirmed(record)
+        else:
+            _add_unread(record, note.cost)
+    elif note.outcome is Outcome.REFUSED:
+        record.blank //= 2
+        _add_unread(record, note.cost)
+        if is_probe:
+            record.misses = 0
+            _back_off_refused(record, now)
+    else:
+        if note.outcome is not Outcome.UNSENT:
+            record.blank //= 2
+            span = 0 if note.outcome is Outcome.FAILED else max(1000, 2 * record.round_trip)
+            _add_ghost(record, now - note.ago + span, note.cost)
+        if is_probe:
+            _missed(record, now)
+
+
+def _read(record: Record, note: Note, now: int, *, is_probe: bool) -> None:
+    if note.limit is not None:
+        record.limit = note.limit
+    record.answered = min(record.answered + note.times, _SLOW_START)
+    took = min(note.took, _LONGEST_ROUND_TRIP)
+    record.round_trip = max(took, record.round_trip + (took - record.round_trip) // 16)
+    if record.confirmed:
+        _fold(record, note, now)
+    else:
+        _answer_probe(record, note, now, is_probe=is_probe)
+
+
+def _fold(record: Record, note: Note, now: int) -> None:
+    """Before the reset every answer speaks of the current window, or of an older one."""
+    usable = _is_usable(record, note)
+    if _is_earlier(record, note, now) and note.known < record.reset_number:
+        if not usable:
+            return  # of a window that has passed
+        if note.remaining < record.floor[0][1]:
+            # Not surely older: back ends disagree. Until a later call tells, it counts.
+            _add_unread(record, note.cost)
+            return
+    _clear_debts(record, note, now)
+    if usable and note.remaining > record.floor[0][1] and _is_of_next(record, note, now):
+        _open(record, note, now)
+        return
+    while record.floor and record.floor[0][0] <= note.known:
+        record.floor.pop(0)
+    _observe(record, note.remaining)
+    _confirmed(record)
+    if usable:
+        _move_reset(record, note, now)
+    record.seen = now
+
+
+def _answer_probe(record: Record, note: Note, now: int, *, is_probe: bool) -> None:
+    """After the reset only a later one opens the window; the old one means: not yet."""
+    told = note.resets_in is not None
+    if (
+        _is_usable(record, note)
+        and not _is_same(record, note, now)
+        and not _is_earlier(record, note, now)
+    ):
+        if is_probe and not note.refused:
+            _learn_lateness(record, now - note.ago - note.took)
+        _clear_debts(record, note, now)
+        _open(record, note, now)
+    elif note.known < record.reset_number:
+        # A slow answer of the window before, or one that cannot be placed.
+        if not told:
+            _add_unread(record, note.cost)
+    else:
+        _clear_debts(record, note, now)
+        if note.refused or note.remaining <= 0:
+            record.misses = 0
+            _back_off_refused(record, now)
+        else:
+            # The old window goes on, or no reset is told. Its tokens are real.
+            _open(record, note, now, is_placed=False)
+
+
+def _open(record: Record, note: Note, now: int, *, is_placed: bool = True) -> None:
+    record.floor = []
+    _observe(record, note.remaining)
+    record.confirmed = True
+    _confirmed(record)
+    record.seen = now
+    record.doubts = 0
+    if is_placed and note.resets_in is not None:
+        span = note.resets_in
+        # Seen from its very start only after a rollover; else the longest seen counts.
+        record.span = max(0, span if record.reset is not None else max(record.span, span))
+        record.reset, record.epoch = now + note.resets_in, note.epoch
+        record.reset_number = record.number
+    else:
+        record.reset = record.epoch = None
+
+
+def _observe(record: Record, remaining: int) -> None:
+    record.number += 1
+    while record.floor and record.floor[-1][1] >= remaining:
+        record.floor.pop()
+    record.floor.append([record.number, remaining])
+
+
+def _move_reset(record: Record, note: Note, now: int) -> None:
+    """Of two resets the later stands, unless answer after answer says otherwise.
+
+    Of one reset the earliest bound stands: each is one that the reset comes before.
+    """
+    at = now + (note.resets_in or 0)
+    if record.reset is None:
+        record.reset, record.epoch = at, note.epoch
+        record.reset_number = record.number
+        return
+    apart = _apart(record, note, now)
+    if apart == 0 or (note.epoch is None and abs(apart) <= _ROUNDING):
+        record.reset = min(record.reset, at)
+        record.doubts = 0
+    elif apart > 0:
+        if not _is_same(record, note, now):
+            record.reset_number = record.number
+        record.reset, record.epoch = at, note.epoch
+        record.doubts = 0
+    elif _is_same(record, note, now):
+        record.doubts = 0
+    else:
+        record.doubts += 1
+        if record.doubts >= _DOUBTS:
+            record.reset, record.epoch, record.doubts = at, note.epoch, 0
+
+
+def _apart(record: Record, note: Note, now: int) -> int:
+    """Return by how much a told reset is later than the one that is known."""
+    if note.epoch is not None and record.epoch is not None:
+        return note.epoch - record.epoch
+    return now + (note.resets_in or 0) - (record.reset or 0)
+
+
+def _is_usable(record: Record, note: Note) -> bool:
+    return note.resets_in is not None and 0 < note.resets_in <= record.ceiling
+
+
+def _is_same(record: Record, note: Note, now: int) -> bool:
+    if note.resets_in is None or record.reset is None:
+        return False
+    return abs(_apart(record, note, now)) <= min(_SAME_RESET, record.span // 2)
+
+
+def _is_earlier(record: Record, note: Note, now: int) -> bool:
+    if note.resets_in is None or record.reset is None or _is_same(record, note, now):
+        return False
+    return _apart(record, note, now) < 0
+
+
+def _is_of_next(record: Record, note: Note, now: int) -> bool:
+    if record.reset is None:
+        return False
+    return _apart(record, note, now) > max(_OTHER_BACK_END, record.span // 2)
+
+
+def _learn_lateness(record: Record, sent: int) -> None:
+    """A server that refused at its own reset will do so again; clean rollovers forget it."""
+    if record.reset is None:
+        return
+    if record.refusals:
+        found = min(sent, record.hold + _FOUND_SOON)
+        record.relapses = min(record.relapses + 1, _MOST_RELAPSES) if record.late else 0
+        record.clean = 0
+        record.late = max(0, found - record.reset)
+    else:
+        record.clean += 1
+        if record.clean >= 1 << record.relapses:
+            record.clean = 0
+            record.late //= 2
+    if record.late < _LEAST_LATENESS:
+        record.late = 0
+
+
+# Debts and back-off --------------------------------------------------------------------------
+
+
+def _add_unread(record: Record, cost: int) -> None:
+    if len(record.unread) >= _MOST_DEBTS:
+        cost += record.unread.pop()[1]
+    record.unread.append([record.number, cost])
+
+
+def _add_ghost(record: Record, after: int, cost: int) -> None:
+    if len(record.ghosts) >= _MOST_DEBTS:
+        latest, _, others = record.ghosts.pop()
+        after, cost = max(latest, after), cost + others
+    record.ghosts.append([after, record.number, cost])
+
+
+def _clear_debts(record: Record, note: Note, now: int) -> None:
+    """Forget what a reading has in it: of a call sent then, knowing that number."""
+    sent = now - note.ago - note.took
+    record.unread = [each for each in record.unread if each[0] > note.known]
+    record.ghosts = [each for each in record.ghosts if each[0] > sent or each[1] > note.known]
+
+
+def _backoff(times: int) -> int:
+    return min(_LONGEST_BACKOFF, 1000 << min(times, 6))
+
+
+def _missed(record: Record, now: int) -> None:
+    """Back off after a probe without an answer: the next at once, then 1, 2, 4 ... 60 s."""
+    record.misses += 1
+    if record.misses > 1:
+        record.hold = max(record.hold, now + _backoff(record.misses - 2))
+
+
+def _back_off_refused(record: Record, now: int) -> None:
+    record.hold = max(record.hold, now + _backoff(record.refusals))
+    record.refusals += 1
+
+
+def _confirmed(record: Record) -> None:
+    record.misses = record.refusals = record.hold = 0

@@ -1,0 +1,273 @@
+"""A limiter's conversation with its ledger: one exchange in flight, and nobody polls.
+
+Every caller of a loop tick shares an exchange, settled calls are reported together, and a gate
+that waits knows when to ask again. No exchange takes longer than a bound; when the ledger is away
+the rule goes on with a share of what was known, or fails its callers, as the user prefers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import secrets
+from collections.abc import Callable
+from itertools import islice
+from random import random as uniform
+
+from aiotwhelp import events
+from aiotwhelp.errors import LedgerError
+from aiotwhelp.heaps import Heap
+from aiotwhelp.leases import Gate, Health, Share
+from aiotwhelp.ledger.port import Lease, Ledger, Report
+from aiotwhelp.windows import INF
+
+logger = logging.getLogger("aiotwhelp")
+
+#: No exchange may take longer, in seconds; with it a call is held for 300 ms at most.
+BOUND = 0.25
+
+#: Records in one exchange: a batch must not hold the engine, or this loop, for long.
+_BATCH = 64
+
+#: The ledger is tried again after so many seconds, doubling to the longest.
+_FIRST_RETRY = 0.5
+_LONGEST_RETRY = 15.0
+
+#: Callers of a gate that are counted for what is asked: more never make a difference.
+_MOST_LINES = 64
+
+#: Reports are at least so many seconds apart, unless somebody asks.
+_LEAST_PAUSE = 0.02
+
+#: A timer below this would spin.
+_SHORTEST_TIMER = 0.001
+
+
+class Sharing:
+    """What one limiter has with its ledger."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        fails: bool,
+        now: Callable[[], float],
+        wake: Callable[[Gate], object],
+        tell: Callable[[events.Event], None],
+        random: Callable[[], float] = uniform,
+    ) -> None:
+        self.health = Health()
+        self._ledger = ledger
+        self._fails = fails
+        self._now = now
+        self._wake = wake
+        self._tell = tell
+        self._random = random
+        self._client = secrets.token_hex(8)
+        self._secret: bytes | None = None
+        self._records: dict[tuple[str, ...], str] = {}
+        #: Shares that ask or have to report now; a dict keeps their order.
+        self._pending: dict[Share, None] = {}
+        #: Shares by the instant at which they are to report.
+        self._due: Heap[Share] = Heap()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = INF
+        self._exchange: asyncio.Task[None] | None = None
+        self._is_called = False
+        #: Shares of which the ledger may hold something for us.
+        self._known: set[Share] = set()
+        #: Gates whose callers wait on their own while the ledger is away.
+        self._alone: dict[Gate, None] = {}
+        self._retry_in = _FIRST_RETRY
+        self._is_closed = False
+
+    def ask(self, share: Share) -> None:
+        """Have the ledger asked for tokens, together with all who ask in this tick."""
+        if self.health.is_away:
+            self._alone[share.gate] = None
+        elif not share.is_out and share not in self._pending:
+            self._pending[share] = None
+            self._call()
+
+    def settled(self, share: Share) -> None:
+        """Have what was settled reported when it is due."""
+        if share.due < INF and (share.place < 0 or share.due < share.rank):
+            self._due.discard(share)
+            share.rank = max(share.due, self._now() + _LEAST_PAUSE)
+            self._due.add(share)
+            self._arm()
+
+    def waits_alone(self, gate: Gate) -> None:
+        """Have callers that wait without the ledger look again when it is back."""
+        self._alone[gate] = None
+
+    async def close(self) -> None:
+        """Give back what is unused; safe to cancel, and bounded."""
+        self._is_closed = True
+        self._disarm()
+        if self._exchange is not None:
+            self._exchange.cancel()
+            await asyncio.wait([self._exchange])
+        if self.health.is_away or self._secret is None:
+            return
+        last = [share for share in self._known if share.held or share.notes]
+        for share in last:
+            share.left = share.turn = 0
+        reports = [self._report(share, 0) for share in last]
+        try:
+            async with asyncio.timeout(BOUND):
+                for at in range(0, len(reports), _BATCH):
+                    await self._ledger.exchange(reports[at : at + _BATCH])
+        except (LedgerError, TimeoutError):
+            logger.debug("the ledger was not told that this process ends: its leases run out")
+
+    # Exchanging --------------------------------------------------------------------------------
+
+    def _call(self) -> None:
+        if not self._is_called and self._exchange is None and not self._is_closed:
+            self._is_called = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._is_called = False
+        if self._exchange is None and self._pending and not self._is_closed:
+            batch = list(islice(self._pending, _BATCH))
+            for share in batch:
+                del self._pending[share]
+                self._due.discard(share)
+            self._exchange = asyncio.create_task(self._run(batch))
+
+    async def _run(self, batch: list[Share]) -> None:
+        try:
+            sent, leases = await self._ask(batch)
+        except LedgerError as error:
+            self._exchange = None
+            self._lost(batch, error)
+        except asyncio.CancelledError:
+            for share in batch:
+                share.failed()
+            raise
+        else:
+            self._exchange = None
+            self._found()
+            now = self._now()
+            for share, lease in zip(batch, leases, strict=True):
+                share.apply(lease, sent, now, self._random())
+                self._keep(share)
+            for share in batch:
+                self._wake(share.gate)
+        if self._pending:
+            self._call()
+
+    async def _ask(self, batch: list[Share]) -> tuple[float, list[Lease]]:
+        try:
+            async with asyncio.timeout(BOUND):
+                if self._secret is None:
+                    self._secret = await self._ledger.secret()
+                reports = [self._report(share, self._demand(share)) for share in batch]
+                sent = self._now()
+                return sent, list(await self._ledger.exchange(reports))
+        except LedgerError:
+            raise
+        except TimeoutError as error:
+            raise LedgerError(f"the ledger did not answer within {BOUND} s") from error
+        except Exception as error:
+            logger.exception("the ledger failed in a way of its own")
+            raise LedgerError(f"the ledger failed: {type(error).__name__}") from error
+
+    def _report(self, share: Share, want: int) -> Report:
+        self._known.add(share)
+        return share.report(self._client, self._record(share.name), self._now(), want)
+
+    def _record(self, name: tuple[str, ...]) -> str:
+        """Return what names a record: digests of the API and app, and of all of it."""
+        record = self._records.get(name)
+        if record is None:
+            if len(self._records) >= 4096:
+                self._records.clear()
+            record = f"{self._digest(name[:2])}/{self._digest(name)}"
+            self._records[name] = record
+        return record
+
+    def _digest(self, name: tuple[str, ...]) -> str:
+        key = self._secret or b""
+        return hashlib.blake2b(json.dumps(name).encode(), key=key[:64], digest_size=16).hexdigest()
+
+    def _demand(self, share: Share) -> int:
+        waiting = sum(len(parked.line) for parked in islice(share.gate.blocked, _MOST_LINES))
+        return waiting * share.need + max(share.use, share.taken) if waiting else 0
+
+    def _keep(self, share: Share) -> None:
+        if not share.held and not share.notes and not share.turn:
+            self._known.discard(share)
+        self.settled(share)
+
+    # Away and back -----------------------------------------------------------------------------
+
+    def _lost(self, batch: list[Share], error: LedgerError) -> None:
+        for share in batch:
+            share.failed()
+            share.due = -INF
+        waiting = [*batch, *self._pending]
+        self._pending.clear()
+        if not self.health.is_away:
+            self.health.is_away = True
+            self.health.outages += 1
+            self.health.failure = error if self._fails else None
+            how = "calls that need it fail" if self._fails else "a share of what it knew is used"
+            logger.warning("the ledger is away (%s): until it is back, %s", error, how)
+            self._tell(events.LedgerAway("", "", str(error)))
+        loop = asyncio.get_running_loop()
+        if not self._is_closed:
+            loop.call_later(self._retry_in, self._retry, batch)
+        self._retry_in = min(_LONGEST_RETRY, 2 * self._retry_in)
+        for share in waiting:
+            self._alone[share.gate] = None
+            self._wake(share.gate)
+
+    def _retry(self, batch: list[Share]) -> None:
+        self._pending.update(dict.fromkeys(batch))
+        self._call()
+
+    def _found(self) -> None:
+        self._retry_in = _FIRST_RETRY
+        if not self.health.is_away:
+            return
+        self.health.is_away = False
+        self.health.failure = None
+        logger.info("the ledger is back")
+        self._tell(events.LedgerBack("", ""))
+        alone, self._alone = self._alone, {}
+        for gate in alone:
+            asyncio.get_running_loop().call_soon(self._wake, gate)
+        for share in self._known:
+            self.settled(share)
+
+    # The timer ---------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        first = self._due.first
+        if first is None or self._is_closed or first.rank >= self._timer_at:
+            return
+        self._disarm()
+        self._timer_at = first.rank
+        delay = max(first.rank - self._now(), _SHORTEST_TIMER)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._ring)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, INF
+
+    def _ring(self) -> None:
+        self._disarm()
+        now = self._now()
+        while (share := self._due.first) is not None and share.rank <= now:
+            self._due.discard(share)
+            if not self.health.is_away and not share.is_out:
+                self._pending[share] = None
+        self._arm()
+        if self._pending:
+            self._call()
