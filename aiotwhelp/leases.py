@@ -467,6 +467,9 @@ class LeasedWindow(Window):
         lease = self.share.lease
         if lease.limit is not None:
             self.limit = lease.limit
+        if lease.gap:
+            for bucket in self.buckets:
+                bucket.join_pace()
         self.is_confirmed = lease.confirmed
         if not lease.confirmed:
             return
@@ -597,6 +600,29 @@ class ColdGate:
             self.bucket.join_known(loads(each) for each in self.share.lease.shown)
 
 
+class PaceGate:
+    """A learned pace that all processes keep: one call at a time, over all of them."""
+
+    __slots__ = ("blocked", "bucket", "share", "unit")
+
+    def __init__(
+        self, bucket: Bucket, name: tuple[str, ...], numbering: Numbering, health: Health
+    ) -> None:
+        self.bucket = bucket
+        self.unit = "requests"
+        self.blocked: Heap[Any] = Heap()
+        self.share = Share(self, Counts.PACE, name, numbering, health)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls in flight while there is a pace."""
+        return self.bucket.calls if self.bucket.pace.gap else 0
+
+    def leased(self, now: float) -> None:
+        """Keep the pace that all keep."""
+        self.bucket.pace.gap = self.share.lease.gap / 1000
+
+
 def dumps(reading: WindowReading) -> str:
     """Write down what window a reading is of, for processes that have seen none."""
     kind = reading.kind
@@ -611,4 +637,4 @@ def loads(text: str) -> WindowReading:
 
 
 #: What a ledger shares.
-Gate = LeasedWindow | LeasedRate | LeasedConcurrency | ColdGate
+Gate = LeasedWindow | LeasedRate | LeasedConcurrency | ColdGate | PaceGate

@@ -36,6 +36,7 @@ from aiotwhelp.leases import (
     LeasedConcurrency,
     LeasedRate,
     LeasedWindow,
+    PaceGate,
     Share,
 )
 from aiotwhelp.ledger import Ledger, from_url
@@ -779,7 +780,7 @@ class Limiter:
             self._pump(line)
         self._announce_soon(line)
 
-    def _wake(self, gate: Window | LocalWindow | Room | ColdGate) -> bool:
+    def _wake(self, gate: _Gate) -> bool:
         """Grant to the lines that wait for a gate, in ticket order, until it blocks again.
 
         Returns whether it goes on after a slice.
@@ -1056,7 +1057,11 @@ class Limiter:
         )
         if self._sharing is not None:
             name = self._name(key, key.identity, key.route)
-            bucket.share(ColdGate(bucket, name, self._numbering, self._sharing.health))
+            health = self._sharing.health
+            bucket.share(
+                ColdGate(bucket, name, self._numbering, health),
+                PaceGate(bucket, (*name, "pace"), self._numbering, health),
+            )
         siblings.join(bucket)
         return bucket
 
@@ -1242,6 +1247,9 @@ class _Siblings:
             self.windows.remove(window)
 
 
+#: What callers may wait for.
+_Gate = Window | LocalWindow | Room | ColdGate | PaceGate
+
 #: Says why a caller must fail, given the tokens that those ahead of it will take.
 _Judge = Callable[[Waiter, int], Exception | None]
 
@@ -1281,8 +1289,9 @@ class _Rates:
 
 def _shares(bucket: Bucket) -> Iterator[Share]:
     """Return what a ledger shares of a bucket."""
-    if bucket.cold is not None:
+    if bucket.cold is not None and bucket.paced is not None:
         yield bucket.cold.share
+        yield bucket.paced.share
         for gate in bucket.gates:
             if isinstance(gate, (LeasedWindow, LeasedRate, LeasedConcurrency)):
                 yield gate.share

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import Dialect
 from aiotwhelp.heaps import Entry, Heap
-from aiotwhelp.leases import ColdGate
+from aiotwhelp.leases import ColdGate, PaceGate
 from aiotwhelp.quota import Bucket
 from aiotwhelp.views import QuotaKey
 from aiotwhelp.windows import INF, LocalWindow, Room, Window
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 #: What a line may stand before.
-_Gate = Window | LocalWindow | Room | ColdGate
+_Gate = Window | LocalWindow | Room | ColdGate | PaceGate
 
 #: Each waiter that leaves has so many others looked at: at most half of them are ever dead.
 _SWEPT_PER_BURIAL = 3

@@ -24,12 +24,12 @@ All instants are seconds of one monotonic clock; a ``reset`` is in the server's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import random as uniform
 
 from aiotwhelp.headers import Reading, WindowReading
-from aiotwhelp.leases import ColdGate
+from aiotwhelp.leases import ColdGate, PaceGate
 from aiotwhelp.ledger.port import Outcome
 from aiotwhelp.windows import (
     INF,
@@ -163,6 +163,7 @@ class Bucket:
         "next",
         "numbering",
         "pace",
+        "paced",
         "probing",
         "random",
         "round_trip",
@@ -196,6 +197,8 @@ class Bucket:
         self.shown = False
         #: What takes the place of windows until then, if a ledger shares the quota.
         self.cold: ColdGate | None = None
+        #: A pace that all processes keep, then.
+        self.paced: PaceGate | None = None
         self.local: tuple[LocalWindow, ...] = tuple(rates)
         for rate in self.local:
             rate.buckets[self] = None
@@ -259,16 +262,11 @@ class Bucket:
         return max(now, at)
 
     def _opens(self, now: float, cost: int, reserve: float, even: bool) -> tuple[float, Gate]:
-        if self.pace.gap and self.calls:
-            return INF, self  # single file
         at: float = max(self.next, self.household.shut)
         by: Gate = self
-        if not self.shown:
-            opens = self._opens_cold(now, cost)
+        for opens, gate in self._opens_itself(now, cost):
             if opens > at:
-                at, by = opens, self.cold if self.cold is not None else self
-        elif self.calls > self.answered:
-            return INF, self  # as TCP opens: one more in flight than has been answered
+                at, by = opens, gate
         for window in self.windows:
             takes = cost_in(window.unit, cost)
             if window.limit is not None and takes > window.limit:
@@ -281,6 +279,18 @@ class Bucket:
             if opens > at:
                 at, by = opens, rate
         return at, by
+
+    def _opens_itself(self, now: float, cost: int) -> Iterator[tuple[float, Gate]]:
+        """Say when it opens beyond what windows allow, and what of it blocks until then."""
+        if self.pace.gap:
+            if self.paced is not None and not self.paced.share.is_away:
+                yield self.paced.share.opens(now, 1), self.paced
+            elif self.calls:
+                yield INF, self  # single file
+        if not self.shown:
+            yield self._opens_cold(now, cost), self.cold or self
+        elif self.calls > self.answered:
+            yield INF, self  # as TCP opens: one more in flight than has been answered
 
     def _opens_cold(self, now: float, cost: int) -> float:
         """Nothing is known of this key: one probe, or k + 1 after k answers without headers."""
@@ -310,7 +320,10 @@ class Bucket:
             if probe is not None:
                 granted.probes = [*(granted.probes or ()), probe]
         if self.pace.gap:
-            self.next = now + self.pace.gap
+            if self.paced is not None and not self.paced.share.is_away:
+                self.paced.share.take(now, 1)
+            else:
+                self.next = now + self.pace.gap
         return granted
 
     def _take_cold(self, now: float, cost: int) -> tuple[Probing, int] | None:
@@ -428,9 +441,9 @@ class Bucket:
         if any(window.is_confirmed for window in self.windows):
             self.answered = max(self.answered, 1)
 
-    def share(self, cold: ColdGate) -> None:
+    def share(self, cold: ColdGate, paced: PaceGate) -> None:
         """Share this quota beyond the process; how it opens is for all to decide together."""
-        self.cold = cold
+        self.cold, self.paced = cold, paced
         self.answered = _MOST_BLANK
 
     def join_known(self, known: Iterable[WindowReading]) -> None:
@@ -598,10 +611,7 @@ class Bucket:
         """Act on a refusal: shut the windows that are spent, or slow down for a hidden limit."""
         if not reading.refused and status != 503:
             if self.pace.gap and status < 500:
-                self.pace.accepted(now)
-                if not self.pace.gap:
-                    # One at a time went well; how many at once do is to be found out again.
-                    self.answered = self.blank = 1
+                self._speed_up(granted, now)
             return
         delay = reading.retry_after or 0.0
         if reading.everywhere:
@@ -618,9 +628,30 @@ class Bucket:
             return
         ceiling = min((window.kind.ceiling for window in self.windows), default=960.0)
         self.next = max(self.next, now + min(delay, ceiling))
-        if hidden and not reading.everywhere and self.pace.refused(granted, now):
+        if hidden and not reading.everywhere:
+            self._slow_down(granted, now)
+
+    def join_pace(self) -> None:
+        """Keep the pace that others keep: a limit that nobody announces has shown there."""
+        if self.paced is not None and not self.pace.gap:
+            self.pace.gap = _FIRST_GAP
+
+    def _slow_down(self, granted: Granted, now: float) -> None:
+        if self.paced is not None and not self.paced.share.is_away:
+            self.paced.share.say(granted, now, Outcome.REFUSED, 1)
+            self.pace.gap = max(self.pace.gap, _FIRST_GAP)
+        elif self.pace.refused(granted, now):
             # Jitter, since other processes may have been refused at the same moment.
             self.next = max(self.next, now + self.pace.gap * (1.0 + 0.1 * self.random()))
+
+    def _speed_up(self, granted: Granted, now: float) -> None:
+        if self.paced is not None and not self.paced.share.is_away:
+            self.paced.share.say(granted, now, Outcome.READ, 1)
+            return
+        self.pace.accepted(now)
+        if not self.pace.gap:
+            # One at a time went well; how many at once do is to be found out again.
+            self.answered = self.blank = 1
 
     def _is_short(self, told: WindowReading, granted: Granted) -> bool:
         """Whether what is left of a window explains that a call was refused."""
@@ -632,7 +663,7 @@ def _ahead_of(cost: int, unit: str, ahead: int) -> int:
 
 
 #: What may block a caller.
-Gate = Window | RateWindow | ConcurrencyWindow | Room | ColdGate | Bucket
+Gate = Window | RateWindow | ConcurrencyWindow | Room | ColdGate | PaceGate | Bucket
 
 #: Returns the window that a reading is of; given the one that was used so far, if the server turns
 #: out to have a name of its own for it.

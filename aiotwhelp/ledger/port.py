@@ -26,6 +26,8 @@ class Counts(enum.StrEnum):
     RATE = "rate"
     #: Calls in flight.
     CONCURRENCY = "concurrency"
+    #: A gap from call to call, learned from refusals by a limit that nobody announces.
+    PACE = "pace"
 
 
 class Outcome(enum.StrEnum):
@@ -128,6 +130,9 @@ class Lease:
     shown: tuple[str, ...] = ()
     #: When the first slot of a rate is.
     starts_in: int = 0
+    #: The learned gap (`Counts.PACE`), 0 once there is none any more. Of a window: whether a call
+    #: was refused just now although tokens were left.
+    gap: int = 0
     #: Whether the report was older than one that came before it, and was ignored.
     stale: bool = False
 

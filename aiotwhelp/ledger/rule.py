@@ -13,6 +13,7 @@ against each other, operation by operation. So it is written with numbers, lists
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
@@ -51,6 +52,17 @@ _FIRST_WAIT = 250
 
 #: While a probe is out, others look after a round trip; before one is known, after this.
 _UNKNOWN_ROUND_TRIP = 100
+
+#: Others may use a quota, too: their calls for each thousand of ours. So many are presumed of a
+#: quota until a whole window has told, and at most so many are reckoned with.
+_PRESUMED_FOREIGN = 250
+_MOST_FOREIGN = 4000
+
+#: The learned pace: its first gap, for how long a refused gap is remembered, and the gap below
+#: which there is none.
+_FIRST_GAP = 250
+_GAP_MEMORY = 600_000
+_SMALLEST_GAP = 10
 
 #: Slots of a rate are leased for so long ahead, and one always.
 _AHEAD = 100_000
@@ -108,6 +120,17 @@ class Record:
     shown: list[str] = field(default_factory=list)
     #: When the next slot of a rate is, in microseconds.
     slot: int = 0
+    #: A learned gap, and [when, gap] of those that were refused.
+    gap: int = 0
+    paced_until: int = 0
+    gaps: list[list[int]] = field(default_factory=list)
+    #: The lowest remaining that calls of ours explain; calls of others, and of ours, in this
+    #: window, and their ratio in those before; all ratios are per thousand.
+    explained: int = 0
+    others: int = 0
+    own: int = 0
+    before: int = 0
+    presumed: int = _PRESUMED_FOREIGN
     clients: dict[str, Client] = field(default_factory=dict)
 
     def dumps(self) -> str:
@@ -147,7 +170,9 @@ def exchange(record: Record, report: Report, now: int) -> Lease:
             granted, wait, starts_in = _slots(record, report, now)
         else:
             granted, wait, probe = _grant(record, client, report, now)
-        client.held += 0 if report.counts is Counts.RATE else granted
+        if report.counts is not Counts.RATE:
+            client.held += granted
+            _use(record, granted)
         client.asks = granted < report.want
     elif not client.held and not client.probing:
         del record.clients[report.client]
@@ -162,10 +187,16 @@ def _hear(record: Record, client: Client, report: Report, now: int) -> None:
     if report.shut:
         record.shut = max(record.shut, now + min(report.shut, report.ceiling))
     client.sequence = report.sequence
+    notes = [note for note in report.notes if note.number > client.noted]
+    spent = sum(note.cost for note in notes if note.outcome is not Outcome.UNSENT)
+    # Fewer than were leased if some went back unused; more if the ledger was away.
+    _use(record, report.held + spent - client.held)
     client.held = report.held
-    for note in report.notes:
-        if note.number > client.noted:
-            client.noted = note.number
+    for note in notes:
+        client.noted = note.number
+        if report.counts is Counts.PACE:
+            _take_pace(record, note, now)
+        else:
             _take_in(record, note, now, is_cold=report.counts is Counts.COLD)
     if not report.is_probing:
         client.probing = 0
@@ -188,6 +219,8 @@ def _grant(record: Record, client: Client, report: Report, now: int) -> tuple[in
     opens = max(record.shut, record.hold)
     if report.counts is Counts.COLD and record.shown:
         return 0, None, 0
+    if report.counts is Counts.PACE:
+        return _grant_pace(record, client, report, now)
     if opens > now and not (record.confirmed and record.shut <= now):
         return 0, opens - now, 0
     if report.counts is Counts.CONCURRENCY:
@@ -198,7 +231,7 @@ def _grant(record: Record, client: Client, report: Report, now: int) -> tuple[in
         left = _left(record)
         if record.answered < _SLOW_START:
             left = min(left, record.answered + 1 - _held(record))
-        left -= report.keep
+        left -= report.keep + _margin(record)
     else:
         return _grant_probe(record, client, report, now)
     if left >= report.need:
@@ -220,6 +253,26 @@ def _grant_probe(
     return report.need, None, record.turn
 
 
+def _grant_pace(
+    record: Record, client: Client, report: Report, now: int
+) -> tuple[int, int | None, int]:
+    """Single file, with a gap from grant to grant."""
+    if not record.gap:
+        return 0, None, 0
+    if record.hold > now:
+        return 0, record.hold - now, 0
+    if _held(record) > client.held:
+        return 0, _patience(report), 0
+    if client.held:
+        return 0, None, 0  # until its own call is settled
+    record.hold = now + record.gap
+    return 1, None, 0
+
+
+def _patience(report: Report) -> int:
+    return min(LEASE // 2, _FIRST_WAIT << min(report.vain, 3))
+
+
 def _grant_when_spent(
     record: Record, client: Client, report: Report, now: int
 ) -> tuple[int, int | None, int]:
@@ -227,7 +280,7 @@ def _grant_when_spent(
     held = _held(record)
     if held > client.held or report.counts is not Counts.WINDOW:
         # What others hold may come back, or turn out to be in the numbers already.
-        wait = min(LEASE // 2, _FIRST_WAIT << min(report.vain, 3))
+        wait = _patience(report)
         ends = record.reset if record.confirmed and record.reset else now + wait
         return 0, max(1, min(wait, ends + record.late - now)), 0
     if held:
@@ -267,6 +320,23 @@ def _slots(record: Record, report: Report, now: int) -> tuple[int, int | None, i
     return granted, None, -((now - slot) // 1000)
 
 
+def _use(record: Record, tokens: int) -> None:
+    """Count tokens as calls of ours, until they come back unused."""
+    record.explained -= tokens
+    record.own += tokens
+
+
+def _foreign(record: Record) -> int:
+    seen = max(1000 * record.others // max(1, record.own), record.before)
+    return min(_MOST_FOREIGN, seen)
+
+
+def _margin(record: Record) -> int:
+    """Tokens that others may take while so many of ours are on their way: see `Foreign`."""
+    expected = max(_foreign(record), record.presumed) * _held(record)
+    return -(-(expected + math.isqrt(4_000 * expected)) // 1000)
+
+
 def _held(record: Record) -> int:
     return sum(client.held for client in record.clients.values())
 
@@ -304,6 +374,7 @@ def _lease(
         clients=len(record.clients),
         shown=tuple(record.shown),
         starts_in=starts_in,
+        gap=max(record.gap, record.paced_until - now, 0),
         stale=stale,
     )
 
@@ -373,9 +444,32 @@ def _take_in(record: Record, note: Note, now: int, *, is_cold: bool) -> None:
             _missed(record, now)
 
 
+def _take_pace(record: Record, note: Note, now: int) -> None:
+    """Grow with a refusal, unless the call went before the last growth; shrink by 5 % else."""
+    if note.outcome is Outcome.REFUSED and note.known >= record.reset_number:
+        while record.gaps and record.gaps[-1][1] <= record.gap:
+            record.gaps.pop()
+        record.gaps.append([now, record.gap])
+        record.gap = min(_LONGEST_BACKOFF, max(_FIRST_GAP, 2 * record.gap))
+        record.number += 1
+        record.reset_number = record.number
+        record.hold = max(record.hold, now + record.gap)
+    elif note.outcome is Outcome.READ and record.gap:
+        record.gaps = [each for each in record.gaps if each[0] >= now - _GAP_MEMORY]
+        least = min(_LONGEST_BACKOFF, record.gaps[0][1] * 11 // 10) if record.gaps else 0
+        record.gap = max(record.gap * 95 // 100, least)
+        if record.gap < _SMALLEST_GAP:
+            record.gap = 0
+
+
 def _read(record: Record, note: Note, now: int, *, is_probe: bool) -> None:
     if note.limit is not None:
         record.limit = note.limit
+    if note.refused:
+        _use(record, -note.cost)
+        if note.remaining >= note.cost:
+            # A limit that no header shows: whoever asks next is to keep a pace with the others.
+            record.paced_until = now + LEASE
     record.answered = min(record.answered + note.times, _SLOW_START)
     took = min(note.took, _LONGEST_ROUND_TRIP)
     record.round_trip = max(took, record.round_trip + (took - record.round_trip) // 16)
@@ -403,6 +497,7 @@ def _fold(record: Record, note: Note, now: int) -> None:
         record.floor.pop(0)
     _observe(record, note.remaining)
     _confirmed(record)
+    record.others = max(record.others, record.explained - note.remaining)
     if usable:
         _move_reset(record, note, now)
     record.seen = now
@@ -437,9 +532,14 @@ def _answer_probe(record: Record, note: Note, now: int, *, is_probe: bool) -> No
 def _open(record: Record, note: Note, now: int, *, is_placed: bool = True) -> None:
     record.floor = []
     _observe(record, note.remaining)
+    if record.seen:
+        record.presumed = 0
+        record.before //= 2
+        record.before = _foreign(record)
+    record.others = record.own = 0
+    record.explained = _left(record)
     record.confirmed = True
     _confirmed(record)
-    record.seen = now
     record.doubts = 0
     if is_placed and note.resets_in is not None:
         span = note.resets_in
@@ -449,6 +549,7 @@ def _open(record: Record, note: Note, now: int, *, is_placed: bool = True) -> No
         record.reset_number = record.number
     else:
         record.reset = record.epoch = None
+    record.seen = now
 
 
 def _observe(record: Record, remaining: int) -> None:
