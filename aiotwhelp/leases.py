@@ -129,6 +129,7 @@ class Share(Entry):
     """
 
     __slots__ = (
+        "_asked",
         "_marks",
         "_outage",
         "_reported",
@@ -142,6 +143,7 @@ class Share(Entry):
         "due",
         "gate",
         "health",
+        "hopes",
         "is_out",
         "keep",
         "lease",
@@ -191,6 +193,8 @@ class Share(Entry):
         self.keep = 0
         self.ask_at = -INF
         self.vain = 0
+        #: Whether settling calls of its own may bring tokens.
+        self.hopes = False
         #: Tokens taken since the last report, and about so many between two.
         self.taken = 0
         self.use = 0
@@ -201,6 +205,7 @@ class Share(Entry):
         self._said = 0
         self._reported = 0
         self._sequence = 0
+        self._asked = False
         #: (own number, the ledger's), both rising.
         self._marks: list[tuple[int, int]] = []
         #: The turn of a probe that was leased and has not gone yet.
@@ -277,6 +282,7 @@ class Share(Entry):
         """Write a report; its answer, or the next report, settles what becomes of it."""
         if self.left and not self.turn and (not (self.taken or want) or now >= self.until):
             self.left = 0
+        self._asked = self.asks or (want > 0 and (self.hopes or now >= self.ask_at))
         self._sequence += 1
         self._reported = self._said
         self.use, self.taken = max(self.taken, self.use // 2), 0
@@ -290,7 +296,7 @@ class Share(Entry):
             counts=self.counts,
             held=0 if self.counts is Counts.RATE else self.held,
             notes=tuple(said.note(now) for said in self.notes),
-            want=max(want, self.need) if self.asks or want else 0,
+            want=max(want, self.need) if self._asked else 0,
             need=self.need,
             keep=self.keep,
             vain=self.vain,
@@ -317,13 +323,22 @@ class Share(Entry):
         self.until = sent + _TRUSTED
         if lease.resets_in is not None and lease.confirmed:
             self.until = min(self.until, sent + lease.resets_in / 1000)
-        if lease.granted:
+        if not self._asked:
+            pass  # what was answered to those who asked still holds
+        elif lease.granted:
+            self.hopes = False
             self.left += lease.granted
             self.turn = lease.probe
             self.vain = 0
             self.ask_at = now
-        elif lease.wait is not None:
+        elif lease.wait is None:
+            # Calls of its own stand in the way, until they are settled or the window ends.
+            resets_in = lease.resets_in if lease.confirmed else None
+            self.ask_at = INF if resets_in is None else now + resets_in / 1000
+            self.hopes = True
+        else:
             # Others were told the same: whoever comes a little later finds a probe under way.
+            self.hopes = False
             self.vain += 1
             spread = min(0.02, lease.wait / 4000)
             self.ask_at = now + lease.wait / 1000 + spread * jitter
@@ -352,7 +367,8 @@ class Share(Entry):
             return False
         if self._outage != health.outages:
             self._outage = health.outages
-            self.allowance = self.left + self.lease.remaining // self.clients
+            # The others may be about to take the same.
+            self.allowance = self.left + -(-self.lease.remaining // (2 * self.clients))
             self.left = self.turn = 0
             self.ask_at = -INF
         return True
@@ -588,7 +604,9 @@ class ColdGate:
         return 0 if self.bucket.shown else self.bucket.in_flight
 
     def show(self, shown: Iterable[WindowReading]) -> None:
-        """Have others learn what windows an answer has shown."""
+        """Have others learn what windows a first answer has shown."""
+        if self.share.shown:
+            return
         self.share.shown = tuple(dumps(reading) for reading in shown)
         self.share.left = self.share.turn = 0
         self.share.notes.clear()

@@ -112,7 +112,8 @@ class Sharing:
             await asyncio.wait([self._exchange])
         if self.health.is_away or self._secret is None:
             return
-        last = [share for share in self._known if share.held or share.notes]
+        known = {*self._known, *self._due, *self._pending}
+        last = [share for share in known if share.held or share.notes or share.shown]
         for share in last:
             share.left = share.turn = 0
         reports = [self._report(share, 0) for share in last]

@@ -50,6 +50,12 @@ _SLOW_START = 64
 #: Who asked in vain asks again after so long at first, doubling to half a lease.
 _FIRST_WAIT = 250
 
+#: Who was told when to ask again, and has not for so long after, does not ask any more.
+_OVERDUE = 300
+
+#: So many tokens for each who asks are enough to divide them fairly.
+_ENOUGH = 4
+
 #: While a probe is out, others look after a round trip; before one is known, after this.
 _UNKNOWN_ROUND_TRIP = 100
 
@@ -78,8 +84,10 @@ class Client:
     sequence: int = 0
     #: The last note that was taken in.
     noted: int = 0
-    #: Whether it asked for tokens, and got fewer than it can use.
-    asks: bool = False
+    #: Until when it counts as one that asks: it got fewer tokens than it can use.
+    asks: int = 0
+    #: What it was granted, as fair queueing counts: who begins to ask is as far as the others.
+    taken: int = 0
     #: When its probe was leased; 0 without one.
     probing: int = 0
 
@@ -129,6 +137,8 @@ class Record:
     explained: int = 0
     others: int = 0
     own: int = 0
+    #: What was left when the window opened.
+    size: int = 0
     before: int = 0
     presumed: int = _PRESUMED_FOREIGN
     clients: dict[str, Client] = field(default_factory=dict)
@@ -165,15 +175,19 @@ def exchange(record: Record, report: Report, now: int) -> Lease:
         return _lease(record, now, stale=True)
     _hear(record, client, report, now)
     granted, wait, probe, starts_in = 0, None, 0, 0
-    if client.asks:
+    if report.want:
+        if client.asks < now:
+            client.taken = max([client.taken, *_taken(record, now)])
+        client.asks = now
         if report.counts is Counts.RATE:
             granted, wait, starts_in = _slots(record, report, now)
         else:
             granted, wait, probe = _grant(record, client, report, now)
+        client.taken += granted
         if report.counts is not Counts.RATE:
             client.held += granted
             _use(record, granted)
-        client.asks = granted < report.want
+        client.asks = now + _OVERDUE + (wait or 0) if granted < report.want else 0
     elif not client.held and not client.probing:
         del record.clients[report.client]
     # Who waits without holding anything is counted for as long as it was told to wait.
@@ -202,7 +216,8 @@ def _hear(record: Record, client: Client, report: Report, now: int) -> None:
         client.probing = 0
     if report.shown:
         record.shown = list(report.shown)
-    client.asks = report.want > 0
+    if not report.want:
+        client.asks = 0
 
 
 def lifetime(record: Record, now: int) -> int:
@@ -235,9 +250,32 @@ def _grant(record: Record, client: Client, report: Report, now: int) -> tuple[in
     else:
         return _grant_probe(record, client, report, now)
     if left >= report.need:
-        share = left // (2 * max(1, _asking(record)))
-        return min(report.want, max(report.need, share)), None, 0
+        return _share(record, client, report, left, now)
     return _grant_when_spent(record, client, report, now)
+
+
+def _share(
+    record: Record, client: Client, report: Report, left: int, now: int
+) -> tuple[int, int | None, int]:
+    """Half of what is left, divided among those who ask; nobody runs far ahead of another.
+
+    Where there is enough for all, nobody has more than half of an equal share more than another.
+    """
+    taken = _taken(record, now)
+    most = left
+    if record.size >= _ENOUGH * len(taken):
+        least, stride = min(taken), record.size // (2 * len(taken))
+        most = least + stride - client.taken
+        if client.taken > least and most < report.need:
+            return 0, _patience(report), 0
+        taken = [each for each in taken if each < least + stride]
+    share = left // (2 * len(taken))
+    return min(report.want, max(report.need, min(share, most))), None, 0
+
+
+def _taken(record: Record, now: int) -> list[int]:
+    """Return what each of those was granted that ask."""
+    return [client.taken for client in record.clients.values() if client.asks >= now]
 
 
 def _grant_probe(
@@ -278,13 +316,13 @@ def _grant_when_spent(
 ) -> tuple[int, int | None, int]:
     """At the reset; or if only calls without an answer block, one goes to see before."""
     held = _held(record)
-    if held > client.held or report.counts is not Counts.WINDOW:
+    if held > client.held:
         # What others hold may come back, or turn out to be in the numbers already.
         wait = _patience(report)
         ends = record.reset if record.confirmed and record.reset else now + wait
         return 0, max(1, min(wait, ends + record.late - now)), 0
     if held:
-        return 0, _until_reset(record, now), 0  # or when one of its own is settled
+        return 0, None, 0
     ghosts = sum(ghost[2] for ghost in record.ghosts)
     left = _left(record) - report.keep
     if left < report.need <= left + ghosts:
@@ -315,7 +353,7 @@ def _slots(record: Record, report: Report, now: int) -> tuple[int, int | None, i
     if early > 0:
         return 0, early // 1000 + 1, 0
     ahead = (now + _AHEAD - slot) // gap + report.limit
-    granted = min(report.want, max(report.need, ahead // (2 * max(1, _asking(record)))))
+    granted = min(report.want, max(report.need, ahead // (2 * len(_taken(record, now // 1000)))))
     record.slot = slot + granted * gap
     return granted, None, -((now - slot) // 1000)
 
@@ -339,10 +377,6 @@ def _margin(record: Record) -> int:
 
 def _held(record: Record) -> int:
     return sum(client.held for client in record.clients.values())
-
-
-def _asking(record: Record) -> int:
-    return sum(1 for client in record.clients.values() if client.asks)
 
 
 def _left(record: Record) -> int:
@@ -537,7 +571,9 @@ def _open(record: Record, note: Note, now: int, *, is_placed: bool = True) -> No
         record.before //= 2
         record.before = _foreign(record)
     record.others = record.own = 0
-    record.explained = _left(record)
+    record.explained = record.size = _left(record)
+    for client in record.clients.values():
+        client.taken = 0
     record.confirmed = True
     _confirmed(record)
     record.doubts = 0

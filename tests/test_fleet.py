@@ -1,0 +1,487 @@
+"""One quota, several processes: what holds of a bucket holds over all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+
+from aiotwhelp import Concurrency, LedgerError, Limiter, MemoryLedger, QuotaKey, Rate, events
+from aiotwhelp.ledger import Ledger
+from tests.fleet import Wire, fleet, sailed
+from tests.simulation import KEY, Server, headers, in_virtual_time, settle
+
+#: Windows that so many calls need, without the last; each of 5 s.
+FULL = {"limit": 15, "length": 5.0}
+
+
+def ideal(calls: int, limit: int = 15, length: float = 5.0) -> float:
+    return (-(-calls // limit) - 1) * length
+
+
+async def warmed(limiter: Limiter, remaining: int) -> None:
+    """Have so many left of a quota that was used before: opened, and for two windows alone."""
+    for left in (14, remaining):
+        for _ in range(70):
+            (await limiter.acquire(KEY)).observed(headers(left, 5 if left == 14 else 600))
+        await asyncio.sleep(7 if left == 14 else 1)
+
+
+# Bound and full use --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("processes", "callers"), [(1, 100), (2, 50), (4, 50), (8, 20)])
+def test_nobody_is_refused_and_every_window_is_spent(processes: int, callers: int) -> None:
+    played = sailed(processes, callers, server=FULL)
+    calls = processes * callers
+    assert (played.served, played.server.requests, played.refused) == (calls, calls, 0)
+    assert played.makespan < ideal(calls) + 1.5
+    assert played.are_at_rest
+
+
+def test_a_large_quota_costs_a_fifth_of_a_round_trip_a_permit() -> None:
+    played = sailed(8, 500, server={"limit": 900, "length": 15.0})
+    assert (played.served, played.refused) == (4000, 0)
+    assert played.wire.exchanges <= 0.2 * 4000
+    assert played.makespan < ideal(4000, 900, 15.0) + 3
+
+
+def test_a_small_quota_costs_two_and_a_half_round_trips_a_permit() -> None:
+    played = sailed(8, 40, server=FULL)
+    assert (played.served, played.refused) == (320, 0)
+    assert played.wire.exchanges <= 2.5 * 320
+
+
+def test_a_cold_start_of_many_processes_sends_one_call_until_its_answer() -> None:
+    played = sailed(8, 20, server=FULL, faults={"latency": (0.5, 0.5)})
+    first = played.server.starts[0]
+    assert sum(start < first + 1.0 for start in played.server.starts) == 1
+    assert played.refused == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("faults", "most"),
+    [
+        ({"skew": 3.0}, 0),
+        ({"skew": -300.0}, 0),
+        ({"backends": (0.0, 3.0)}, 0),
+        ({"drop_after": 0.1}, 2),
+        ({"drop_before": 0.1}, 2),
+        ({"headerless": 0.1}, 2),
+        ({"late": 0.7}, 2),
+        ({"late": 2.5}, 3),
+        ({"server_error": 0.1}, 1),
+        ({"cancelled": 0.3}, 0),
+        ({"no_date": True}, 0),
+    ],
+    ids=str,
+)
+def test_faults_cost_no_more_than_in_one_process(
+    faults: dict[str, Any], most: int, seed: int
+) -> None:
+    played = sailed(4, 40, server=FULL, faults=faults, seed=seed)
+    gone = sum(each != "served" for one in played.outcomes for each in one.results)
+    assert played.served + gone == 160
+    assert "cancelled" in faults or not gone
+    assert played.most_refused_in_a_window <= most
+    assert played.are_at_rest
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_consumer_that_nobody_sees_costs_few_refusals(seed: int) -> None:
+    played = sailed(4, 75, server=FULL, faults={"foreign": 0.2}, seed=seed)
+    assert played.served == 300
+    assert played.refused <= 10
+
+
+def test_all_processes_keep_the_pace_of_a_limit_that_nobody_announces() -> None:
+    played = sailed(
+        4, 25, server={"limit": 300, "length": 900.0}, faults={"hidden_gap": 1.0}, seed=1
+    )
+    assert played.served == 100
+    assert played.refused <= 15
+    assert played.makespan < 150
+
+
+def test_with_equal_demand_no_process_gets_less_than_half_of_its_share() -> None:
+    async def main() -> list[int]:
+        server = Server(limit=64, length=10.0, whole_seconds=False)
+        loop = asyncio.get_running_loop()
+        ledger = MemoryLedger(clock=loop.time)
+        limiters = [Limiter(ledger=Wire(ledger, seed=at)) for at in range(8)]
+        served = [0] * 8
+
+        async def one(at: int) -> None:
+            permit = await limiters[at].acquire(KEY)
+            status, told = await server.call(KEY)
+            permit.observed(told, status=status)
+            if server.periods > 1:  # at first, nobody knows who else there is
+                served[at] += 1
+
+        tasks = [asyncio.ensure_future(one(at)) for at in range(8) for _ in range(40)]
+        await asyncio.sleep(28)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return served
+
+    from aiotwhelp.testing import run
+
+    served = run(main(), seed=3, debug=False)
+    assert sum(served) == 128
+    assert min(served) >= sum(served) / 8 / 2
+
+
+# Processes that die --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_processes_that_are_killed_cost_one_refusal_each_at_most(seed: int) -> None:
+    played = sailed(6, 50, server=FULL, kills=4, seed=seed)
+    assert played.served == 2 * 50
+    assert played.refused <= len(played.dead)
+    # What the dead sent was counted, too.
+    assert played.makespan < ideal(played.server.requests) + 6
+    assert played.are_at_rest
+
+
+@in_virtual_time
+async def test_what_an_idle_process_does_not_use_goes_back_within_a_second() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    greedy, other = Limiter(ledger=wire), Limiter(ledger=wire)
+    await warmed(greedy, 9)
+    held = [await greedy.acquire(KEY) for _ in range(3)]
+    # It has some more that nobody there wants.
+    began = loop.time()
+    taken = [await other.acquire(KEY) for _ in range(6)]
+    assert loop.time() - began < 4
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(other.acquire(KEY), 10)
+    for each in (*held, *taken):
+        each.unsent()
+    await greedy.close()
+    await other.close()
+
+
+@in_virtual_time
+async def test_closing_gives_back_at_once() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    first, second = Limiter(ledger=wire), Limiter(ledger=wire)
+    await warmed(first, 8)
+    (await first.acquire(KEY)).unsent()
+    await first.close()
+    before = loop.time()
+    permits = [await second.acquire(KEY) for _ in range(8)]
+    assert loop.time() - before < 0.5
+    for each in permits:
+        each.unsent()
+    await second.close()
+
+
+# The ledger away -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["raise", "hang"])
+@pytest.mark.parametrize("seed", range(4))
+def test_without_the_ledger_a_share_is_used_and_it_comes_back_by_itself(
+    how: str, seed: int
+) -> None:
+    played = sailed(4, 50, server=FULL, wire={"cuts": [(7.0, 17.0, how)]}, seed=seed)
+    assert played.served == 200
+    # What the others have in flight when one is back is not known to it.
+    assert played.most_refused_in_a_window <= 8
+    assert played.makespan < ideal(200) + 6
+    told = [type(event) for event in played.told if "Ledger" in type(event).__name__]
+    assert told.count(events.LedgerAway) == told.count(events.LedgerBack) == 4
+    assert played.are_at_rest
+
+
+def test_a_ledger_that_is_away_from_the_start_keeps_nobody() -> None:
+    played = sailed(4, 25, server=FULL, wire={"cuts": [(0.0, 9.0, "hang")]})
+    assert played.served == 100
+    assert played.server.starts[0] < 1000 + 0.3  # where the loop's clock begins
+
+
+@in_virtual_time
+async def test_a_hung_ledger_costs_a_call_300_ms_at_most() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    limiter = Limiter(ledger=wire)
+    (await limiter.acquire(KEY)).observed(headers(14, 600))
+    await asyncio.sleep(30)
+    wire.cuts = [(0.0, 1e9, "hang")]
+    before = loop.time()
+    permit = await limiter.acquire(KEY)
+    assert loop.time() - before < 0.3
+    permit.unsent()
+    # From then on nobody waits for it.
+    before = loop.time()
+    (await limiter.acquire(KEY)).unsent()
+    assert loop.time() == before
+    await limiter.close()
+
+
+@in_virtual_time
+async def test_a_ledger_that_is_away_is_an_error_for_those_who_want_one() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time), cuts=[(0.0, 5.0, "raise")])
+    limiter = Limiter(ledger=wire, on_ledger_failure="fail")
+    with pytest.raises(LedgerError, match="cut off"):
+        await limiter.acquire(KEY)
+    with pytest.raises(LedgerError):
+        await limiter.acquire(KEY)
+    await asyncio.sleep(20)
+    (await limiter.acquire(KEY)).unsent()
+    await limiter.close()
+
+
+class Odd:
+    """A ledger of somebody's own that is broken."""
+
+    async def exchange(self, reports: Any) -> Any:
+        raise KeyError("of its own")
+
+    async def secret(self) -> bytes:
+        return b"odd"
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+@in_virtual_time
+async def test_a_broken_ledger_is_one_that_is_away() -> None:
+    ledger: Ledger = Odd()
+    limiter = Limiter(ledger=ledger)
+    (await limiter.acquire(KEY)).observed(headers(14, 600))
+    (await limiter.acquire(KEY)).unsent()
+    await limiter.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_messages_that_are_lost_do_no_harm_that_lasts(seed: int) -> None:
+    played = sailed(4, 50, server=FULL, wire={"loses": 0.03}, seed=seed)
+    assert played.served == 200
+    assert played.most_refused_in_a_window <= 5
+    assert played.makespan < ideal(200) + 3
+
+
+# Other windows -------------------------------------------------------------------------------
+
+
+async def calls_by(
+    limiters: list[Limiter], n: int, seconds: float, key: QuotaKey = KEY
+) -> tuple[list[float], int]:
+    """Have calls of so many seconds made, n per limiter: when each went, and the most at once."""
+    loop = asyncio.get_running_loop()
+    starts: list[float] = []
+    at_once, most = 0, 0
+
+    async def one(limiter: Limiter) -> None:
+        nonlocal at_once, most
+        permit = await limiter.acquire(key)
+        starts.append(loop.time())
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(seconds)
+        at_once -= 1
+        permit.observed({})
+
+    await asyncio.gather(*(one(limiter) for limiter in limiters for _ in range(n)))
+    return sorted(starts), most
+
+
+@in_virtual_time
+async def test_a_local_rate_is_one_rate_over_all_processes() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    rates = {KEY.route: Rate(5, per=1)}
+    limiters = [Limiter(ledger=wire, rates=rates) for _ in range(4)]
+    for limiter in limiters:
+        (await limiter.acquire(KEY)).observed(headers(10**6, 800))
+    await asyncio.sleep(1)
+    starts, _ = await calls_by(limiters, 10, 0.01)
+    gaps = [after - before for before, after in itertools.pairwise(starts)]
+    assert min(gaps) > 0.2 - 0.01
+    assert starts[-1] - starts[0] < 1.5 * 40 / 5
+    for limiter in limiters:
+        await limiter.close()
+
+
+@in_virtual_time
+async def test_a_local_concurrency_is_one_over_all_processes() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    rates = {"*": Concurrency(3)}
+    limiters = [Limiter(ledger=wire, rates=rates) for _ in range(4)]
+    for limiter in limiters:
+        (await limiter.acquire(KEY)).observed(headers(10**6, 800))
+    starts, most = await calls_by(limiters, 10, 1.0)
+    assert most == 3
+    assert starts[-1] - starts[0] < 1.6 * 40 / 3
+    for limiter in limiters:
+        await limiter.close()
+
+
+def day(remaining: int) -> dict[str, str]:
+    loop: Any = asyncio.get_running_loop()
+    return headers(15, 600) | {
+        "x-app-limit-24hour-limit": "100",
+        "x-app-limit-24hour-remaining": str(remaining),
+        "x-app-limit-24hour-reset": str(int(loop.wall_time() + 80_000)),
+    }
+
+
+@in_virtual_time
+async def test_the_users_of_an_app_share_its_window_whatever_process_they_are_in() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    users = [QuotaKey("POST /2/tweets", "x", f"user {at}", "app") for at in range(4)]
+    limiters = [Limiter(ledger=wire) for _ in users]
+    for left, (limiter, user) in enumerate(zip(limiters, users, strict=True)):
+        (await limiter.acquire(user)).observed(day(3 - left))
+        await asyncio.sleep(0.2)
+    for limiter, user in zip(limiters, users, strict=True):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(limiter.acquire(user), 60)
+    for limiter in limiters:
+        await limiter.close()
+
+
+@in_virtual_time
+async def test_names_of_users_and_routes_never_leave_the_process() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    limiter = Limiter(ledger=wire, rates={KEY.route: Rate(5, per=1)})
+    (await limiter.acquire(KEY)).observed(headers(14, 600))
+    (await limiter.acquire(KEY)).observed(headers(13, 600))
+    await limiter.close()
+    assert wire.reports
+    said = repr(wire.reports)
+    for secret in (KEY.identity, KEY.route, "privacy", "app'"):
+        assert secret not in said
+
+
+@in_virtual_time
+async def test_digests_of_a_credential_are_the_same_in_every_process() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    for _ in range(2):
+        limiter = Limiter(ledger=wire)
+        key = QuotaKey("GET /x", "x", limiter.digest("token of u:42"), limiter.digest("app"))
+        (await limiter.acquire(key)).observed(headers(14, 600))
+        await limiter.close()
+    windows = {report.record for report in wire.reports if report.notes}
+    assert len(windows) == 1
+
+
+@in_virtual_time
+async def test_a_process_that_is_started_again_knows_what_is_left() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    first = Limiter(ledger=wire)
+    (await first.acquire(KEY)).observed(headers(1, 600))
+    await first.close()
+    again = Limiter(ledger=wire)
+    (await again.acquire(KEY)).observed(headers(0, 600))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(again.acquire(KEY), 60)
+    assert again.quota(KEY).remaining == 0
+    await again.close()
+
+
+@in_virtual_time
+async def test_a_wait_that_is_known_not_to_fit_fails_at_once_in_every_process() -> None:
+    from aiotwhelp import QuotaTimeoutError
+
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    first, second = Limiter(ledger=wire), Limiter(ledger=wire)
+    (await first.acquire(KEY)).observed(headers(0, 600))
+    await asyncio.sleep(0.2)
+    before = loop.time()
+    with pytest.raises(QuotaTimeoutError):
+        await second.acquire(KEY, max_wait=60)
+    assert loop.time() - before < 0.3
+    await first.close()
+    await second.close()
+
+
+@in_virtual_time
+async def test_interactive_callers_find_what_is_kept_for_them_in_any_process() -> None:
+    from aiotwhelp import Priority
+
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    first, second = (Limiter(ledger=wire, reserve=0.2) for _ in range(2))
+    await warmed(first, 5)
+    taken = [await first.acquire(KEY) for _ in range(2)]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(first.acquire(KEY), 20)
+    kept = [await second.acquire(KEY, priority=Priority.INTERACTIVE) for _ in range(3)]
+    for each in (*taken, *kept):
+        each.unsent()
+    await first.close()
+    await second.close()
+
+
+@in_virtual_time
+async def test_a_call_of_great_cost_gets_all_of_its_tokens_together() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    first, second = Limiter(ledger=wire), Limiter(ledger=wire)
+    (await first.acquire(KEY)).observed(headers(100, 600, limit=100))
+    for left in range(99, 60, -1):
+        (await second.acquire(KEY)).observed(headers(left, 600, limit=100))
+    permit = await first.acquire(KEY, cost=40, max_wait=30)
+    permit.observed(headers(20, 600, limit=100))
+    with pytest.raises(ValueError, match="never fits"):
+        await first.acquire(KEY, cost=101)
+    await first.close()
+    await second.close()
+
+
+def test_waiters_that_leave_delay_nobody() -> None:
+    played = sailed(4, 40, server=FULL, faults={"cancelled": 0.5}, seed=4)
+    gone = sum(each != "served" for one in played.outcomes for each in one.results)
+    assert played.served + gone == 160
+    assert played.refused == 0
+    assert played.makespan < ideal(160) + 1.5
+
+
+@in_virtual_time
+async def test_a_crowd_leaves_no_timer_and_no_task_behind() -> None:
+    before = asyncio.all_tasks()
+    played = await fleet(3, 20, server=FULL)
+    for limiter in played.limiters:
+        assert limiter._sharing is not None
+        assert limiter._sharing._timer is None
+        await limiter.close()
+    await settle()
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("wrong", ["", "mysql://x", "privacy.db"])
+def test_what_is_no_ledger_is_told_so(wrong: str) -> None:
+    with pytest.raises(ValueError, match="sqlite:///"):
+        Limiter(ledger=wrong)
+
+
+def test_a_failure_is_handled_in_one_of_two_ways() -> None:
+    with pytest.raises(ValueError, match="degrade"):
+        Limiter(on_ledger_failure="open")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_windows_are_spent_in_spite_of_losses(processes: int) -> None:
+    faults = {"drop_after": 0.05, "headerless": 0.05}
+    unused = []
+    for seed in range(6):
+        played = sailed(processes, 96 // processes, server=FULL, faults=faults, seed=seed)
+        assert played.served == 96
+        unused += [window.limit - window.used for window in played.server.history[:-1]]
+    assert sum(unused) <= 0.03 * 15 * len(unused)
