@@ -574,6 +574,7 @@ class Limiter:
 
     def _left(self, line: Line, waiter: Waiter) -> None:
         line.removed += waiter.cost
+        line.queues[waiter.priority].cost -= waiter.cost
         self._waiting -= 1
 
     def _pump_next(self, line: Line) -> None:
@@ -583,10 +584,10 @@ class Limiter:
 
     def _give_up_early(self, line: Line, waiter: Waiter, now: float) -> None:
         """Fail a caller at once whose wait is known to be too long."""
-        ahead = sum(map(len, line.queues[: waiter.priority]))
+        ahead = sum(queue.cost for queue in line.queues[: waiter.priority])
         queue = line.queues[waiter.priority]
         if queue.is_at_back(waiter):  # else it came back with an old ticket, near the front
-            ahead += len(queue) - 1
+            ahead += queue.cost - waiter.cost
         at = self._expected(line, waiter, ahead, now)
         if at > waiter.deadline:
             self._fail(line, waiter, self._too_long(line, waiter.patience, at - now))
@@ -738,6 +739,7 @@ class Limiter:
             line.unpark()
         else:
             line.park(answer.by, waiter)
+            line.was_busy = line.was_busy or answer.at == INF
         if self._sharing is not None:
             for share in _shares(line.bucket):
                 if share.asks:
@@ -793,6 +795,7 @@ class Limiter:
             line.unpark()
             if not self._grant_head(line):
                 if line.parked is not None and line.parked.gate is gate:
+                    self._tell_others(gate)
                     return False
             elif (waiter := line.head()) is None:
                 self._unpark(line)
@@ -801,6 +804,16 @@ class Limiter:
                 line.park(gate, waiter)
         self._soon(self._wake, gate)
         return True
+
+    def _tell_others(self, gate: Window | LocalWindow | Room) -> None:
+        """That the last call in flight brought no token is news for all lines behind a gate."""
+        if gate.in_flight:
+            return
+        for parked in gate.blocked:
+            line = parked.line
+            if line.was_busy and line.deadlines:
+                line.was_busy = False
+                self._review(line, partial(self._judge_deadline, line))
 
     def _kept(self, priority: int) -> float:
         return 0.0 if priority == Priority.INTERACTIVE else self._reserve

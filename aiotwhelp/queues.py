@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import heapq
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain
@@ -79,9 +80,11 @@ class Waiter(Entry):
 class Queue:
     """Waiters of one priority in the order of their tickets; those that left are passed over."""
 
-    __slots__ = ("_back", "_dead", "_front", "_swept")
+    __slots__ = ("_back", "_dead", "_front", "_swept", "cost")
 
     def __init__(self) -> None:
+        #: What those who wait here will take; whoever lets one go takes its cost off.
+        self.cost = 0
         # Callers that come back after a refusal hold older tickets than all who arrived since.
         self._front: Heap[Waiter] = Heap()
         # All others: first those that the sweep has seen in this round, then the rest.
@@ -94,10 +97,15 @@ class Queue:
 
     def __iter__(self) -> Iterator[Waiter]:
         """Go through the waiters in order, the dead among them."""
-        return chain(sorted(self._front, key=attrgetter("rank")), self._swept, self._back)
+        by_ticket = attrgetter("rank")
+        arrived = chain(self._swept, self._back)
+        if not self._front:
+            return arrived
+        return heapq.merge(sorted(self._front, key=by_ticket), arrived, key=by_ticket)
 
     def add(self, waiter: Waiter) -> None:
         """Take a waiter in, at the place of its ticket."""
+        self.cost += waiter.cost
         last = self._last
         if last is not None and waiter.rank < last.rank:
             self._front.add(waiter)

@@ -954,6 +954,40 @@ async def test_case_36_windows_ahead_in_the_queue_are_counted():
 
 
 @in_virtual_time
+async def test_case_36_what_those_ahead_in_the_queue_take_is_counted():
+    limiter = Limiter()
+    await opened(limiter, 3)
+    (costly,) = await waiting(limiter, 1, cost=4)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(QuotaTimeoutError):
+        await limiter.acquire(KEY, max_wait=30)
+    assert asyncio.get_running_loop().time() == began
+    costly.cancel()
+    await settle()
+    assert limiter.try_acquire(KEY) is not None
+    (hopeful,) = await waiting(limiter, 1, max_wait=30)
+    assert hopeful.done(), "who has left takes nothing"
+
+
+@in_virtual_time
+async def test_case_36_nobody_is_failed_for_one_who_came_back_with_a_later_ticket():
+    limiter = Limiter()
+    await opened(limiter, 2)
+    held = await limiter.acquire(KEY)
+    limiter.ticket()
+    first = await waiting(limiter, 1, cost=2)  # waits for what is in flight
+    (hopeful,) = await waiting(limiter, 1, cost=14, max_wait=65)
+    ticket = limiter.ticket()
+    last = await waiting(limiter, 1)
+    back = await waiting(limiter, 1, ticket=ticket)
+    held.observed(headers(1))  # the reset is news: first and hopeful take a window each
+    await settle()
+    assert not hopeful.done()
+    for each in (*first, hopeful, *last, *back):
+        each.cancel()
+
+
+@in_virtual_time
 async def test_case_36_an_unknown_wait_fails_at_its_deadline():
     limiter = Limiter()
     held = await limiter.acquire(KEY)
@@ -991,6 +1025,24 @@ async def test_case_36_it_is_news_that_the_last_call_in_flight_brought_no_token(
     held[1].observed(headers(0))
     await settle()
     assert isinstance(hopeful.exception(), QuotaTimeoutError)
+
+
+@in_virtual_time
+async def test_case_36_news_of_a_shared_window_reach_the_callers_of_all_who_share_it():
+    limiter = Limiter()
+    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
+    day = {"x_app_limit_24hour_limit": "10", "x_app_limit_24hour_reset": str(int(wall_time()) + 80)}
+    for user in users:
+        await opened(limiter, 15, user, x_app_limit_24hour_remaining="1", **day)
+    held = limiter.try_acquire(users[0])
+    assert held is not None
+    (patient,) = await waiting(limiter, 1, users[0])
+    (hopeful,) = await waiting(limiter, 1, users[1], max_wait=30)
+    assert not hopeful.done(), "the call in flight may give its token back"
+    held.observed(headers(14, x_app_limit_24hour_remaining="0", **day))
+    await settle()
+    assert isinstance(hopeful.exception(), QuotaTimeoutError)
+    patient.cancel()
 
 
 @in_virtual_time
