@@ -212,7 +212,7 @@ class Bucket:
         self.round_trip = 0.0
         self.pace = Pace()
         self.probing = Probing()
-        #: What windows that are yet to be shown will have counted.
+        #: What windows that are yet to be shown may have counted.
         self.debts = Debts(_FEW_DEBTS)
 
     def __repr__(self) -> str:
@@ -369,6 +369,7 @@ class Bucket:
         shown = reading.windows
         if shown:
             self._join_shown(shown)
+            self.debts.clear(granted.known, granted.sent)
             self.answered += 1
             if self.cold is not None:
                 self.cold.show(shown)
@@ -470,7 +471,6 @@ class Bucket:
                 self._add_new(found)
         if not self.shown:
             self.shown = True
-            self.debts = Debts()
             names = [reading.kind.name for reading in shown]
             for window in [each for each in self.windows if each.kind.name not in names]:
                 self._drop(window)
@@ -579,6 +579,9 @@ class Bucket:
                 is_silent = readings and not (failed or refused)
                 if is_silent and granted.is_probe_of(window.probing):
                     window.left_out()
+                    if window.is_untold:
+                        # How many may go at once without it is to be found out again.
+                        self.answered = 1
 
     def _answered_by_cache(self, granted: Granted, number: int, now: float) -> None:
         """It says nothing, and may or may not have reached the server: the next call will tell."""

@@ -718,10 +718,11 @@ class Window:
         return self.reset is not None and told[1] < self.low and not self._is_same(told)
 
     def _is_of_next(self, told: Edges) -> bool:
-        """Whether a reset is so late that the server has begun the next window early."""
-        if self.reset is None:
+        """Whether a reset is so late that the server has begun the next window meanwhile."""
+        if self.reset is None and self.low == -INF:
             return False
-        return told[0] - self.reset > max(_OTHER_BACK_END, self.span / 2)
+        latest = self.low if self.reset is None else self.reset
+        return told[0] - latest > max(_OTHER_BACK_END, self.span / 2)
 
     def _fold(
         self, granted: Granted, now: float, reading: WindowReading, told: Edges | None
@@ -776,7 +777,9 @@ class Window:
                 self.probing.refused(now)
             else:
                 # The old window goes on, or no reset is told. Its tokens are real.
+                low = self.low if self._is_same(told) else -INF
                 self._open(now, reading.remaining, None)
+                self.low = low
 
     def _is_later(self, told: Edges) -> bool:
         return not self._is_same(told) and not self._is_earlier(told)

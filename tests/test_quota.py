@@ -388,6 +388,21 @@ def test_case_16_an_early_rollover_of_a_window_that_is_just_spent_idles_nobody()
     film.play([(43, Answer("d", 13, reset=100.0), 12), (44, Ask("e"), GO)])
 
 
+def test_case_16_a_late_rollover_among_calls_in_flight_idles_nobody():
+    film = opened(5, reset=60.0)
+    film.play([(61, Ask("old"), GO), (61.1, Answer("old", 2, reset=60.0), 2)])
+    film.play([(61.5, Ask("a"), GO), (61.6, Ask("b"), GO)])
+    # It has rolled over between the two, a second and a half late.
+    film.play([(61.7, Answer("a", 0, reset=60.0), 0), (61.8, Answer("b", 14, reset=121.0), 14)])
+
+
+def test_a_window_without_a_reset_is_not_taken_for_the_next_one_when_it_is_told():
+    film = opened(5, reset=60.0)
+    film.play([(61, Ask("old"), GO), (61.1, Answer("old", 5, reset=None), 5)])
+    film.play([(62, Ask("a"), GO), (62, Ask("b"), GO)])
+    film.play([(62.1, Answer("a", 3, reset=None), 2), (62.2, Answer("b", 4, reset=121.0), 3)])
+
+
 @pytest.mark.parametrize("reset", [-5.0, -1_700_000_000.0, 1.7e12, 3.2e8, None])
 def test_case_19_an_unusable_reset_gives_a_bounded_wait_and_no_spin(reset: float | None):
     film = Film().play([(0, Ask("a"), GO), (1, Answer("a", 0, reset=reset), 0)])
@@ -618,6 +633,23 @@ def test_case_30_a_loss_is_owed_for_its_span_by_the_window_that_shows_next():
     film.play([(2.5, Lost("a"), None), (2.6, Answer("b", 14), 13)])
     film.play([(3.0, Ask("early"), GO), (3.1, Answer("early", 13), 12)])
     film.play([(3.5, Ask("late"), GO), (3.6, Answer("late", 11), 11)])
+
+
+def test_case_30_a_loss_is_owed_by_every_window_that_shows_within_its_span():
+    film = Film().play([(0, Ask("a"), GO), (2, Ask("b"), GO)])
+    film.play([(2.5, Lost("a"), None), (2.6, Answer("b", 14), 13)])  # the day's was unreadable
+    film.play([(3.0, Ask("early"), GO), (3.1, Answer("early", 13, day=500), 12)])
+    assert film.bucket.windows[1].available == 499
+    film.play([(3.5, Ask("late"), GO), (3.6, Answer("late", 11, day=498), 11)])
+    assert film.bucket.windows[1].available == 498
+
+
+def test_a_window_that_shows_late_owes_nothing_that_a_later_call_has_told_of():
+    film = Film().play([(0, Ask("a"), GO), (2, Ask("b"), GO)])
+    film.play([(2.5, Lost("a"), None), (2.6, Answer("b", 14), 13)])
+    film.play([(3.5, Ask("late"), GO), (3.6, Answer("late", 12), 12)])
+    film.play([(4.0, Ask("c"), GO), (4.1, Answer("c", 11, day=500), 11)])
+    assert film.bucket.windows[1].available == 500
 
 
 def test_a_lost_token_is_not_given_back_by_the_next_window():
