@@ -129,6 +129,11 @@ class Plan:
         return 0.0 < max(self.backends) <= 1.0 and steady
 
     @property
+    def has_near_backends(self) -> bool:
+        """Whether they disagree by about as much as two windows are apart."""
+        return max(self.backends) > 0.0 and self.length < 10.0
+
+    @property
     def has_only_a_hidden_limit(self) -> bool:
         """Whether all refusals with calls left come from it."""
         return self.has("hidden") and not (self.has("app", "costly", *LIES, *LOSSES))
@@ -143,6 +148,8 @@ class Plan:
             return None
         # A clock that is set back, or slows down, is a late rollover of that size.
         late = self.late - min(0.0, self.drift) * length
+        # Dates tell whole seconds: a drift is noticed once it has come to more than one.
+        late += self.drift < 0
         late -= sum(by for _, by in self.steps if by < 0)
         # A lost or unreadable answer leaves one call unknown, and a probe finds out.
         return int(self.has(*LOSSES)) + sum(at < late for at in PROBES)

@@ -284,9 +284,8 @@ def _judge_refusals(plan: Plan, world: World) -> None:
         most = plan.most_refused(count.length)
         if most is None:
             return
-        # A quota that was forgotten costs a probe to know again.
         allowed = max(most, blind) if count.number == 1 else most
-        allowed += plan.has("crowd") + count.lost
+        allowed += count.unknown
         assert count.seen <= allowed, f"I1: {count.seen} refused, {allowed} allowed: {count}"
     if plan.late and not plan.has(*LOSSES, "steps", "drift", "crowd"):
         rolled = Counter(count.key for count in world.history)
@@ -305,5 +304,6 @@ def _judge_lateness(plan: Plan, world: World, limiter: CheckedLimiter) -> None:
                 count.key == name and count.ends > world.began_at + plan.late_until + plan.length
                 for count in world.history
             )
-            if clean > 10:
+            # One that was found again is forgotten the more slowly.
+            if clean > 10 * 2**window.relapses:
                 assert window.late == 0, f"case 51: {window.late} s after {clean} rollovers"

@@ -58,8 +58,9 @@ class Count:
     ends: float
     used: int = 0
     seen: int = 0
-    #: Calls of ours whose answers were lost: each leaves one unknown, and a probe finds out.
-    lost: int = 0
+    #: Calls of ours whose answers were lost or told nothing of it, refusals among them: each leaves
+    #: one unknown, and a probe finds out. As it does for a quota that was forgotten.
+    unknown: int = 0
     #: What other consumers used of it, and had used of the one before if that was spent.
     others: int = 0
     others_before: int = 0
@@ -80,6 +81,7 @@ class Verdict:
     headers: dict[str, str]
     body: bytes = BODY
     blamed: Count | None = None
+    is_garbled: bool = False
 
 
 class World:
@@ -256,8 +258,10 @@ class World:
             self.last_accepted[key] = now
             for count in counts:
                 count.used += request.cost
+        garbled = self.faults["garbled headers"]
         if not self.falls(plan.missing, "no headers"):
             headers |= self.told(counts)
+        verdict.is_garbled = self.faults["garbled headers"] > garbled
         if self.falls(plan.adversarial, "a lie"):
             headers |= self.dice.choice(LIES)
         return verdict
@@ -311,6 +315,7 @@ class World:
         """Note what a caller gets to see."""
         if verdict.status == 429 and verdict.blamed is not None:
             verdict.blamed.seen += 1
+            verdict.blamed.unknown += verdict.is_garbled
 
 
 class Wire(asyncio.Protocol):
