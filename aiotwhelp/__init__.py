@@ -33,7 +33,7 @@ from aiotwhelp.errors import (
 )
 from aiotwhelp.headers import Dialect, Family, Reading, WindowKind, WindowReading
 from aiotwhelp.help import EndpointLimit, Help, Language, RateLimitStatus
-from aiotwhelp.ledger import Ledger, MemoryLedger
+from aiotwhelp.ledger import Ledger, MemoryLedger, SQLiteLedger
 from aiotwhelp.limiter import Limiter, Permit
 from aiotwhelp.middleware import RateLimitMiddleware
 from aiotwhelp.queues import Priority
@@ -89,6 +89,7 @@ __all__ = [
     "RateLimitStatus",
     "Reading",
     "Reddit",
+    "SQLiteLedger",
     "Session",
     "SessionClosedError",
     "Stats",

@@ -4,10 +4,32 @@ from __future__ import annotations
 
 from aiotwhelp.ledger.memory import MemoryLedger
 from aiotwhelp.ledger.port import Lease, Ledger, Note, Report
+from aiotwhelp.ledger.sqlite import SQLiteLedger
 
-__all__ = ["Lease", "Ledger", "MemoryLedger", "Note", "Report", "from_url"]
+__all__ = ["Lease", "Ledger", "MemoryLedger", "Note", "Report", "SQLiteLedger", "from_url"]
+
+_FILE = "sqlite:///"
+_SERVERS = ("redis://", "rediss://", "valkey://", "unix://")
 
 
 def from_url(url: str) -> Ledger:
-    """Return the ledger that a URL names; raises ValueError for none."""
-    raise ValueError(f"a ledger is sqlite:///path, redis://host or valkey://host, not {url!r}")
+    """Return the ledger that a URL names; raises ValueError for none.
+
+    ``sqlite:///relative.db`` and ``sqlite:////absolute.db``, the path as it is; ``redis://``,
+    ``rediss://`` (TLS), ``valkey://`` and ``unix://`` (a socket) as redis-py reads them.
+    """
+    if url.startswith(_SERVERS):
+        from aiotwhelp.ledger.redis import (  # type: ignore[import-not-found,unused-ignore]
+            RedisLedger,
+        )
+
+        ledger: Ledger = RedisLedger(url)
+        return ledger
+    if url.startswith(_FILE) and len(url) > len(_FILE):
+        return SQLiteLedger(url.removeprefix(_FILE))
+    # No more is shown: a password may follow.
+    scheme = url.partition("://")[0]
+    raise ValueError(
+        "a ledger is sqlite:///path, redis://host or valkey://host,"
+        f" not a URL that begins with {scheme[:32]!r}"
+    )
