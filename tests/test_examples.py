@@ -28,7 +28,11 @@ OFFLINE = {
     "service": (),
     "fail_fast": (),
     "test_a_bot": (),
+    "workers": ("--window", "2", "--calls", "6"),
 }
+
+#: Those that need a server which is not everywhere.
+ELSEWHERE = {"fleet"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def test_an_example_ends_well_and_says_nothing_to_stderr(name: str, runs: dict[s
 
 def test_every_example_is_run_here_and_says_how_to_run_it() -> None:
     paths = sorted(EXAMPLES.glob("*.py"))
-    assert {path.stem for path in paths} == set(OFFLINE)
+    assert {path.stem for path in paths} == {*OFFLINE, *ELSEWHERE}
     for path in paths:
         text = ast.get_docstring(ast.parse(path.read_text()))
         assert text is not None
@@ -148,6 +152,20 @@ def test_many_users_have_a_quota_each(runs: dict[str, Run]) -> None:
     rows = dict(re.findall(r"^(\S.*?\S) +(\d+) +\d+\.\d s +\d+ of \d+$", out, re.MULTILINE))
     assert rows == {"ann": "25", "ben": "10", "cleo": "4", "the app": "40"}
     assert numbers(r"(\d+) requests sent, (\d+) refused", out) == [79, 0]
+
+
+def test_four_workers_share_one_quota(runs: dict[str, Run]) -> None:
+    out = runs["workers"].out
+    assert numbers(r"(\d+) of (\d+) processes ended well", out) == [4, 4]
+    assert numbers(r"saw (\d+) requests and refused (\d+) of them", out) == [24, 0]
+    assert len(re.findall(r"^process +\d +6 of 6 done; \d+ left", out, re.MULTILINE)) >= 4
+
+
+def test_a_fleet_without_a_server_says_how_to_get_one() -> None:
+    alone = asyncio.run(run("fleet", "--ledger", "redis://127.0.0.1:1"))
+    assert alone.code == 1
+    assert "no Redis or Valkey at 127.0.0.1" in alone.err
+    assert "AIOTWHELP_REDIS_URL" in alone.err
 
 
 def test_the_service_answers_503_with_retry_after(runs: dict[str, Run]) -> None:

@@ -1,0 +1,102 @@
+"""Real processes that are killed, stopped and started again, on one quota; a server counts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from aiotwhelp.emulator import Emulator
+from tests.processes import PATH, Worker, refused_by_window
+
+LIMIT = 30
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'quota.db'}"
+
+
+def emulator(**options: object) -> Emulator:
+    return Emulator(window=3.0, limits={PATH: LIMIT}, jitter=0.02, **options)  # type: ignore[arg-type]
+
+
+async def seen(api: Emulator, requests: int) -> None:
+    while len(api.requests) < requests:  # noqa: ASYNC110 - the server counts, it does not tell
+        await asyncio.sleep(0.05)
+
+
+def assert_used_in_full(api: Emulator, spare: int) -> None:
+    """In no more windows than the calls needed, and a few."""
+    counted = [request for request in api.requests if request.counted]
+    took = counted[-1].at - counted[0].at
+    assert took <= 3.0 * (len(counted) / LIMIT + spare)
+
+
+def test_eight_processes_spend_one_quota_and_none_is_refused(ledger: str) -> None:
+    async def play() -> None:
+        async with emulator() as api:
+            workers = [await Worker.start(ledger, 15, api.env) for _ in range(8)]
+            assert [await each.ended() for each in workers] == [0] * 8
+            assert [each.served for each in workers] == [15] * 8
+            assert (len(api.requests), api.refused) == (120, 0)
+            assert_used_in_full(api, spare=3)
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_processes_that_are_killed_cost_one_refusal_each_at_most(ledger: str, seed: int) -> None:
+    async def play() -> None:
+        dice = random.Random(seed)
+        async with emulator() as api:
+            workers = [await Worker.start(ledger, 30, api.env) for _ in range(6)]
+            await seen(api, 1)
+            victims = workers[:3]
+            for victim in victims:
+                await asyncio.sleep(dice.uniform(0.3, 2.0))
+                victim.send(signal.SIGKILL)
+            assert [await each.ended() for each in workers[3:]] == [0] * 3
+            assert [each.served for each in workers[3:]] == [30] * 3
+            await asyncio.gather(*(each.ended() for each in victims))
+            refused = refused_by_window(api.requests, LIMIT)
+            assert api.refused <= len(victims), refused
+            assert_used_in_full(api, spare=4)
+
+    asyncio.run(play())
+
+
+def test_a_process_that_stands_still_for_longer_than_its_lease_does_little_harm(
+    ledger: str,
+) -> None:
+    async def play() -> None:
+        async with emulator() as api:
+            workers = [await Worker.start(ledger, 40, api.env) for _ in range(4)]
+            await seen(api, 5)
+            for stopped in workers[:2]:
+                stopped.send(signal.SIGSTOP)
+            await asyncio.sleep(4.0)
+            for stopped in workers[:2]:
+                stopped.send(signal.SIGCONT)
+            assert [await each.ended() for each in workers] == [0] * 4
+            assert sum(each.served for each in workers) == 160
+            # One each, for a call that was about to go when it was stopped.
+            assert api.refused <= 2
+            assert_used_in_full(api, spare=4)
+
+    asyncio.run(play())
+
+
+def test_a_script_that_is_started_again_knows_what_is_left(ledger: str) -> None:
+    async def play() -> None:
+        async with emulator() as api:
+            for _ in range(6):  # one after another, as a cron job, each a third of a window
+                worker = await Worker.start(ledger, 10, api.env)
+                assert await worker.ended() == 0
+                assert worker.served == 10
+            assert (len(api.requests), api.refused) == (60, 0)
+
+    asyncio.run(play())
