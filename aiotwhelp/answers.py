@@ -133,7 +133,7 @@ def parse_error(body: bytes) -> ErrorBody:
     return ErrorBody(
         codes=codes,
         problem=problem,
-        message=message or _text(parsed.get("detail")) or title,
+        message=message or _text(parsed.get("detail")) or title or _text(parsed.get("message")),
         snippet=snippet,
         is_cap=(problem or "").lower() in _CAPS
         or title.lower() in _CAPS

@@ -28,7 +28,9 @@ IETF = Dialect("ietf", (PolicyList(),))
 IETF_SEPARATE = Dialect("ietf-separate", (SeparateFields(),))
 
 #: GitHub names what it counts, and refuses with 403 as well. It has limits that it does not
-#: announce: those refuse with calls remaining and a Retry-After, which holds for every route.
+#: announce: those refuse with calls remaining, and with a Retry-After, which holds for every route,
+#: or with words alone; then it asks for at least a minute, and for more each time (docs.github.com,
+#: rate limits for the REST API).
 GITHUB = Dialect(
     "github",
     (
@@ -40,6 +42,8 @@ GITHUB = Dialect(
     ),
     refusals_if_told=frozenset({403}),
     everywhere=(("retry-after", None),),
+    refusal_words=("secondary rate limit",),
+    pause=60.0,
 )
 
 #: Reddit tells what was used in place of a limit, and has decimals; its window is ten minutes.
@@ -190,8 +194,14 @@ class _Auto(Dialect):
                 windows=tuple(window for each in (first, *others) for window in each.windows),
                 refused=any(each.refused for each in (first, *others)),
                 everywhere=any(each.everywhere for each in (first, *others)),
+                pause=max(each.pause for each in (first, *others)),
             )
         return reading
+
+    def spoken(self, reading: Reading) -> tuple[Dialect, ...]:
+        """Return those that were recognised."""
+        names = reading.dialect.split(" + ") if reading.dialect else ()
+        return tuple(DIALECTS[name] for name in names)
 
 
 #: The default where only an API's address is known.

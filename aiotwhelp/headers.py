@@ -88,7 +88,8 @@ class Reading:
     clock. An answer that a cache gave is ``cached``: its windows and its date are those of an
     older answer, so neither is reported. ``refused`` says that the call was turned away for its
     rate, ``everywhere`` that this holds for every call of this identity, whatever its route.
-    ``dialect`` names what was recognised, where that was left to us.
+    ``pause`` is for how many seconds the API's pages ask everyone to stay away after a refusal
+    that says no time itself. ``dialect`` names what was recognised, where that was left to us.
     """
 
     windows: tuple[WindowReading, ...] = ()
@@ -97,6 +98,7 @@ class Reading:
     cached: bool = False
     refused: bool = False
     everywhere: bool = False
+    pause: float = 0.0
     dialect: str = field(default="", compare=False)
 
 
@@ -177,8 +179,11 @@ class Dialect:
 
     ``families`` are the places, each a `Family` of headers as a rule. A status in ``refusals``
     refuses whatever the headers say; one in ``refusals_if_told`` (GitHub's 403) only where they
-    say that nothing is left, or when to come back. ``everywhere`` names the headers, with a value
-    or with None for any, by which the server says that a refusal holds for all routes.
+    say that nothing is left, or when to come back, or where the body has one of ``refusal_words``
+    (in lower case). ``everywhere`` names the headers, with a value or with None for any, by which
+    the server says that a refusal holds for all routes. ``pause`` is in seconds: for so long every
+    route is left alone after a refusal with calls remaining and without a Retry-After, and for
+    twice as long after each further one in a row.
     """
 
     name: str
@@ -186,6 +191,8 @@ class Dialect:
     refusals: frozenset[int] = frozenset({429, 420})
     refusals_if_told: frozenset[int] = frozenset()
     everywhere: tuple[tuple[str, str | None], ...] = ()
+    refusal_words: tuple[str, ...] = ()
+    pause: float = 0.0
 
     def read(self, headers: Mapping[str, str], status: int = 200) -> Reading:
         """Return what the headers of one answer say.
@@ -213,11 +220,31 @@ class Dialect:
         if status in self.refusals_if_told:
             told = retry_after is not None or any(not each.remaining for each in windows)
             refused = refused or told
-        everywhere = refused and any(
+        if not refused:
+            return Reading(windows, retry_after, date)
+        says_no_time = retry_after is None and all(each.remaining for each in windows)
+        pause = self.pause if says_no_time else 0.0
+        everywhere = pause > 0 or any(
             (said := fields.get(name)) is not None and value in (None, said.lower())
             for name, value in self.everywhere
         )
-        return Reading(windows, retry_after, date, refused=refused, everywhere=everywhere)
+        return Reading(windows, retry_after, date, refused=True, everywhere=everywhere, pause=pause)
+
+    def spoken(self, reading: Reading) -> tuple[Dialect, ...]:
+        """Return the dialects that a reading was made by: this one, unless it recognises others."""
+        return (self,)
+
+    def refuses_by_words(self, status: int) -> bool:
+        """Whether the body of an answer with that status may be what refuses a call."""
+        return bool(self.refusal_words) and status in self.refusals_if_told
+
+    def with_body(self, reading: Reading, status: int, body: str) -> Reading:
+        """Return what an answer says whose body is known by now."""
+        if not self.refuses_by_words(status):
+            return reading
+        if not any(words in body.lower() for words in self.refusal_words):
+            return reading
+        return replace(reading, refused=True, everywhere=self.pause > 0, pause=self.pause)
 
     def _not_hidden(self, windows: tuple[WindowReading, ...]) -> tuple[WindowReading, ...]:
         said = {window.kind.name for window in windows}

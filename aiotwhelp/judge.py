@@ -116,8 +116,10 @@ class Judge:
         ``otherwise`` makes the result if none does.
         """
         status = response.status
-        if one.is_gated and one.reading is not None and one.reading.refused:
-            return await self._refused(response, one.reading)
+        if one.is_gated and one.reading is not None:
+            reading = await self._with_body(response, one, one.reading)
+            if reading.refused:
+                return await self._refused(response, reading)
         if status in (401, 403):
             return await self._unauthorized(response, method, one)
         if status == 402:
@@ -127,6 +129,21 @@ class Judge:
         elif status in PASSING or status in REFUSALS:
             self._raise_if_passing(response, method, otherwise)
         return None
+
+    async def _with_body(
+        self, response: aiohttp.ClientResponse, one: Pass, said: Reading
+    ) -> Reading:
+        """Return what an answer says, by its body too where that may be what refuses the call."""
+        status = response.status
+        spoken = self._caller.api.dialect.spoken(said)
+        dialect = next((each for each in spoken if each.refuses_by_words(status)), None)
+        if dialect is None or said.refused or said.cached:
+            return said
+        body = await answers.read_error(response)
+        reading = dialect.with_body(said, status, body.snippet)
+        if reading.refused:
+            one.permit.refused_after_all(reading, status)
+        return reading
 
     async def _refused(self, response: aiohttp.ClientResponse, reading: Reading) -> RateLimitError:
         """Take in a refusal for the rate; raises if it outlasts the policy, or no wait helps."""
@@ -149,6 +166,8 @@ class Judge:
         if window and window.resets_in is not None:
             reset = now + window.resets_in
         waits = [] if said.retry_after is None else [said.retry_after]
+        if said.pause:
+            waits.append(said.pause)
         if window and reset is not None and not remaining:
             # With tokens left it is another limit, whose reset nobody told.
             waits.append(min(max(0.0, reset - now), window.kind.ceiling))

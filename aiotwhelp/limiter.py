@@ -127,6 +127,10 @@ class Permit:
         self._limiter._observed(self._line, self._granted, reading, status, took)
         return reading
 
+    def refused_after_all(self, reading: Reading, status: int) -> None:
+        """Note that the body of the answer, read after its headers, refused the call."""
+        self._limiter._refused_after_all(self._line, self._granted, reading, status)
+
     def unsent(self, *, failed: bool = False, reason: str = "") -> None:
         """Settle a call that surely never left: its token goes back.
 
@@ -838,6 +842,15 @@ class Limiter:
             self._fail_impatient(line)
         self._settled(line, granted.room)
 
+    def _refused_after_all(
+        self, line: Line, granted: Granted, reading: Reading, status: int
+    ) -> None:
+        now = self._now()
+        line.bucket.refused_after_all(granted, now, reading, status)
+        self._refused += 1
+        if self._handlers:
+            self._tell_refused(line, status, now)
+
     def _note_dialect(self, line: Line, dialect: str) -> None:
         known = self._dialects.setdefault(line.clock, set())
         if dialect not in known and len(known) < _MOST_DIALECTS:
@@ -910,8 +923,11 @@ class Limiter:
                         )
                     )
         if reading.refused:
-            expected = line.bucket.expect(now, 0) - now
-            self.tell(events.Refused(key, identity, status, max(0.0, expected)))
+            self._tell_refused(line, status, now)
+
+    def _tell_refused(self, line: Line, status: int, now: float) -> None:
+        expected = max(0.0, line.bucket.expect(now, 0) - now)
+        self.tell(events.Refused(str(line.key), line.key.identity, status, expected))
 
     # The timer ---------------------------------------------------------------------------------
 

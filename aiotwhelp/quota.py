@@ -57,6 +57,9 @@ _MOST_WINDOWS = 16
 #: A refusal that holds for all routes shuts them for no longer than this.
 _LONGEST_SHUT = 3600.0
 
+#: The pause after a refusal that says no time doubles so often: of a minute, that is an hour.
+_MOST_PAUSES = 6
+
 #: What a key owes before it shows a window is told apart less finely: most never show one.
 _FEW_DEBTS = 4
 
@@ -136,12 +139,29 @@ class Pace:
 class Household:
     """What all quotas of one identity have in common: a refusal may hold for every route."""
 
-    __slots__ = ("__weakref__", "local", "shut")
+    __slots__ = ("__weakref__", "local", "pauses", "shut")
 
     def __init__(self, local: Iterable[tuple[str, LocalWindow]] = ()) -> None:
         self.shut = -INF
+        #: Refusals in a row that said no time.
+        self.pauses = 0
         #: Limits of its own, by the routes that they are for.
         self.local = tuple(local)
+
+    def keep_shut(self, now: float, delay: float) -> None:
+        """Let nothing go for so many seconds, or an hour."""
+        self.shut = max(self.shut, now + min(delay, _LONGEST_SHUT))
+
+    def pause(self, granted: Granted, now: float, delay: float) -> None:
+        """Let nothing go for a while, twice as long for a call that was sent after the last one."""
+        if granted.sent >= self.shut:
+            self.pauses += 1
+        self.keep_shut(now, delay * 2.0 ** min(self.pauses - 1, _MOST_PAUSES))
+
+    def accepted(self, granted: Granted) -> None:
+        """End what doubles: a call that was sent after the last pause went well."""
+        if granted.sent >= self.shut:
+            self.pauses = 0
 
 
 class Bucket:
@@ -381,6 +401,12 @@ class Bucket:
             self._answered_cold(granted, now, refused=refused, failed=status >= 500)
         self._obey(granted, now, reading, status, hidden=refused and not is_late)
 
+    def refused_after_all(
+        self, granted: Granted, now: float, reading: Reading, status: int
+    ) -> None:
+        """Act on a refusal of a settled call that only the body of its answer told of."""
+        self._obey(granted, now, reading, status, hidden=True)
+
     def unsent(self, granted: Granted, now: float, *, failed: bool = False) -> None:
         """Settle a call that surely never left: its tokens go back.
 
@@ -613,13 +639,13 @@ class Bucket:
     ) -> None:
         """Act on a refusal: shut the windows that are spent, or slow down for a hidden limit."""
         if not reading.refused and status != 503:
-            if self.pace.gap and status < 500:
-                self._speed_up(granted, now)
+            self._go_on(granted, now, status)
             return
         delay = reading.retry_after or 0.0
-        if reading.everywhere:
-            until = now + min(delay, _LONGEST_SHUT)
-            self.household.shut = max(self.household.shut, until)
+        if reading.pause:
+            self.household.pause(granted, now, reading.pause)
+        elif reading.everywhere:
+            self.household.keep_shut(now, delay)
         spent = [told.kind.name for told in reading.windows if self._is_short(told, granted)]
         explained = False
         for window in self.windows:
@@ -631,8 +657,16 @@ class Bucket:
             return
         ceiling = min((window.kind.ceiling for window in self.windows), default=960.0)
         self.next = max(self.next, now + min(delay, ceiling))
-        if hidden and not reading.everywhere:
+        # A server that says for how long nobody may come needs no pace.
+        if hidden and (reading.pause or not reading.everywhere):
             self._slow_down(granted, now)
+
+    def _go_on(self, granted: Granted, now: float, status: int) -> None:
+        """Nobody was refused: end a pause, and speed up."""
+        if self.household.pauses and status < 400:  # what a 403 means, its body may tell
+            self.household.accepted(granted)
+        if self.pace.gap and status < 500:
+            self._speed_up(granted, now)
 
     def join_pace(self) -> None:
         """Keep the pace that others keep: a limit that nobody announces has shown there."""

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from aiotwhelp import (
     Api,
+    ApiError,
     Bluesky,
     Concurrency,
     Discord,
@@ -22,11 +23,13 @@ from aiotwhelp import (
     QuotaKey,
     QuotaTimeoutError,
     Rate,
+    RateLimitError,
     RateLimitMiddleware,
     Reddit,
     Session,
     X,
     events,
+    testing,
 )
 from aiotwhelp.dialects import AUTO, OPENAI
 from aiotwhelp.emulator import Emulator
@@ -41,6 +44,7 @@ from tests.stack import (
     assert_nothing_is_left,
     elapsed,
     in_virtual_time,
+    scripted,
     serving,
 )
 
@@ -682,3 +686,115 @@ async def test_which_routes_a_rate_is_for(pattern: str, held: set[str]) -> None:
 
 def has_rate(limiter: Limiter, key: QuotaKey) -> bool:
     return bool(limiter._line(key).bucket.local)
+
+
+# --- GitHub's secondary limits -------------------------------------------------------------
+
+SECONDARY = "You have exceeded a secondary rate limit. Please wait a few minutes."
+
+
+def core(remaining: int, **more: str) -> dict[str, str]:
+    """Headers as GitHub has them."""
+    told = {"limit": "5000", "remaining": str(remaining), "used": "1", "resource": "core"}
+    reset = str(int(time_now() + 1800))
+    fields = {f"x-ratelimit-{name}": value for name, value in {**told, "reset": reset}.items()}
+    return fields | {name.replace("_", "-"): value for name, value in more.items()}
+
+
+def time_now() -> float:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, testing.VirtualTimeLoop)
+    return loop.wall_time()
+
+
+def secondary(status: int, words: str, *, headers: bool = True) -> web.Response:
+    said = core(4000) if headers else {}
+    return web.json_response({"message": words}, status=status, headers=said)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "headers"),
+    [(429, "", True), (429, SECONDARY, False), (403, SECONDARY, True), (403, SECONDARY, False)],
+)
+@in_virtual_time
+async def test_a_secondary_limit_that_says_no_time_holds_every_route_for_a_minute_and_then_two(
+    status: int, words: str, headers: bool
+) -> None:
+    at: list[float] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        at.append(elapsed())
+        if len(at) in (2, 3):
+            return secondary(status, words, headers=headers)
+        return web.json_response({}, headers=core(4000))
+
+    async with serving(handler) as server, Session(GitHub.at(server.url)) as session:
+        await session.fetch("/a")
+        refused = asyncio.create_task(session.fetch("/a"))
+        await asyncio.sleep(61)
+        await asyncio.gather(refused, session.fetch("/b"))
+        assert session.limiter.stats().refused == 2
+    _, first, second, *others = at
+    assert second - first == pytest.approx(60, abs=1)
+    assert min(others) - second == pytest.approx(120, abs=1)
+
+
+@in_virtual_time
+async def test_calls_in_flight_that_one_secondary_limit_refuses_double_nothing() -> None:
+    at: list[float] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        at.append(elapsed())
+        number = len(at)
+        await asyncio.sleep(0.1 * number)
+        if 10 < number <= 20:
+            return secondary(403, SECONDARY)
+        return web.json_response({}, headers=core(4000))
+
+    async with serving(handler) as server, Session(GitHub.at(server.url)) as session:
+        await asyncio.gather(*(session.fetch(f"/{n}/{'abc'[n % 3]}") for n in range(40)))
+    pause = max(later - earlier for earlier, later in pairwise(at))
+    assert 59 < pause < 65
+    assert elapsed() < 120
+
+
+@pytest.mark.parametrize("headers", [True, False])
+@in_virtual_time
+async def test_a_missing_permission_is_an_error_at_once(headers: bool) -> None:
+    forbidden = secondary(403, "Resource not accessible by integration", headers=headers)
+    async with (
+        serving(scripted(lambda _: forbidden)) as server,
+        Session(GitHub.at(server.url)) as session,
+    ):
+        with pytest.raises(ApiError, match="403, Resource not accessible by integration"):
+            await session.fetch("/a")
+        assert session.limiter.stats().refused == 0
+    assert len(server.seen) == 1
+    assert elapsed() < 1
+
+
+@in_virtual_time
+async def test_a_secondary_limit_that_lasts_is_an_error_that_says_how_long_to_wait() -> None:
+    async with (
+        serving(scripted(lambda _: secondary(403, SECONDARY))) as server,
+        Session(GitHub.at(server.url), retries=0) as session,
+    ):
+        with pytest.raises(RateLimitError, match="secondary rate limit") as caught:
+            await session.fetch("/a")
+    assert caught.value.retry_after == 60
+
+
+@in_virtual_time
+async def test_where_the_dialect_is_recognised_words_refuse_as_well() -> None:
+    seen = 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal seen
+        seen += 1
+        if seen == 1:
+            return secondary(403, SECONDARY)
+        return web.json_response({}, headers=core(4000))
+
+    async with serving(handler) as server, Session(server.url) as session:
+        await session.fetch("/a")
+    assert elapsed() == pytest.approx(60, abs=1)

@@ -304,7 +304,8 @@ CORE = {"x-ratelimit-remaining": "0", "x-ratelimit-resource": "core"}
 @pytest.mark.parametrize(
     ("dialect", "status", "headers", "refused", "everywhere"),
     [
-        (GITHUB, 429, {}, True, False),
+        (GITHUB, 429, {}, True, True),
+        (GITHUB, 429, {"x-ratelimit-remaining": "0"}, True, False),
         (GITHUB, 403, {}, False, False),
         (GITHUB, 403, {"x-ratelimit-remaining": "9"}, False, False),
         (GITHUB, 403, {"x-ratelimit-remaining": "0"}, True, False),
