@@ -48,6 +48,8 @@ class WindowKind:
     estimates only; 0 means that nobody told. No header makes anyone wait longer than ``ceiling``
     seconds: by default a little more than the length, or 25 hours where that is unknown.
     ``unit`` is what it counts: "requests", or something of which a call may cost many, "tokens".
+    ``turns`` names the fields in which several windows take turns, the one with the fewest calls
+    left being shown; "" for one that has fields of its own.
     """
 
     name: str
@@ -55,6 +57,7 @@ class WindowKind:
     length: float = 0.0
     ceiling: float = 0.0
     unit: str = "requests"
+    turns: str = ""
 
     def __post_init__(self) -> None:
         if not self.ceiling:
@@ -302,7 +305,7 @@ X_DIALECT = Dialect(
 @lru_cache(maxsize=256)
 def limited(kind: WindowKind, limit: int) -> WindowKind:
     """Return the kind of the window that has this limit, of several that take turns."""
-    return replace(kind, name=f"{kind.name} of {limit}")
+    return replace(kind, name=f"{kind.name} of {limit}", turns=kind.name)
 
 
 def parse_retry_after(value: object, date: float | None) -> float | None:

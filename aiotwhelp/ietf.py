@@ -223,9 +223,9 @@ def _kind_of(limit: int | None, resets_in: float | None, policies: Iterable[Memb
     listed = dict.fromkeys((policy.value, policy.whole("w") or 0) for policy in policies)
     spans = sorted(span for quota, span in listed if quota == limit)
     if not spans:
-        return _kind(f"{_ONLY} of {limit}" if limit else _ONLY, 0)
+        return _kind(f"{_ONLY} of {limit}" if limit else _ONLY, 0, turns=_ONLY)
     span = next((each for each in spans if each >= (resets_in or 0)), spans[-1])
-    return _kind(f"{limit} per {span} s", span)
+    return _kind(f"{limit} per {span} s", span, turns=_ONLY)
 
 
 def _unit(said: str) -> str:
@@ -234,8 +234,8 @@ def _unit(said: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _kind(name: str, length: int, unit: str = "requests") -> WindowKind:
-    return WindowKind(name, length=float(length), unit=unit)
+def _kind(name: str, length: int, unit: str = "requests", turns: str = "") -> WindowKind:
+    return WindowKind(name, length=float(length), unit=unit, turns=turns)
 
 
 def _whole_field(fields: Mapping[str, str], name: str) -> str:

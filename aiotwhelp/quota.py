@@ -602,10 +602,10 @@ class Bucket:
                 window.observe(granted, now, reading, refused=refused)
             else:
                 window.unread(granted, number, now, refused=refused, failed=failed)
-                is_silent = readings and not (failed or refused)
-                if is_silent and granted.is_probe_of(window.probing):
-                    window.left_out()
-                    if window.is_untold:
+                if readings and not (failed or refused):
+                    was_told = not window.is_untold
+                    _note_silence(window, granted, shown)
+                    if was_told and window.is_untold:
                         # How many may go at once without it is to be found out again.
                         self.answered = 1
 
@@ -693,6 +693,16 @@ class Bucket:
     def _is_short(self, told: WindowReading, granted: Granted) -> bool:
         """Whether what is left of a window explains that a call was refused."""
         return told.remaining < max(1, cost_in(told.kind.unit, granted.cost))
+
+
+def _note_silence(window: Window, granted: Granted, shown: Iterable[WindowReading]) -> None:
+    """An accepted call was told of other windows only."""
+    turns = window.kind.turns
+    if granted.is_probe_of(window.probing):
+        window.left_out()
+    elif turns:
+        left = [told.remaining for told in shown if told.kind.turns == turns]
+        window.passed_over(granted, max(left, default=0))
 
 
 def _ahead_of(cost: int, unit: str, ahead: int) -> int:

@@ -63,8 +63,8 @@ _MOST_MARKS = 8
 #: Who waits for the next probe sends it within a second of the instant at which it may go.
 _FOUND_SOON = 1.0
 
-#: So many answers in a row to its probes that tell of other windows only end a window: a header
-#: that was garbled once must not have every call be a probe for ever.
+#: So many answers in a row that tell of other windows where this one should be told of end it: a
+#: header that was garbled once must not have every call be a probe for ever.
 _MOST_SILENCES = 3
 
 #: Of seconds that are told as a whole number, up to one was added or taken off.
@@ -378,6 +378,7 @@ class Window:
         "foreign",
         "in_flight",
         "is_confirmed",
+        "is_shown_in_time",
         "is_untold",
         "key",
         "kind",
@@ -428,10 +429,13 @@ class Window:
         self.relapses = 0
         self.clean = 0
         self.doubts = 0
-        #: Answers in a row to its probes that told of other windows only; and whether, since there
-        #: were too many, only refusals have told of it.
+        #: Answers in a row that told of other windows only, to its probes or in its turn; and
+        #: whether, since there were too many, only refusals have told of it.
         self.silences = 0
         self.is_untold = False
+        #: Of one that takes turns: whether it is shown before it is spent. None if nobody knows:
+        #: servers that always show the same limit show another one when that refuses a call.
+        self.is_shown_in_time: bool | None = None
         self.shut = -INF
         self.slot = -INF
         self.round_trip = 0.0
@@ -520,6 +524,11 @@ class Window:
             return self.ends
         if left < cost <= left + self.debts.ghosts:
             return self._next_probe_of_ghosts()
+        if self.silences:
+            # It has had its turn, and another window was shown: who goes now will tell.
+            self._doubt()
+            self.reset = None
+            return self.probing.opens(self.round_trip) if self.is_in_doubt else -INF
         if self.reset is None:
             # Spent, and nobody knows until when: probe after 1 s, doubling to 60 s.
             self._doubt()
@@ -531,6 +540,8 @@ class Window:
         """Return the earliest instant for a caller behind so many tokens; a lower bound."""
         at = max(now, self.shut)
         ahead += self._kept(reserve)
+        if self.is_confirmed and self.silences:
+            return at
         if self.is_confirmed and now < self.ends:
             # Calls in flight and ghosts may be in the floor already: then it is all there.
             doubtful = self.in_flight or self.debts.ghosts
@@ -559,9 +570,12 @@ class Window:
         self, granted: Granted, now: float, reading: WindowReading, *, refused: bool
     ) -> None:
         """Learn from a call's answer."""
-        self.silences = 0
         if not refused:
             self.is_untold = False
+            self.is_shown_in_time = self.is_shown_in_time is not False
+        elif self.silences:
+            self.is_shown_in_time = False
+        self.silences = 0
         if reading.limit is not None:
             self.limit = reading.limit
         if refused:
@@ -616,8 +630,18 @@ class Window:
         is_shut = self.shut > now or self.probing.hold > now or is_short
         return is_shut and not self.is_untold
 
+    def passed_over(self, granted: Granted, remaining: int) -> None:
+        """Note that a window was shown in its place that has so much left, by an accepted call.
+
+        If this one had less, as was told before that call went, it would have been shown.
+        """
+        if not (self.is_confirmed and self.is_shown_in_time):
+            return
+        if remaining > self.floor and granted.known >= self.observations[-1][0]:
+            self.left_out()
+
     def left_out(self) -> None:
-        """Note that the answer to a probe told of other windows only."""
+        """Note that an answer that should have told of it told of other windows only."""
         self.silences += 1
         self.is_untold = self.silences >= _MOST_SILENCES
 

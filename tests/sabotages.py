@@ -193,6 +193,10 @@ def wait_for_a_window_that_is_mentioned_no_more(patch: Patch) -> None:
     patch.setattr(Window, "left_out", nothing)
 
 
+def wait_for_a_window_that_has_had_its_turn(patch: Patch) -> None:
+    patch.setattr(Window, "passed_over", nothing)
+
+
 def end_a_window_at_its_first_silence(patch: Patch) -> None:
     patch.setattr(windows, "_MOST_SILENCES", 1)
 

@@ -798,3 +798,39 @@ async def test_where_the_dialect_is_recognised_words_refuse_as_well() -> None:
     async with serving(handler) as server, Session(server.url) as session:
         await session.fetch("/a")
     assert elapsed() == pytest.approx(60, abs=1)
+
+
+# --- limits that change ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["X-RateLimit", "RateLimit"])
+@in_virtual_time
+async def test_case_10_a_limit_that_shrinks_and_grows_again_in_mid_window_idles_nobody(
+    prefix: str,
+) -> None:
+    used, refused = 0, 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal used, refused
+        await asyncio.sleep(0.1)
+        limit = 300 if 5.0 < elapsed() < 10.0 else 900
+        if used >= limit:
+            refused += 1
+        else:
+            used += 1
+        headers = {
+            f"{prefix}-Limit": str(limit),
+            f"{prefix}-Remaining": str(max(0, limit - used)),
+            f"{prefix}-Reset": str(math.ceil(3600 - elapsed())),
+        }
+        return web.json_response({}, headers=headers)
+
+    async with serving(handler) as server, Session(server.url) as session:
+
+        async def call(number: int) -> None:
+            await asyncio.sleep(0.05 * number)  # 100 before it shrinks, 200 before it grows
+            await session.fetch("/a")
+
+        await asyncio.gather(*(call(number) for number in range(800)))
+    assert refused == 0
+    assert elapsed() < 45

@@ -138,6 +138,10 @@ CAUGHT_BY: list[tuple[sabotages.Sabotage, Check]] = [
         test_windows.test_a_window_ends_once_three_answers_to_its_probes_have_told_of_others_only,
     ),
     (
+        sabotages.wait_for_a_window_that_has_had_its_turn,
+        test_windows.test_a_window_that_was_shown_in_time_and_would_be_the_closest_but_is_not_is_gone,
+    ),
+    (
         sabotages.end_a_window_at_its_first_silence,
         test_windows.test_a_window_that_is_told_of_again_needs_three_more_to_end,
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from aiotwhelp.clock import ServerClock
-from aiotwhelp.headers import FIFTEEN_MINUTES, WindowReading
+from aiotwhelp.headers import FIFTEEN_MINUTES, WindowKind, WindowReading, limited
 from aiotwhelp.heaps import Entry
 from aiotwhelp.quota import Granted, NotUntil
 from aiotwhelp.rates import Concurrency, Rate
@@ -652,6 +654,76 @@ def test_a_window_of_which_an_answer_tells_again_counts_again():
     film.play([(90_000, Ask("e"), GO), (90_000, Ask("f"), GO)])
     film.play([(90_000, Answer("e", 12, reset=1e6, day=0), None), (90_000, Ask(), WAIT)])
     film.play([(90_000, Answer("f", 11, reset=1e6), None), (90_000, Ask(), Until(90_001))])
+
+
+# Windows that take turns in one set of fields ----------------------------------------------------
+
+WIDE, NARROW = (limited(WindowKind("window"), limit) for limit in (900, 300))
+
+
+def told_in_turn(name: str, kind: WindowKind, remaining: int, **more: Any) -> Answer:
+    limit = 900 if kind is WIDE else 300
+    return Answer(name, remaining, limit=limit, reset=1000.0, kind=kind, **more)
+
+
+def passed_over(narrow: int = 3, *, status: int = 200) -> Film:
+    """Return a film whose narrow window, last shown with so few calls left, no answer shows now."""
+    film = Film().play([(0, Ask("a"), GO), (0, told_in_turn("a", WIDE, 800), None)])
+    film.play([(1, Ask("b"), GO), (1, told_in_turn("b", NARROW, narrow, status=status), None)])
+    film.bucket.answered = 1000
+    return film
+
+
+def shown_instead(film: Film, remaining: int, calls: int, now: float = 2.0) -> None:
+    for number in range(calls):
+        answer = told_in_turn("c", WIDE, remaining - number)
+        film.play([(now, Ask("c"), GO), (now, answer, None)])
+
+
+def test_a_window_that_was_shown_in_time_and_would_be_the_closest_but_is_not_is_gone():
+    film = passed_over()
+    shown_instead(film, 798, 3)
+    assert len(film.take_all(3.0)) == 796
+
+
+def test_until_three_answers_have_passed_it_over_such_a_window_is_asked_about_one_call_at_a_time():
+    film = passed_over(narrow=1)
+    shown_instead(film, 798, 1)
+    for number in range(2):
+        film.play([(3, Ask("d"), GO), (3, Ask(), WAIT)])
+        assert film.bucket.expect(3.0, 5) == 3.0
+        film.play([(3, told_in_turn("d", WIDE, 797 - number), None)])
+    assert len(film.take_all(3.0)) == 796
+
+
+def test_a_probe_of_such_a_window_that_is_refused_by_it_is_the_last_one():
+    film = passed_over(narrow=1)
+    shown_instead(film, 798, 1)
+    film.play([(3, Ask("d"), GO), (3, told_in_turn("d", NARROW, 0, status=429), None)])
+    film.play([(4, Ask(), Until(1000))])
+    film.play([(1000, Ask("e"), GO), (1000, again(told_in_turn("e", NARROW, 1), reset=2e3), None)])
+    film.play([(1001, Ask("f"), GO), (1001, again(told_in_turn("f", WIDE, 9), reset=2e3), None)])
+    film.play([(1002, Ask(), Until(2000))])
+
+
+def test_a_window_that_more_is_left_of_than_of_the_one_shown_still_counts():
+    film = passed_over(narrow=3)
+    shown_instead(film, 3, 3)
+    film.play([(3, Ask(), Until(1000))])
+
+
+def test_a_window_that_only_refusals_show_is_not_passed_over():
+    film = passed_over(3, status=429)
+    for now in (5.0, 10.0, 15.0):
+        shown_instead(film, 700, 1, now)
+    film.play([(20, Ask(), Until(1000))])
+
+
+def test_answers_of_calls_that_were_in_flight_together_pass_nobody_over():
+    film = Film().play([(0, Ask("a"), GO), (0, told_in_turn("a", WIDE, 800), None)])
+    film.bucket.answered = 1000
+    film.play([(1, Ask("b"), GO), (1, Ask("c"), GO), (1, told_in_turn("b", NARROW, 1), None)])
+    film.play([(1, told_in_turn("c", WIDE, 799), None), (2, Ask(), Until(1000))])
 
 
 def test_who_may_not_touch_the_reserve_is_told_of_the_reset():
