@@ -5,7 +5,7 @@ Each was taken from the API's own pages or from recorded answers; docs/dialects.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from aiotwhelp.headers import (
@@ -14,10 +14,12 @@ from aiotwhelp.headers import (
     Family,
     Reading,
     WindowKind,
+    WindowReading,
     caseless,
     family,
 )
 from aiotwhelp.ietf import PolicyList, SeparateFields
+from aiotwhelp.values import NEVER, RESETS
 
 #: Where nobody told more of a window than what is in the headers.
 _WINDOW = WindowKind("window")
@@ -25,7 +27,7 @@ _WINDOW = WindowKind("window")
 #: Drafts 07 to 10: one field with everything in it.
 IETF = Dialect("ietf", (PolicyList(),))
 #: Drafts 00 to 06: a field for each number. express-rate-limit, GitLab, many others.
-IETF_SEPARATE = Dialect("ietf-separate", (SeparateFields(),))
+IETF_SEPARATE = Dialect("ietf-separate", (SeparateFields(bucket="ratelimit-name"),))
 
 #: GitHub names what it counts, and refuses with 403 as well. It has limits that it does not
 #: announce: those refuse with calls remaining, and with a Retry-After, which holds for every route,
@@ -89,6 +91,7 @@ OPENAI = Dialect(
         )
         for unit in ("requests", "tokens")
     ),
+    retry_after=(("retry-after-ms", 1e-3),),
 )
 
 #: Anthropic counts requests, and tokens in three ways.
@@ -112,8 +115,15 @@ MASTODON = Dialect("mastodon", (family(_WINDOW, "x-ratelimit", "timestamp", by_l
 BLUESKY = Dialect("bluesky", (replace(SeparateFields(), resets="epoch"),))
 
 #: ``X-RateLimit-*`` of servers that nobody knows: its reset is taken for what it looks like. Where
-#: a server has several limits, most show the one that is closest to its end.
-PLAIN = Dialect("plain", (family(_WINDOW, "x-ratelimit", "any", by_limit=True),))
+#: a server has several limits, most show the one that is closest to its end; some list them all.
+_PLAIN = Dialect("plain", (SeparateFields("x-ratelimit"),))
+#: The same with a dash more, as X has it; Bucket4j tells a refusal's time in a field of its own.
+_DASHED = Dialect(
+    "plain",
+    (SeparateFields("x-rate-limit"),),
+    retry_after=(("x-rate-limit-retry-after-seconds", 1.0),),
+)
+PLAIN = replace(_DASHED, families=(*_PLAIN.families, *_DASHED.families))
 
 #: Nothing but the Retry-After of a refusal.
 RETRY_AFTER = Dialect("retry-after")
@@ -141,7 +151,6 @@ _SIGNS = (
     _Sign(
         X_DIALECT,
         (
-            "x-rate-limit-remaining",
             "x-app-limit-24hour-remaining",
             "x-user-limit-24hour-remaining",
             "x-account-rate-limit-remaining",
@@ -181,27 +190,67 @@ class _Auto(Dialect):
     def read(self, headers: Mapping[str, str], status: int = 200) -> Reading:
         """Return what the headers say; `Reading.dialect` names what was recognised."""
         fields = caseless(headers)
-        spoken = [sign.dialect for sign in _SIGNS if sign.is_in(fields)]
-        if "x-ratelimit-remaining" in fields:
-            spoken.append(next((r.dialect for r in _RELATIVES if r.is_in(fields)), PLAIN))
+        spoken = _spoken(fields)
         if not spoken:
             return self.understand(fields, status)
-        first, *others = (dialect.understand(fields, status) for dialect in spoken)
-        reading = replace(first, dialect=" + ".join(dialect.name for dialect in spoken))
-        if others:
-            reading = replace(
-                reading,
-                windows=tuple(window for each in (first, *others) for window in each.windows),
-                refused=any(each.refused for each in (first, *others)),
-                everywhere=any(each.everywhere for each in (first, *others)),
-                pause=max(each.pause for each in (first, *others)),
-            )
-        return reading
+        readings = [dialect.understand(fields, status) for dialect in spoken]
+        names = " + ".join(dict.fromkeys(dialect.name for dialect in spoken))
+        reading = replace(readings[0], dialect=names)
+        if len(readings) == 1:
+            return reading
+        waits = [each.retry_after for each in readings if each.retry_after is not None]
+        return replace(
+            reading,
+            windows=_told_apart(spoken, readings),
+            retry_after=max(waits, default=None),
+            refused=any(each.refused for each in readings),
+            everywhere=any(each.everywhere for each in readings),
+            pause=max(each.pause for each in readings),
+        )
 
     def spoken(self, reading: Reading) -> tuple[Dialect, ...]:
         """Return those that were recognised."""
         names = reading.dialect.split(" + ") if reading.dialect else ()
         return tuple(DIALECTS[name] for name in names)
+
+
+def _spoken(fields: Mapping[str, str]) -> list[Dialect]:
+    spoken = [sign.dialect for sign in _SIGNS if sign.is_in(fields)]
+    if "x-rate-limit-remaining" in fields:
+        own = _DASHED if _tells_no_epoch(fields.get("x-rate-limit-reset")) else X_DIALECT
+        spoken = [own, *(each for each in spoken if each is not own)]
+    elif "x-rate-limit-retry-after-seconds" in fields:
+        spoken.append(_DASHED)
+    return [*spoken, *_plain(fields)]
+
+
+def _plain(fields: Mapping[str, str]) -> Iterable[Dialect]:
+    """Return what is spoken in the fields that most have in common."""
+    if "x-ratelimit-remaining" in fields:
+        yield next((r.dialect for r in _RELATIVES if r.is_in(fields)), _PLAIN)
+
+
+def _tells_no_epoch(said: str | None) -> bool:
+    """Whether a reset is readable, and surely none of X's, which are epoch seconds."""
+    return RESETS["any"](said) != NEVER and RESETS["any"](said) != RESETS["epoch"](said)
+
+
+def _told_apart(
+    spoken: Iterable[Dialect], readings: Iterable[Reading]
+) -> tuple[WindowReading, ...]:
+    """Return the windows of several dialects: names that two of them have in common are told apart.
+
+    A server may call its policies whatever it likes.
+    """
+    told: dict[str, WindowReading] = {}
+    for dialect, reading in zip(spoken, readings, strict=True):
+        for window in reading.windows:
+            name = window.kind.name
+            if name in told:
+                name = f"{dialect.name}: {name}"
+                window = replace(window, kind=replace(window.kind, name=name))
+            told[name] = window
+    return tuple(told.values())
 
 
 #: The default where only an API's address is known.

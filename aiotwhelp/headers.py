@@ -186,7 +186,8 @@ class Dialect:
     (in lower case). ``everywhere`` names the headers, with a value or with None for any, by which
     the server says that a refusal holds for all routes. ``pause`` is in seconds: for so long every
     route is left alone after a refusal with calls remaining and without a Retry-After, and for
-    twice as long after each further one in a row.
+    twice as long after each further one in a row. ``retry_after`` names fields that stand for a
+    missing Retry-After, and the length in seconds of what they count.
     """
 
     name: str
@@ -196,6 +197,7 @@ class Dialect:
     everywhere: tuple[tuple[str, str | None], ...] = ()
     refusal_words: tuple[str, ...] = ()
     pause: float = 0.0
+    retry_after: tuple[tuple[str, float], ...] = ()
 
     def read(self, headers: Mapping[str, str], status: int = 200) -> Reading:
         """Return what the headers of one answer say.
@@ -225,6 +227,8 @@ class Dialect:
             refused = refused or told
         if not refused:
             return Reading(windows, retry_after, date)
+        if retry_after is None:
+            retry_after = self._other_retry_after(fields)
         says_no_time = retry_after is None and all(each.remaining for each in windows)
         pause = self.pause if says_no_time else 0.0
         everywhere = pause > 0 or any(
@@ -232,6 +236,13 @@ class Dialect:
             for name, value in self.everywhere
         )
         return Reading(windows, retry_after, date, refused=True, everywhere=everywhere, pause=pause)
+
+    def _other_retry_after(self, fields: Mapping[str, str]) -> float | None:
+        for name, unit in self.retry_after:
+            delay = number(fields.get(name))
+            if delay is not None and delay >= 0:
+                return delay * unit
+        return None
 
     def spoken(self, reading: Reading) -> tuple[Dialect, ...]:
         """Return the dialects that a reading was made by: this one, unless it recognises others."""

@@ -1,9 +1,10 @@
 """The RateLimit fields of the IETF drafts (draft-ietf-httpapi-ratelimit-headers-00 to -10).
 
 Drafts 00 to 06 have a field for each number, ``RateLimit-Limit``, ``-Remaining`` and ``-Reset``,
-and list policies in the first or in ``RateLimit-Policy``. Draft 07 puts them into a dictionary,
-``RateLimit``. Drafts 08 to 10 have lists of named policies, and of what is left of each. Whatever
-is malformed is ignored, as the drafts demand.
+and list policies in the first or in ``RateLimit-Policy``; many servers do so under the older names
+``X-RateLimit-*``. Draft 07 puts them into a dictionary, ``RateLimit``. Drafts 08 to 10 have lists
+of named policies, and of what is left of each. Whatever is malformed is ignored, as the drafts
+demand.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from aiotwhelp.headers import WindowKind, WindowReading
@@ -36,8 +37,8 @@ _ITEM = re.compile(
 )
 _KEY = re.compile(r"[a-z*][a-z0-9_\-.*]*")
 
-#: The window of a server that announces only one.
-_ONLY = "window"
+#: What the drafts call their fields, and the windows of which nobody told a name.
+_PREFIX = "ratelimit"
 
 _Bare = str | float
 
@@ -83,25 +84,67 @@ class SeparateFields:
     """``RateLimit-Limit``, ``RateLimit-Remaining`` and ``RateLimit-Reset`` (drafts 00 to 06).
 
     The draft's reset is in seconds from the answer; servers that write an epoch there are told
-    by its size.
+    by its size. ``prefix`` is what comes before the last part of each name, in lower case;
+    ``bucket`` the field in which the server names what it counts. Where each field is a list, as
+    in ``1, 15000``, every place in it is a window.
     """
 
+    prefix: str = _PREFIX
     resets: Resets = "any"
+    bucket: str = ""
 
     def read(self, fields: Mapping[str, str]) -> Iterable[WindowReading]:
-        """Return the one window that is announced."""
-        remaining = count(fields.get("ratelimit-remaining"))
-        if remaining is None:
+        """Return the window that is announced, or all of a list."""
+        said = _whole_field(fields, f"{self.prefix}-remaining")
+        if not said:
             return ()
-        limits = parse_list(_whole_field(fields, "ratelimit-limit")) or ()
-        first = limits[0].value if limits else None
-        limit = int(first) if isinstance(first, float) and first > 0 else None
-        policies = (*limits[1:], *(parse_list(_whole_field(fields, "ratelimit-policy")) or ()))
-        reset, resets_in = RESETS[self.resets](fields.get("ratelimit-reset"))
-        kind = _kind_of(limit, resets_in, policies)
-        # GitLab's own addition, which tells its limits apart.
-        name = (fields.get("ratelimit-name") or "")[:_LONGEST_NAME]
-        return (WindowReading(kind, max(0, remaining), limit, reset, resets_in, name),)
+        limit = _whole_field(fields, f"{self.prefix}-limit")
+        reset = _whole_field(fields, f"{self.prefix}-reset")
+        policies = parse_list(_whole_field(fields, f"{self.prefix}-policy")) or ()
+        if "," in said:
+            return self._several(_split(said), _split(limit), _split(reset), policies)
+        if "," in limit or ";" in limit:
+            first, *more = parse_list(limit) or (None,)
+            policies = (*(each for each in more if each is not None), *policies)
+            limit = f"{first.value}" if first is not None else ""
+        bucket = (fields.get(self.bucket) or "")[:_LONGEST_NAME] if self.bucket else ""
+        told = self._window(said, limit, reset, policies, bucket)
+        return () if told is None else (told,)
+
+    def _several(
+        self,
+        remaining: Sequence[str],
+        limits: Sequence[str],
+        resets: Sequence[str],
+        policies: Iterable[Member],
+    ) -> tuple[WindowReading, ...]:
+        """Return a window for each place in lists; none if one list is shorter than another."""
+        places = len(remaining)
+        if not len(limits) == places <= _MOST_MEMBERS or len(resets) not in (0, places):
+            return ()
+        told: dict[str, WindowReading] = {}
+        for said, limit, reset in zip(remaining, limits, resets or [""] * places, strict=True):
+            window = self._window(said, limit, reset, policies)
+            # A limit of nothing is how some servers say that there is none.
+            if window is None or window.limit is None:
+                continue
+            same = sum(each.limit == window.limit for each in told.values())
+            if window.kind.name in told:
+                kind = replace(window.kind, name=f"{window.kind.name} ({same + 1})")
+                window = replace(window, kind=kind)
+            told[window.kind.name] = window
+        return tuple(told.values())
+
+    def _window(
+        self, said: str, limit: str, reset: str, policies: Iterable[Member], bucket: str = ""
+    ) -> WindowReading | None:
+        remaining, most = count(said), count(limit)
+        if remaining is None or (remaining < 0 and most is not None and most < 0):
+            return None  # -1 of -1 is how some servers say that they do not know
+        most = most if most is not None and most > 0 else None
+        at, resets_in = RESETS[self.resets](reset or None)
+        kind = _kind_of(self.prefix, most, resets_in, policies)
+        return WindowReading(kind, max(0, remaining), most, at, resets_in, bucket)
 
 
 def parse_list(text: str) -> tuple[Member, ...] | None:
@@ -187,7 +230,7 @@ def _windows(members: Sequence[Member], policies: Sequence[Member]) -> Iterator[
         policy = known.get((member.value, member.text("pk")), by_name)
         unit = _unit(policy.text("qu"))
         seconds = member.whole("t")
-        name = member.value[:_LONGEST_NAME] or _ONLY
+        name = member.value[:_LONGEST_NAME] or _PREFIX
         if names[member.value] > 1:
             name = f"{name} {member.text('pk') or unit}"
         yield WindowReading(
@@ -210,11 +253,13 @@ def _from_dictionary(
     limit = numbers.get("limit") or None
     seconds = numbers.get("reset")
     resets_in = None if seconds is None else float(seconds)
-    kind = _kind_of(limit, resets_in, policies)
+    kind = _kind_of(_PREFIX, limit, resets_in, policies)
     return (WindowReading(kind, remaining, limit, None, resets_in),)
 
 
-def _kind_of(limit: int | None, resets_in: float | None, policies: Iterable[Member]) -> WindowKind:
+def _kind_of(
+    prefix: str, limit: int | None, resets_in: float | None, policies: Iterable[Member]
+) -> WindowKind:
     """Return which of the policies is announced, where several take turns in one set of fields.
 
     The draft shows the one that is closest to its limit; its limit tells which, and of equal
@@ -223,9 +268,9 @@ def _kind_of(limit: int | None, resets_in: float | None, policies: Iterable[Memb
     listed = dict.fromkeys((policy.value, policy.whole("w") or 0) for policy in policies)
     spans = sorted(span for quota, span in listed if quota == limit)
     if not spans:
-        return _kind(f"{_ONLY} of {limit}" if limit else _ONLY, 0, turns=_ONLY)
+        return _kind(f"{prefix} of {limit}" if limit else prefix, 0, turns=prefix)
     span = next((each for each in spans if each >= (resets_in or 0)), spans[-1])
-    return _kind(f"{limit} per {span} s", span, turns=_ONLY)
+    return _kind(f"{prefix}: {limit} per {span} s", span, turns=prefix)
 
 
 def _unit(said: str) -> str:
@@ -236,6 +281,10 @@ def _unit(said: str) -> str:
 @lru_cache(maxsize=256)
 def _kind(name: str, length: int, unit: str = "requests", turns: str = "") -> WindowKind:
     return WindowKind(name, length=float(length), unit=unit, turns=turns)
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip(" \t") for part in text[:_LONGEST_FIELD].split(",")] if text else []
 
 
 def _whole_field(fields: Mapping[str, str], name: str) -> str:

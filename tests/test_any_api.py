@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Callable
+from email.utils import formatdate
 from itertools import pairwise
 from typing import Any
 
@@ -698,7 +700,11 @@ def core(remaining: int, **more: str) -> dict[str, str]:
     told = {"limit": "5000", "remaining": str(remaining), "used": "1", "resource": "core"}
     reset = str(int(time_now() + 1800))
     fields = {f"x-ratelimit-{name}": value for name, value in {**told, "reset": reset}.items()}
-    return fields | {name.replace("_", "-"): value for name, value in more.items()}
+    return dated(fields | {name.replace("_", "-"): value for name, value in more.items()})
+
+
+def dated(headers: dict[str, str]) -> dict[str, str]:
+    return {"Date": formatdate(time_now(), usegmt=True), **headers}
 
 
 def time_now() -> float:
@@ -834,3 +840,86 @@ async def test_case_10_a_limit_that_shrinks_and_grows_again_in_mid_window_idles_
         await asyncio.gather(*(call(number) for number in range(800)))
     assert refused == 0
     assert elapsed() < 45
+
+
+# --- servers of unknown make -----------------------------------------------------------------
+
+
+async def shared_by(callers: int, windows: Windows, say: Callable[[int | None], Any]) -> float:
+    """Let callers share windows whose server says of each answer what ``say`` returns."""
+
+    async def handler(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.05)
+        refused = windows.take()
+        status = 200 if refused is None else 429
+        answer = web.json_response({}, status=status, headers=dated(say(refused)))
+        await asyncio.sleep(0.05)
+        return answer
+
+    began = elapsed()
+    async with serving(handler) as server, Session(server.url) as session:
+        await asyncio.gather(*(session.fetch("/a") for _ in range(callers)))
+        await assert_at_rest(session)
+    return elapsed() - began
+
+
+@pytest.mark.parametrize("unit", [1, 1000], ids=["seconds from now", "milliseconds of the epoch"])
+@in_virtual_time
+async def test_the_names_that_x_has_with_a_reset_that_is_not_x_s(unit: int) -> None:
+    windows = Windows((15, 60.0))
+
+    def say(_: int | None) -> dict[str, str]:
+        limit, remaining, reset = windows.left(0)
+        ends = time_now() + windows.began[0] + 60.0 - elapsed()
+        at = reset if unit == 1 else math.ceil(ends) * unit
+        told = {"Limit": limit, "Remaining": remaining, "Reset": at}
+        return {f"X-Rate-Limit-{name}": str(value) for name, value in told.items()}
+
+    # Neither the reset nor Date has more than whole seconds.
+    assert await shared_by(60, windows, say) < 3 * (60 + 2 + 2)
+    assert windows.refused == 0
+
+
+@in_virtual_time
+async def test_windows_that_are_told_as_lists_are_kept_to_all_at_once() -> None:
+    windows = Windows((3, 1.0), (40, 60.0))
+
+    def say(_: int | None) -> dict[str, str]:
+        left = [windows.left(at) for at in (0, 1)]
+        names = ("Limit", "Remaining", "Reset")
+        lists = zip(names, zip(*left, strict=True), strict=True)
+        told = {f"X-RateLimit-{name}": ", ".join(map(str, each)) for name, each in lists}
+        return told | {"X-RateLimit-Policy": "3;w=1, 40;w=60"}
+
+    assert await shared_by(60, windows, say) < 60 + 60 / 3 * 1.6
+    assert windows.refused == 0
+
+
+@in_virtual_time
+async def test_a_refusal_that_tells_its_time_in_a_field_of_its_own() -> None:
+    windows = Windows((15, 60.0))
+
+    def say(refused: int | None) -> dict[str, str]:
+        _, remaining, reset = windows.left(0)
+        if refused is None:
+            return {"X-Rate-Limit-Remaining": str(remaining)}
+        return {"X-Rate-Limit-Retry-After-Seconds": str(reset)}
+
+    assert await shared_by(60, windows, say) < 3 * 62 + 5
+    assert windows.refused <= 3, "one a window: nothing else tells when it ends"
+
+
+@in_virtual_time
+async def test_a_proxy_whose_limit_looks_like_the_server_s_is_another_one() -> None:
+    windows = Windows((15, 5.0), (15, 60.0))
+
+    def say(_: int | None) -> dict[str, str]:
+        told = zip(("RateLimit", "X-RateLimit"), map(windows.left, (0, 1)), strict=True)
+        return {
+            f"{prefix}-{name}": str(value)
+            for prefix, left in told
+            for name, value in zip(("Limit", "Remaining", "Reset"), left, strict=True)
+        }
+
+    assert await shared_by(60, windows, say) < 3 * 62 + 2
+    assert windows.refused == 0

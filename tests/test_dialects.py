@@ -12,6 +12,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from aiotwhelp import DIALECTS, Dialect, Family, WindowKind, WindowReading
 from aiotwhelp.dialects import AUTO, DISCORD, GITHUB, OPENAI, PLAIN, REDDIT
+from aiotwhelp.headers import X_DIALECT
 from aiotwhelp.ietf import parse_dictionary, parse_list
 
 Said = tuple[str, int, int | None, float | None, float | None, str]
@@ -73,7 +74,7 @@ RECORDED: list[tuple[str, Mapping[str, str], list[Said]]] = [
             "X-RateLimit-Remaining": "19",
             "X-RateLimit-Reset-After": "9870",
         },
-        [("window of 20", 19, 20, None, None, "")],
+        [("x-ratelimit of 20", 19, 20, None, None, "")],
     ),
     (
         "ietf",  # names as tokens, which the group has not decided about
@@ -91,7 +92,7 @@ RECORDED: list[tuple[str, Mapping[str, str], list[Said]]] = [
     (
         "ietf",  # draft 07
         {"RateLimit": "limit=100, remaining=50, reset=5", "RateLimit-Policy": "100;w=10"},
-        [("100 per 10 s", 50, 100, None, 5.0, "")],
+        [("ratelimit: 100 per 10 s", 50, 100, None, 5.0, "")],
     ),
     (
         "ietf-separate",  # drafts 04 to 06
@@ -101,7 +102,7 @@ RECORDED: list[tuple[str, Mapping[str, str], list[Said]]] = [
             "RateLimit-Reset": "50",
             "RateLimit-Policy": "100;w=60, 5000;w=86400",
         },
-        [("100 per 60 s", 50, 100, None, 50.0, "")],
+        [("ratelimit: 100 per 60 s", 50, 100, None, 50.0, "")],
     ),
     (
         "ietf-separate",  # drafts 00 to 03
@@ -110,7 +111,7 @@ RECORDED: list[tuple[str, Mapping[str, str], list[Said]]] = [
             "RateLimit-Remaining": "50",
             "RateLimit-Reset": "50",
         },
-        [("100 per 60 s", 50, 100, None, 50.0, "")],
+        [("ratelimit: 100 per 60 s", 50, 100, None, 50.0, "")],
     ),
     (
         "ietf-separate",  # GitLab
@@ -121,7 +122,7 @@ RECORDED: list[tuple[str, Mapping[str, str], list[Said]]] = [
             "RateLimit-Reset": "1580393717",
             "RateLimit-Name": "throttle_authenticated_web",
         },
-        [("window of 600", 595, 600, 1580393717.0, None, "throttle_authenticated_web")],
+        [("ratelimit of 600", 595, 600, 1580393717.0, None, "throttle_authenticated_web")],
     ),
     (
         "github",
@@ -197,22 +198,22 @@ RECORDED: list[tuple[str, Mapping[str, str], list[Said]]] = [
             "X-RateLimit-Remaining": "299",
             "X-RateLimit-Reset": "2023-08-17T08:42:22.500000+00:00",
         },
-        [("window of 300", 299, 300, 1692261742.5, None, "")],
+        [("x-ratelimit of 300", 299, 300, 1692261742.5, None, "")],
     ),
     (
         "plain",  # fastify
         {"x-ratelimit-limit": "4", "x-ratelimit-remaining": "3", "x-ratelimit-reset": "3"},
-        [("window of 4", 3, 4, None, 3.0, "")],
+        [("x-ratelimit of 4", 3, 4, None, 3.0, "")],
     ),
     (
         "plain",  # slowapi
         {"X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "1795613048.2311232"},
-        [("window", 3, None, 1795613048.2311232, None, "")],
+        [("x-ratelimit", 3, None, 1795613048.2311232, None, "")],
     ),
     (
         "plain",  # Rocket.Chat
         {"X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "1562287945706"},
-        [("window", 3, None, 1562287945.706, None, "")],
+        [("x-ratelimit", 3, None, 1562287945.706, None, "")],
     ),
     (
         "plain",  # lemlist, as JavaScript writes a date
@@ -220,17 +221,87 @@ RECORDED: list[tuple[str, Mapping[str, str], list[Said]]] = [
             "X-RateLimit-Remaining": "3",
             "X-RateLimit-Reset": "Tue Feb 16 2021 09:02:42 GMT+0100 (Central European Time)",
         },
-        [("window", 3, None, 1613462562.0, None, "")],
+        [("x-ratelimit", 3, None, 1613462562.0, None, "")],
     ),
     (
         "plain",  # neither seconds from now nor an epoch: three years to 2001
         {"X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "500000000"},
-        [("window", 3, None, None, None, "")],
+        [("x-ratelimit", 3, None, None, None, "")],
+    ),
+    (
+        "plain",  # X's names, seconds from now
+        {"X-Rate-Limit-Limit": "9", "X-Rate-Limit-Remaining": "3", "X-Rate-Limit-Reset": "42"},
+        [("x-rate-limit of 9", 3, 9, None, 42.0, "")],
+    ),
+    (
+        "plain",  # the same, milliseconds
+        {"X-Rate-Limit-Remaining": "3", "X-Rate-Limit-Reset": "1562287945706"},
+        [("x-rate-limit", 3, None, 1562287945.706, None, "")],
+    ),
+    (
+        "plain",  # Brave Search
+        {
+            "X-RateLimit-Limit": "1, 15000",
+            "X-RateLimit-Policy": "1;w=1, 15000;w=2592000",
+            "X-RateLimit-Remaining": "1, 14523",
+            "X-RateLimit-Reset": "1, 1419704",
+        },
+        [
+            ("x-ratelimit: 1 per 1 s", 1, 1, None, 1.0, ""),
+            ("x-ratelimit: 15000 per 2592000 s", 14523, 15000, None, 1419704.0, ""),
+        ],
+    ),
+    (
+        "plain",  # the same, where the month has no limit
+        {
+            "X-RateLimit-Limit": "50, 0",
+            "X-RateLimit-Remaining": "49, 0",
+            "X-RateLimit-Reset": "1, 0",
+        },
+        [("x-ratelimit of 50", 49, 50, None, 1.0, "")],
+    ),
+    (
+        "plain",  # equal limits, without a policy or a reset
+        {"X-RateLimit-Limit": "9,9,9", "X-RateLimit-Remaining": "5,6,7"},
+        [
+            ("x-ratelimit of 9", 5, 9, None, None, ""),
+            ("x-ratelimit of 9 (2)", 6, 9, None, None, ""),
+            ("x-ratelimit of 9 (3)", 7, 9, None, None, ""),
+        ],
+    ),
+    (
+        "ietf-separate",
+        {"RateLimit-Limit": "5, 100", "RateLimit-Remaining": "4, 99", "RateLimit-Reset": "1, 60"},
+        [
+            ("ratelimit of 5", 4, 5, None, 1.0, ""),
+            ("ratelimit of 100", 99, 100, None, 60.0, ""),
+        ],
+    ),
+    (
+        "ietf-separate + plain",  # two limits that are alike but for who holds them
+        {
+            "RateLimit-Limit": "100",
+            "RateLimit-Remaining": "50",
+            "X-RateLimit-Limit": "100",
+            "X-RateLimit-Remaining": "70",
+        },
+        [
+            ("ratelimit of 100", 50, 100, None, None, ""),
+            ("x-ratelimit of 100", 70, 100, None, None, ""),
+        ],
+    ),
+    (
+        "ietf + openai",  # whose policies have the names of other windows
+        {"RateLimit": '"requests";r=5;t=9', "x-ratelimit-remaining-requests": "3"},
+        [
+            ("requests", 5, None, None, 9.0, ""),
+            ("openai: requests", 3, None, None, None, ""),
+        ],
     ),
     (
         "ietf + plain",  # a proxy's own, beside the server's
         {"RateLimit": '"default";r=5;t=9', "X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "7"},
-        [("default", 5, None, None, 9.0, ""), ("window", 3, None, None, 7.0, "")],
+        [("default", 5, None, None, 9.0, ""), ("x-ratelimit", 3, None, None, 7.0, "")],
     ),
 ]
 
@@ -273,6 +344,11 @@ def test_the_dialect_alone_reads_the_same(
         {"RateLimit": "remaining=x"},
         {"RateLimit": "42;r=1"},
         {"RateLimit": '"a";r=1,' * 400},
+        {"X-RateLimit-Limit": "1, 2", "X-RateLimit-Remaining": "1, 2, 3"},
+        {"X-RateLimit-Limit": "1, 2", "X-RateLimit-Remaining": "1, 2", "X-RateLimit-Reset": "1"},
+        {"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "1, 2"},
+        {"X-RateLimit-Limit": ",9" * 99, "X-RateLimit-Remaining": ",9" * 99},
+        {"X-RateLimit-Limit": "-1", "X-RateLimit-Remaining": "-1"},
     ],
 )
 def test_what_says_nothing_of_what_is_left_says_nothing(headers: Mapping[str, str]):
@@ -289,13 +365,54 @@ def test_lists_may_come_in_several_lines():
 def test_of_policies_with_equal_limits_the_shortest_that_the_reset_fits_into_is_meant():
     fields = {"RateLimit": "limit=9, remaining=1, reset=20", "RateLimit-Policy": "9;w=10, 9;w=60"}
     (window,) = AUTO.read(fields).windows
-    assert (window.kind.name, window.kind.length) == ("9 per 60 s", 60.0)
+    assert (window.kind.name, window.kind.length) == ("ratelimit: 9 per 60 s", 60.0)
 
 
 def test_a_window_is_waited_for_a_little_longer_than_its_length_and_never_for_ever():
     lengths = {0.0: 90_000, 10.0: 70, 900.0: 960, 86_400.0: 90_000}
     for length, ceiling in lengths.items():
         assert WindowKind("any", length=length).ceiling == ceiling
+
+
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [
+        (("1358098325", "15"), "15min"),
+        (("", "15"), "15min"),
+        (("soon", "15"), "15min"),
+        (("12", "15"), "x-rate-limit of 15"),
+        (("1358098325123", "15"), "x-rate-limit of 15"),
+        (("2013-01-13T17:32:05Z", "15"), "x-rate-limit of 15"),
+    ],
+)
+def test_only_an_epoch_in_seconds_is_taken_for_one_of_x(told: tuple[str, str], kind: str):
+    reset, limit = told
+    fields = {"X-Rate-Limit-Remaining": "3", "X-Rate-Limit-Limit": limit}
+    (window,) = AUTO.read(fields | {"X-Rate-Limit-Reset": reset}).windows
+    assert window.kind.name == kind
+    (window,) = X_DIALECT.read(fields | {"X-Rate-Limit-Reset": reset}).windows
+    assert (window.kind.name, window.resets_in) == ("15min", None)
+
+
+@pytest.mark.parametrize(
+    ("headers", "delay"),
+    [
+        ({"X-Rate-Limit-Retry-After-Seconds": "17"}, 17.0),
+        ({"X-Rate-Limit-Retry-After-Seconds": "17", "Retry-After": "3"}, 3.0),
+        ({"X-Rate-Limit-Retry-After-Seconds": "-1"}, None),
+        ({"Retry-After-Ms": "1500", "x-ratelimit-remaining-tokens": "0"}, 1.5),
+        ({"Retry-After-Ms": "1500"}, None),
+    ],
+)
+def test_other_fields_may_stand_for_retry_after(headers: Mapping[str, str], delay: float | None):
+    assert AUTO.read(headers, 429).retry_after == delay
+    assert AUTO.read(headers).retry_after in (None, 3.0)
+
+
+def test_of_two_dialects_the_longer_wait_counts():
+    fields = {"X-Rate-Limit-Retry-After-Seconds": "17", "RateLimit": '"a";r=0;t=20'}
+    reading = AUTO.read(fields, 429)
+    assert (reading.dialect, reading.retry_after) == ("ietf + plain", 17.0)
 
 
 CORE = {"x-ratelimit-remaining": "0", "x-ratelimit-resource": "core"}
@@ -378,10 +495,14 @@ NAMES = sorted(
         if name
     }
     | {"ratelimit", "ratelimit-policy", "ratelimit-limit", "ratelimit-remaining", "retry-after"}
-    | {"ratelimit-reset", "x-ratelimit-global", "ratelimit-name"}
+    | {"ratelimit-reset", "x-ratelimit-global", "ratelimit-name", "x-ratelimit-policy"}
+    | {"x-rate-limit-retry-after-seconds", "retry-after-ms"}
+    | {f"x-ratelimit-{name}" for name in ("limit", "remaining", "reset")}
 )
 values = st.one_of(
-    st.sampled_from(["0", "-1", "15", "1e308", "nan", "6m0s", "9" * 400, '"a";r=1;t=2', "limit=1"]),
+    st.sampled_from(
+        ["0", "-1", "15", "1, 2", "1e308", "nan", "6m0s", "9" * 400, '"a";r=1;t=2', "limit=1"]
+    ),
     st.text(max_size=30),
     st.text(alphabet='"\\;,=:?@*abrtqw019. \t', max_size=60),
 )
