@@ -78,12 +78,13 @@ DISCORD = Dialect(
     everywhere=(("x-ratelimit-global", "true"),),
 )
 
-#: OpenAI, Groq and Azure count requests and tokens; see ``cost={"tokens": 1200}``.
+#: OpenAI, Groq and Azure count requests and tokens; see ``cost={"tokens": 1200}``. Their resets are
+#: when all are back.
 OPENAI = Dialect(
     "openai",
     tuple(
         Family(
-            WindowKind(unit, unit=unit),
+            WindowKind(unit, unit=unit, refills=True),
             f"x-ratelimit-limit-{unit}",
             f"x-ratelimit-remaining-{unit}",
             f"x-ratelimit-reset-{unit}",
@@ -94,12 +95,12 @@ OPENAI = Dialect(
     retry_after=(("retry-after-ms", 1e-3),),
 )
 
-#: Anthropic counts requests, and tokens in three ways.
+#: Anthropic counts requests, and tokens in three ways, in buckets that refill.
 ANTHROPIC = Dialect(
     "anthropic",
     tuple(
         family(
-            WindowKind(unit, length=60.0, ceiling=3600.0, unit=unit),
+            WindowKind(unit, length=60.0, ceiling=3600.0, unit=unit, refills=True),
             f"anthropic-ratelimit-{unit}",
             "timestamp",
         )

@@ -49,7 +49,8 @@ class WindowKind:
     seconds: by default a little more than the length, or 25 hours where that is unknown.
     ``unit`` is what it counts: "requests", or something of which a call may cost many, "tokens".
     ``turns`` names the fields in which several windows take turns, the one with the fewest calls
-    left being shown; "" for one that has fields of its own.
+    left being shown; "" for one that has fields of its own. Where it ``refills``, calls come back
+    one by one: the reset may be when all are back, and a refused call's Retry-After is when one is.
     """
 
     name: str
@@ -58,6 +59,7 @@ class WindowKind:
     ceiling: float = 0.0
     unit: str = "requests"
     turns: str = ""
+    refills: bool = False
 
     def __post_init__(self) -> None:
         if not self.ceiling:

@@ -280,7 +280,8 @@ def _unit(said: str) -> str:
 
 @lru_cache(maxsize=256)
 def _kind(name: str, length: int, unit: str = "requests", turns: str = "") -> WindowKind:
-    return WindowKind(name, length=float(length), unit=unit, turns=turns)
+    # The drafts' reset is when more is there, not all; and Retry-After takes precedence over it.
+    return WindowKind(name, length=float(length), unit=unit, turns=turns, refills=True)
 
 
 def _split(text: str) -> list[str]:

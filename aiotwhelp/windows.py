@@ -17,6 +17,7 @@ from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import WindowKind, WindowReading
 from aiotwhelp.heaps import Heap
 from aiotwhelp.rates import Concurrency, LocalLimit, Rate
+from aiotwhelp.refills import Refill
 
 if TYPE_CHECKING:
     from aiotwhelp.quota import Bucket, Granted
@@ -388,6 +389,7 @@ class Window:
         "numbering",
         "observations",
         "probing",
+        "refill",
         "relapses",
         "reset",
         "reset_number",
@@ -437,6 +439,7 @@ class Window:
         #: servers that always show the same limit show another one when that refuses a call.
         self.is_shown_in_time: bool | None = None
         self.shut = -INF
+        self.refill = Refill() if kind.refills else None
         self.slot = -INF
         self.round_trip = 0.0
         self.in_flight = 0
@@ -534,7 +537,13 @@ class Window:
             self._doubt()
             self.probing.refused(now)
             return self.probing.hold
-        return self.ends
+        return self._refilled(cost - left)
+
+    def _refilled(self, missing: int) -> float:
+        """When so many tokens have come back: at the reset, or one by one before."""
+        early = INF if self.refill is None else self.refill.opens(self.seen, missing)
+        # What is rounded, or one back end's, is no other instant.
+        return early if early < self.ends - _OTHER_BACK_END else self.ends
 
     def expect(self, now: float, ahead: int, reserve: float) -> float:
         """Return the earliest instant for a caller behind so many tokens; a lower bound."""
@@ -549,7 +558,7 @@ class Window:
             if ahead < 0:
                 only_ghosts = not (self.available or self.in_flight) and self.debts.ghosts
                 return max(at, self._next_probe_of_ghosts()) if only_ghosts else at
-            at = max(at, self.ends)
+            at = max(at, self._refilled(1))
         elif not self.is_confirmed and not self.in_flight:
             at = max(at, self.probing.hold)
         if not self.limit or self.span <= 0:
@@ -585,10 +594,30 @@ class Window:
         if self.kind.unit == _IN_FLIGHT:
             reading = self._with_ours(0 if refused else self.cost_of(granted), reading)
         told = self._told(reading, granted.sent, now)
+        if self.refill is not None:
+            self._learn_refill(self.refill, granted, now, reading, refused=refused)
         if self.is_confirmed:
             self._fold(granted, now, reading, told)
         else:
             self._answer_probe(granted, now, reading, told, refused=refused)
+
+    def _learn_refill(
+        self, refill: Refill, granted: Granted, now: float, reading: WindowReading, *, refused: bool
+    ) -> None:
+        early = self.is_confirmed and granted.is_probe_of(self.probing)
+        refill.answered(early=early, refused=refused)
+        if reading.resets_in is not None:
+            # Rounded either way.
+            low, high = reading.resets_in - _ROUNDING, reading.resets_in + _ROUNDING
+        elif reading.reset is not None:
+            low = self.clock.soonest(reading.reset) - _ROUNDING - now
+            high = self.clock.local(reading.reset) - granted.sent
+        else:
+            return
+        if reading.limit is not None:
+            refill.observe(now, reading.limit - reading.remaining, low, high)
+        if not reading.remaining and 0 < high <= self.kind.ceiling:
+            refill.tell(now + high)
 
     def _with_ours(self, ended: int, reading: WindowReading) -> WindowReading:
         """Add what our own calls take of calls in flight: they will give it back, as one has."""
@@ -653,7 +682,10 @@ class Window:
 
     def keep_shut(self, now: float, delay: float) -> None:
         """Let nothing go for so many seconds, or the ceiling of this kind of window."""
-        self.shut = max(self.shut, now + min(delay, self.kind.ceiling))
+        until = now + min(delay, self.kind.ceiling)
+        self.shut = max(self.shut, until)
+        if self.refill is not None:
+            self.refill.tell(until)
 
     def time(self, round_trip: float) -> None:
         """Remember the slowest round trip; it fades."""

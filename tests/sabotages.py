@@ -12,6 +12,7 @@ from aiotwhelp.clock import ServerClock
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.queues import Queue
 from aiotwhelp.quota import Bucket, Pace
+from aiotwhelp.refills import Refill
 from aiotwhelp.windows import INF, Debts, Foreign, Probing, RateWindow, Window
 
 Patch = pytest.MonkeyPatch
@@ -183,6 +184,14 @@ def never_learn_of_an_early_rollover(patch: Patch) -> None:
 
 def never_doubt_a_later_reset(patch: Patch) -> None:
     patch.setattr(windows, "_DOUBTS", 10**9)
+
+
+def wait_until_all_tokens_are_back(patch: Patch) -> None:
+    patch.setattr(Refill, "opens", lambda *_: INF)
+
+
+def take_every_window_for_one_that_refills(patch: Patch) -> None:
+    patch.setattr(Refill, "_forget", nothing)
 
 
 def believe_any_reset(patch: Patch) -> None:

@@ -89,7 +89,9 @@ async def test_a_dialect_is_recognised_and_nobody_is_refused(dialect: str, round
 async def test_windows_that_slide_refill_or_leak_refuse_nobody(dialect: str, kind: str) -> None:
     api, took = await share(60, PRIVACY, dialect=dialect, kind=kind)
     assert (api.tally.received, api.refused) == (60, 0)
-    assert took < 4 * WINDOW
+    # A reset that moves is not believed of dialects whose windows are known to be fixed.
+    idle = WINDOW if dialect in ("x", "discord") else WINDOW / 15
+    assert took < 3 * WINDOW + idle
 
 
 @pytest.mark.parametrize(("kind", "most"), [("fixed", 2), ("sliding", 4), ("token-bucket", 1)])
@@ -100,7 +102,8 @@ async def test_seconds_that_are_cut_off_cost_a_call_once_and_are_learned(
 ) -> None:
     api, took = await share(120, PRIVACY, dialect=dialect, kind=kind, reset_rounding="down")
     assert api.refused <= most
-    assert took < 7 * WINDOW + 7 * 2.5
+    a_call = WINDOW / 15 if kind == "token-bucket" else 0.0
+    assert took < 7 * WINDOW + 7 * 2.5 + a_call
 
 
 @in_virtual_time
@@ -377,6 +380,40 @@ def test_what_an_api_knows_of_costs_holds_unless_the_caller_says_otherwise() -> 
     assert cost_in("points", caller.cost("POST", "http://127.0.0.1:1/orders", 3)) == 2
     assert caller.cost("POST", "http://127.0.0.1:1/orders", {"points": 9}) == 5
     assert caller.cost("GET", "http://127.0.0.1:1/orders") == 1
+
+
+# --- tokens that come back one by one --------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", ["groq", "openai", "anthropic", "ietf-10", "plain"])
+@in_virtual_time
+async def test_nobody_waits_until_all_is_back_where_the_next_token_is_soon_there(
+    dialect: str,
+) -> None:
+    async with Emulator(
+        dialect=dialect, kind="token-bucket", anonymous=True, limit=900, window=3000
+    ) as api:
+        api.spend("help/privacy", 897, caller=api.app)
+        async with Session(api.url) as session:
+            for _ in range(3):
+                await session.fetch(PRIVACY)
+                await asyncio.sleep(1)
+            began = elapsed()
+            await asyncio.gather(*(session.fetch(PRIVACY) for _ in range(20)))
+            assert elapsed() - began < 20 * (3000 / 900) + 5
+        assert api.refused == 0
+
+
+@in_virtual_time
+async def test_a_refusals_retry_after_is_waited_for_and_not_the_reset_of_all_tokens() -> None:
+    async with Emulator(
+        dialect="groq", kind="token-bucket", anonymous=True, limit=600, window=6000, tokens=None
+    ) as api:
+        api.spend("help/privacy", 600, caller=api.app)
+        async with Session(api.url) as session:
+            await session.fetch(PRIVACY)
+            assert elapsed() == pytest.approx(10.0, abs=2.0)
+        assert api.refused == 1
 
 
 # --- several windows at once ---------------------------------------------------------------

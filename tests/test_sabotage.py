@@ -11,6 +11,7 @@ from tests import (
     test_clock,
     test_limiter,
     test_quota,
+    test_refills,
     test_scenarios_runs,
     test_windows,
 )
@@ -128,6 +129,14 @@ CAUGHT_BY: list[tuple[sabotages.Sabotage, Check]] = [
     (
         sabotages.never_doubt_a_later_reset,
         test_quota.test_a_reset_that_was_told_too_late_by_mistake_is_disbelieved_after_a_while,
+    ),
+    (
+        sabotages.wait_until_all_tokens_are_back,
+        test_refills.test_a_call_may_go_as_soon_as_a_token_must_be_there_and_the_others_wait,
+    ),
+    (
+        sabotages.take_every_window_for_one_that_refills,
+        test_refills.test_another_limit_begins_anew,
     ),
     (
         sabotages.believe_any_reset,

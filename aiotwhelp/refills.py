@@ -1,0 +1,77 @@
+"""How fast tokens come back, where they do so one by one and the reset is when all are back.
+
+Part of the rule, and as pure. Nothing is believed until readings agree that it is so: a server that
+counts in fixed windows resets at the same instant however many calls were made.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+_INF = math.inf
+
+#: So many calls in a row may be refused that went early, as they were told; then none goes.
+_MOST_VAIN = 3
+
+
+@dataclass(slots=True)
+class Refill:
+    """What is known of when one window has tokens before its reset.
+
+    Each reading bounds the rate at which they come back: so many are missing until the reset.
+    """
+
+    #: Tokens per second, at least and at most.
+    _slowest: float = 0.0
+    _quickest: float = _INF
+    #: Of the reading with the fewest missing: how many, and its latest reset.
+    _fewest: float = _INF
+    _ends: float = _INF
+    #: Whether one with more missing was to end later.
+    _is_seen: bool = False
+    #: When the last answer said that one will be there.
+    _told: float = _INF
+    _vain: int = 0
+
+    def observe(self, now: float, missing: int, low: float, high: float) -> None:
+        """Learn from a reading: the reset is so many seconds ahead, at least and at most.
+
+        ``missing`` is a whole number: up to one token less may be.
+        """
+        if missing <= 0 or high <= 0:
+            return
+        slowest = (missing - 1) / high
+        quickest = missing / low if low > 0 else _INF
+        if slowest > self._quickest or quickest < self._slowest:
+            self._forget()  # it is no such window, or has another limit by now
+        self._slowest = max(self._slowest, slowest)
+        self._quickest = min(self._quickest, quickest)
+        if missing < self._fewest:
+            self._fewest, self._ends = missing, now + high
+        elif missing > self._fewest and now + low > self._ends:
+            self._is_seen = True
+
+    def tell(self, at: float) -> None:
+        """Take the word of an answer that a token will be there then."""
+        self._told = at if self._vain < _MOST_VAIN else _INF
+
+    def answered(self, *, early: bool, refused: bool) -> None:
+        """End what the last answer said; ``early`` for a call that went before the reset."""
+        self._told = _INF
+        if early and refused:
+            self._vain += 1
+            self._forget()
+        elif early:
+            self._vain = 0
+
+    def opens(self, seen: float, missing: int) -> float:
+        """Return when so many tokens are there that were missing then; infinity for unknown."""
+        is_known = self._is_seen and self._slowest > 0
+        comes = seen + missing / self._slowest if is_known else _INF
+        return min(self._told, comes)
+
+    def _forget(self) -> None:
+        self._slowest, self._quickest = 0.0, _INF
+        self._fewest = self._ends = _INF
+        self._is_seen = False

@@ -1,0 +1,163 @@
+"""When tokens are there before the reset: what is believed of readings, piece by piece."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from aiotwhelp.headers import WindowKind
+from aiotwhelp.refills import Refill
+from tests.film import GO, WAIT, Answer, Ask, Film, Until
+
+NEVER = math.inf
+
+
+def bucket(*readings: tuple[float, int, float]) -> Refill:
+    """Return what is known after readings ``(at, missing, seconds to the reset)``, rounded up."""
+    refill = Refill()
+    for at, missing, reset in readings:
+        refill.observe(at, missing, reset - 1.0, reset)
+    return refill
+
+
+def test_a_reset_that_moves_with_what_is_missing_is_of_tokens_that_come_back_one_by_one():
+    refill = bucket((0, 1, 4.0), (1, 10, 40.0))
+    assert refill.opens(100.0, 1) == pytest.approx(100.0 + 40.0 / 9)
+    assert refill.opens(100.0, 3) == pytest.approx(100.0 + 3 * 40.0 / 9)
+
+
+@pytest.mark.parametrize(
+    "readings",
+    [
+        [],
+        [(0, 10, 40.0)],
+        [(0, 1, 60.0), (1, 10, 59.0)],
+        [(0, 5, 60.0), (1, 6, 60.0), (2, 7, 60.0)],
+        [(0, 10, 40.0), (10, 8, 30.0)],
+        [(0, 1, 1.0), (0, 8, 1.0)],
+        [(0, 0, 60.0), (1, 10, 0.0)],
+    ],
+    ids=["nothing", "one", "fixed", "fixed, slowly", "fewer", "too short", "nothing missing"],
+)
+def test_what_a_fixed_window_may_have_said_tells_nothing(readings: list[tuple[float, int, float]]):
+    assert bucket(*readings).opens(100.0, 1) == NEVER
+
+
+def test_another_limit_begins_anew():
+    refill = bucket((0, 1, 4.0), (1, 10, 40.0), (2, 11, 400.0))
+    assert refill.opens(100.0, 1) == NEVER
+    refill.observe(3, 12, 440.0, 441.0)
+    assert refill.opens(100.0, 1) == 100.0 + 400.0 / 10
+
+
+def test_what_an_answer_tells_holds_until_the_next_one():
+    refill = Refill()
+    refill.tell(7.0)
+    assert refill.opens(0.0, 1) == 7.0
+    refill.answered(early=False, refused=False)
+    assert refill.opens(0.0, 1) == NEVER
+
+
+def test_who_is_refused_though_a_token_was_to_be_there_knows_nothing_any_more():
+    refill = bucket((0, 1, 4.0), (1, 10, 40.0))
+    refill.answered(early=True, refused=True)
+    assert refill.opens(100.0, 1) == NEVER
+
+
+def test_three_vain_calls_in_a_row_end_what_answers_tell_and_one_that_goes_well_does_not():
+    refill = Refill()
+    for refused in (True, True, False, True, True):
+        refill.answered(early=True, refused=refused)
+        refill.tell(7.0)
+        assert refill.opens(0.0, 1) == 7.0
+    refill.answered(early=False, refused=True)
+    refill.tell(7.0)
+    assert refill.opens(0.0, 1) == 7.0
+    refill.answered(early=True, refused=True)
+    refill.tell(7.0)
+    assert refill.opens(0.0, 1) == NEVER
+
+
+@given(
+    st.integers(2, 1000),
+    st.floats(1.0, 86_400.0),
+    st.lists(st.tuples(st.floats(0.0, 100.0), st.integers(1, 50)), min_size=1, max_size=40),
+)
+def test_no_token_is_expected_before_a_bucket_has_it(
+    size: int, length: float, calls: list[tuple[float, int]]
+):
+    """Calls of some cost come after some pause each, to a bucket that says whole seconds."""
+    gap = length / size
+    refill, now, debt, missing = Refill(), 0.0, 0.0, 0
+    for pause, cost in calls:
+        now, debt = now + pause, max(0.0, debt - pause)
+        if debt + cost * gap > length:
+            continue
+        debt += cost * gap
+        missing = math.ceil(round(debt / gap, 9))
+        refill.observe(now, missing, math.ceil(debt) - 1.0, float(math.ceil(debt)))
+    assume(missing)
+    opens = refill.opens(now, 1)
+    # Then one token more is there than was said to be left: one less is missing.
+    assert opens == NEVER or max(0.0, debt - (opens - now)) <= (missing - 1) * gap + 1e-6
+
+
+# In a window --------------------------------------------------------------------------------------
+
+REFILLS = WindowKind("tokens", ceiling=90_000.0, refills=True)
+FIXED = WindowKind("tokens", ceiling=90_000.0)
+
+
+def told(name: str, remaining: int, resets_in: float, kind: WindowKind = REFILLS) -> Answer:
+    return Answer(name, remaining, 100, kind=kind, resets_in=resets_in)
+
+
+def spent(kind: WindowKind = REFILLS) -> Film:
+    """Return a film of a bucket of 100 that refills in 1000 s, and is spent."""
+    film = Film().play([(0, Ask("a"), GO), (0, told("a", 99, 10.0, kind), None)])
+    film.bucket.answered = 1000
+    taken = film.take_all(1.0)
+    for number, granted in enumerate(taken, start=2):
+        film.granted["b"] = granted
+        film.step(2.0, told("b", 100 - number, 10.0 * number, kind))
+    return film
+
+
+def test_a_call_may_go_as_soon_as_a_token_must_be_there_and_the_others_wait():
+    film = spent().play([(2, Ask(), Until(2 + 1001.0 / 99))])
+    film.play([(13, Ask("c"), GO), (13, Ask(), WAIT), (13, told("c", 0, 1000.0), None)])
+    film.play([(13, Ask(), Until(13 + 1001.0 / 99))])
+    assert film.bucket.expect(13.0, 0) == pytest.approx(13 + 1001.0 / 99)
+
+
+def test_of_a_window_that_does_not_refill_all_wait_for_the_reset():
+    spent(FIXED).play([(2, Ask(), Until(1002))])
+
+
+def test_more_tokens_take_longer_to_come_back():
+    spent().play([(2, Ask(cost=5), Until(2 + 5 * 1001.0 / 99))])
+
+
+def test_a_refused_calls_retry_after_stands_where_tokens_come_back_though_the_reset_is_later():
+    film = Film().play([(0, Ask("a"), GO)])
+    refused = Answer("a", 0, 100, 0.0, 429, 7.0, kind=REFILLS, resets_in=1000.0)
+    film.play([(0, refused, None), (1, Ask(), Until(7)), (7, Ask("b"), GO), (7, Ask(), WAIT)])
+    film.play([(7, told("b", 0, 1000.0), None)])
+
+
+def test_a_retry_after_that_always_lies_is_believed_three_times():
+    film = Film().play([(0, Ask("a"), GO)])
+    for number in range(3):
+        now = 10.0 * number
+        refused = Answer("a", 0, 100, 0.0, 429, 5.0, kind=REFILLS, resets_in=1000.0 - now)
+        film.play([(now, refused, None), (now + 5, Ask("a"), GO)])
+    film.play([(30, Answer("a", 0, 100, 0.0, 429, 5.0, kind=REFILLS, resets_in=970.0), None)])
+    film.play([(30, Ask(), Until(1000))])
+
+
+def test_a_reset_that_is_told_to_be_sooner_than_before_is_when_a_token_is_there():
+    film = Film().play([(0, Ask("a"), GO), (0, told("a", 1, 900.0), None)])
+    film.play([(1, Ask("b"), GO), (1, told("b", 0, 40.0), None), (1, Ask(), Until(42))])
