@@ -15,6 +15,7 @@
     │   ├── BodyError               too large, or not what its headers promised
     │   └── RateLimitError          a 429 outlasted the policy
     └── the caller
+        ├── CostError               (also ValueError)
         ├── SessionClosedError      (also aiohttp.ClientError)
         ├── BodyNotReplayableError  (also aiohttp.ClientError)
         └── WrongLoopError          (also RuntimeError)
@@ -103,6 +104,20 @@ class LedgerError(AiotwhelpError, aiohttp.ClientError):
 
     Callers see it with ``Limiter(on_ledger_failure="fail")`` only.
     """
+
+
+class CostError(AiotwhelpError, ValueError):
+    """A call costs more than a window of its quota ever holds; nothing was sent.
+
+    Of a call that was redirected, the request that the redirect asked for.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
 class SessionClosedError(AiotwhelpError, aiohttp.ClientError):

@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 from aiotwhelp import checks, events
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.errors import (
+    CostError,
     LedgerError,
     QuotaTimeoutError,
     SessionClosedError,
@@ -50,6 +51,7 @@ from aiotwhelp.windows import (
     INF,
     Cost,
     LocalWindow,
+    NeverFitsError,
     Numbering,
     Room,
     Window,
@@ -307,7 +309,7 @@ class Limiter:
         A caller that comes back after a refusal passes its ``ticket`` and keeps its place.
         ``cost`` is a number for all windows, or a mapping from units to numbers: of a window that
         counts a unit it does not name, the call takes one.
-        Raises `QuotaTimeoutError`, `TooManyWaitersError`, `SessionClosedError`, and ValueError
+        Raises `QuotaTimeoutError`, `TooManyWaitersError`, `SessionClosedError`, and `CostError`
         for a cost that never fits. Cancelling is safe: a token granted meanwhile goes on.
         """
         priority = checks.member("priority", priority, Priority)
@@ -338,7 +340,8 @@ class Limiter:
     ) -> Permit | None:
         """Return a permit if one is there now and nobody waits for it, else None.
 
-        Raises ValueError for a cost that is no whole number from 1 on, or never fits.
+        Raises ValueError for a cost that is no whole number from 1 on, `CostError` for one that
+        never fits.
         """
         cost = as_cost(cost)
         self._bind()
@@ -346,9 +349,12 @@ class Limiter:
         if line.head() is not None or line.pumping or self._others_wait(line, priority, cost):
             return None
         now = self._now()
-        granted = line.bucket.ask(
-            now, cost, reserve=self._kept(priority), even=self._even, room=room
-        )
+        try:
+            granted = line.bucket.ask(
+                now, cost, reserve=self._kept(priority), even=self._even, room=room
+            )
+        except NeverFitsError as error:
+            raise _cost_error(line, error) from None
         if isinstance(granted, NotUntil):
             return None
         self._granted += 1
@@ -683,7 +689,10 @@ class Limiter:
         now = self._now()
         try:
             answer = self._ask(line, waiter, now)
-        except (ValueError, LedgerError) as error:  # its cost never fits, or nobody may go
+        except NeverFitsError as error:
+            self._fail(line, waiter, _cost_error(line, error))
+            return True
+        except LedgerError as error:
             self._fail(line, waiter, error)
             return True
         if isinstance(answer, NotUntil):
@@ -1286,6 +1295,10 @@ _Judge = Callable[[Waiter, int], Exception | None]
 def _owner(key: QuotaKey, kind: WindowKind) -> str:
     """Return whose calls a window counts."""
     return f"app {key.app}" if kind.scope == "app" else key.identity
+
+
+def _cost_error(line: Line, error: NeverFitsError) -> CostError:
+    return CostError(f"{line.key} was not sent: {error}", key=str(line.key))
 
 
 def _waiting(callers: int) -> str:

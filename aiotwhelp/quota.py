@@ -39,6 +39,7 @@ from aiotwhelp.windows import (
     Cost,
     Debts,
     LocalWindow,
+    NeverFitsError,
     Numbering,
     Probing,
     RateWindow,
@@ -255,7 +256,7 @@ class Bucket:
 
         ``since`` is when the caller began to wait; ``reserve`` is the share of each limit that
         this caller must leave; ``room`` bounds the calls in flight of whoever sends them. Raises
-        ValueError for a cost that no window can ever hold.
+        NeverFitsError for a cost that no window can ever hold.
         """
         if room is not None and room.in_flight >= room.limit:
             return NotUntil(INF, room)
@@ -290,7 +291,7 @@ class Bucket:
         for window in self.windows:
             takes = cost_in(window.unit, cost)
             if window.limit is not None and takes > window.limit:
-                raise ValueError(f"a call of cost {takes} never fits into {window!r}")
+                raise NeverFitsError(f"a call of cost {takes} never fits into {window!r}")
             opens = window.opens(now, takes, reserve, even)
             if opens > at:
                 at, by = opens, window

@@ -104,6 +104,10 @@ def next_slot(slot: float, gap: float, now: float, since: float) -> float:
     return max(slot, since, now - _CATCH_UP) + gap
 
 
+class NeverFitsError(ValueError):
+    """A call costs more than some window can ever hold."""
+
+
 class Cost(int):
     """What a call takes: so many requests, and other units of windows that count those."""
 
@@ -961,7 +965,7 @@ class RateWindow:
         if not cost:
             return -INF
         if cost > self.rate.burst:
-            raise ValueError(
+            raise NeverFitsError(
                 f"a call of cost {cost} never fits into {self.rate!r}: raise its burst"
             )
         return self.slot - (self.rate.burst - cost) * self.rate.gap
@@ -1011,7 +1015,7 @@ class ConcurrencyWindow:
     def opens(self, now: float, cost: int) -> float:
         """Return whether a call may go: at once, or when others have ended."""
         if cost > self.concurrency.limit:
-            raise ValueError(f"a call of cost {cost} never fits into {self.concurrency!r}")
+            raise NeverFitsError(f"a call of cost {cost} never fits into {self.concurrency!r}")
         return -INF if self.in_flight + cost <= self.concurrency.limit else INF
 
     def expect(self, ahead: int) -> float:

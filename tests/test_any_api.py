@@ -19,6 +19,7 @@ from aiotwhelp import (
     ApiError,
     Bluesky,
     Concurrency,
+    CostError,
     Discord,
     GitHub,
     Limiter,
@@ -44,6 +45,7 @@ from tests.stack import (
     TOS,
     assert_at_rest,
     assert_nothing_is_left,
+    connections_in_use,
     elapsed,
     in_virtual_time,
     scripted,
@@ -293,6 +295,29 @@ async def test_calls_of_many_tokens_share_both_windows_and_nobody_is_refused() -
         assert names == ["requests", "tokens"]
         assert api.refused == 0
     assert elapsed() < 60.0 * (sum(costs) / 1000 + 3)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@in_virtual_time
+async def test_a_redirect_to_where_a_cost_never_fits_is_an_error_and_leaves_nothing_open(
+    known: bool,
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        if request.path == "/large":
+            return web.Response(status=307, headers={"Location": "/small"}, text="x" * 10_000)
+        await asyncio.sleep(1)
+        return web.json_response({}, headers={"RateLimit-Limit": "10", "RateLimit-Remaining": "9"})
+
+    async with serving(handler) as server, Session(server.url) as session:
+        first = asyncio.create_task(session.fetch("/small"))
+        await asyncio.sleep(2 if known else 0.1)
+        with pytest.raises(CostError, match="GET /small was not sent: a call of cost 20 never"):
+            await session.fetch("/large", cost=20)
+        await first
+        assert connections_in_use(session) == 0
+        await assert_at_rest(session)
+    assert server.paths.count("/small") == 1
+    await assert_nothing_is_left()
 
 
 @in_virtual_time

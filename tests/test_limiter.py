@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import logging
+import pickle
 import time
 import weakref
 from collections.abc import Awaitable
@@ -17,6 +18,7 @@ import pytest
 from aiotwhelp import events
 from aiotwhelp import limiter as limiter_module
 from aiotwhelp.errors import (
+    CostError,
     QuotaTimeoutError,
     SessionClosedError,
     TooManyWaitersError,
@@ -2186,10 +2188,13 @@ async def test_a_cost_that_turns_out_never_to_fit_fails_its_caller_and_nobody_el
     costly, modest = await waiting(limiter, 3, cost=20), await waiting(limiter, 1)
     held.observed(headers(14))
     await settle()
-    assert {type(each.exception()) for each in costly} == {ValueError}
+    assert {type(each.exception()) for each in costly} == {CostError}
     assert modest[0].done()
-    with pytest.raises(ValueError, match="never fits"):
+    with pytest.raises(CostError, match=r"privacy\.json was not sent: .* never fits") as caught:
         await limiter.acquire(KEY, cost=20)
+    assert caught.value.key == str(KEY)
+    assert pickle.loads(pickle.dumps(caught.value)).key == str(KEY)
+    assert isinstance(caught.value, ValueError)
 
 
 def test_what_could_not_be_made_can_still_be_shown():
