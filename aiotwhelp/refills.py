@@ -33,6 +33,8 @@ class Refill:
     #: When the last answer said that one will be there.
     _told: float = _INF
     _vain: int = 0
+    #: Whether a call that went before the reset was accepted since the last one that was not.
+    is_proven: bool = False
 
     def observe(self, now: float, missing: int, low: float, high: float) -> None:
         """Learn from a reading: the reset is so many seconds ahead, at least and at most.
@@ -64,6 +66,7 @@ class Refill:
             self._forget()
         elif early:
             self._vain = 0
+        self.is_proven = not refused if early else self.is_proven
 
     def opens(self, seen: float, missing: int) -> float:
         """Return when so many tokens are there that were missing then; infinity for unknown."""

@@ -68,8 +68,10 @@ _FOUND_SOON = 1.0
 #: header that was garbled once must not have every call be a probe for ever.
 _MOST_SILENCES = 3
 
-#: Of seconds that are told as a whole number, up to one was added or taken off.
+#: Of seconds that are told as a whole number, up to one was added or taken off; of others, the
+#: second decimal may be the last.
 _ROUNDING = 1.0
+_FINE_ROUNDING = 0.01
 
 #: A lateness that was found again so often halves after 2 to that power of clean rollovers.
 _MOST_RELAPSES = 6
@@ -95,6 +97,11 @@ def _backoff(times: int) -> float:
 def ghost_span(round_trip: float) -> float:
     """Return for how many seconds after its loss a call may still be counted."""
     return max(1.0, 2.0 * round_trip)
+
+
+def _rounding(seconds: float) -> float:
+    """Return by how much seconds that were told may be off."""
+    return _ROUNDING if seconds == int(seconds) else _FINE_ROUNDING
 
 
 def next_slot(slot: float, gap: float, now: float, since: float) -> float:
@@ -545,9 +552,14 @@ class Window:
 
     def _refilled(self, missing: int) -> float:
         """When so many tokens have come back: at the reset, or one by one before."""
-        early = INF if self.refill is None else self.refill.opens(self.seen, missing)
-        # What is rounded, or one back end's, is no other instant.
-        return early if early < self.ends - _OTHER_BACK_END else self.ends
+        if self.refill is None:
+            return self.ends
+        early = self.refill.opens(self.seen, missing)
+        if early < self.ends - _OTHER_BACK_END:
+            return early
+        # What is rounded, or one back end's, is no other instant. Where each call has a reset of
+        # its own, one that is rounded down would have each refused.
+        return max(early, self.ends) if self.refill.is_proven and early < INF else self.ends
 
     def expect(self, now: float, ahead: int, reserve: float) -> float:
         """Return the earliest instant for a caller behind so many tokens; a lower bound."""
@@ -611,11 +623,12 @@ class Window:
         early = self.is_confirmed and granted.is_probe_of(self.probing)
         refill.answered(early=early, refused=refused)
         if reading.resets_in is not None:
-            # Rounded either way.
-            low, high = reading.resets_in - _ROUNDING, reading.resets_in + _ROUNDING
+            rounding = _rounding(reading.resets_in)  # either way
+            low, high = reading.resets_in - rounding, reading.resets_in + rounding
         elif reading.reset is not None:
-            low = self.clock.soonest(reading.reset) - _ROUNDING - now
-            high = self.clock.local(reading.reset) - granted.sent
+            rounding = _rounding(reading.reset)
+            low = self.clock.soonest(reading.reset) - rounding - now
+            high = self.clock.local(reading.reset) + rounding - granted.sent
         else:
             return
         if reading.limit is not None:
@@ -747,7 +760,8 @@ class Window:
             latest = now + self.kind.ceiling
             told = (latest, latest)
         elif reading.resets_in is not None:
-            told = (sent + reading.resets_in - _ROUNDING, now + reading.resets_in)
+            rounding = _rounding(reading.resets_in)
+            told = (sent + reading.resets_in - rounding, now + reading.resets_in)
         elif reading.reset is not None:
             told = (reading.reset, reading.reset)
         else:

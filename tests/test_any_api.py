@@ -96,7 +96,9 @@ async def test_windows_that_slide_refill_or_leak_refuse_nobody(dialect: str, kin
     assert took < 3 * WINDOW + idle
 
 
-@pytest.mark.parametrize(("kind", "most"), [("fixed", 2), ("sliding", 4), ("token-bucket", 1)])
+@pytest.mark.parametrize(
+    ("kind", "most"), [("fixed", 2), ("sliding", 4), ("token-bucket", 1), ("leaky", 1)]
+)
 @pytest.mark.parametrize("dialect", ["ietf-06", "ietf-07", "ietf-10", "plain"])
 @in_virtual_time
 async def test_seconds_that_are_cut_off_cost_a_call_once_and_are_learned(
@@ -106,6 +108,13 @@ async def test_seconds_that_are_cut_off_cost_a_call_once_and_are_learned(
     assert api.refused <= most
     a_call = WINDOW / 15 if kind == "token-bucket" else 0.0
     assert took < 7 * WINDOW + 7 * 2.5 + a_call
+
+
+@pytest.mark.parametrize("dialect", ["openai", "discord"])
+@in_virtual_time
+async def test_short_windows_that_slide_and_tell_decimals_refuse_nobody(dialect: str) -> None:
+    api, _ = await share(60, PRIVACY, dialect=dialect, kind="sliding", window=5.0)
+    assert api.refused == 0
 
 
 @in_virtual_time

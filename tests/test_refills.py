@@ -158,6 +158,13 @@ def test_a_retry_after_that_always_lies_is_believed_three_times():
     film.play([(30, Ask(), Until(1000))])
 
 
+def test_where_a_call_went_well_before_the_reset_each_of_its_seconds_may_be_rounded_down():
+    film = Film().play([(0, Ask("a"), GO), (0, told("a", 1, 900.0), None)])
+    film.play([(1, Ask("b"), GO), (1, told("b", 0, 3.0), None), (1, Ask(), Until(4 + 1))])
+    film.play([(5, Ask("c"), GO), (5, told("c", 0, 3.0), None), (5, Ask(), Until(8 + 1))])
+    film.play([(9, Ask("d"), GO), (9, told("d", 0, 3.0), None), (9, Ask(), Until(12 + 1))])
+
+
 def test_a_reset_that_is_told_to_be_sooner_than_before_is_when_a_token_is_there():
     film = Film().play([(0, Ask("a"), GO), (0, told("a", 1, 900.0), None)])
     film.play([(1, Ask("b"), GO), (1, told("b", 0, 40.0), None), (1, Ask(), Until(42))])

@@ -316,6 +316,12 @@ def test_seconds_until_a_reset_were_written_while_the_call_was_under_way_and_are
     assert (film.window.low, film.window.span) == (57.0, 55.0)
 
 
+def test_seconds_that_have_decimals_are_as_exact_as_those():
+    film = Film()
+    assert counting_down(film, 0.0, 2.0, resets_in=58.5) == 60.5
+    assert film.window.low == pytest.approx(58.49)
+
+
 def test_of_several_answers_the_seconds_until_a_reset_become_known_more_exactly():
     film = Film()
     counting_down(film, 0.0, 2.0, resets_in=58)
