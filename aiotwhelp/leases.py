@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiotwhelp.clock import ServerClock
@@ -643,9 +643,7 @@ class PaceGate:
 
 def dumps(reading: WindowReading) -> str:
     """Write down what window a reading is of, for processes that have seen none."""
-    kind = reading.kind
-    said = [kind.name, kind.scope, kind.length, kind.ceiling, kind.unit, reading.bucket]
-    return json.dumps(said)
+    return json.dumps([*astuple(reading.kind), reading.bucket])
 
 
 def loads(text: str) -> WindowReading:
