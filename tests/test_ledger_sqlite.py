@@ -6,6 +6,8 @@ What it answers is looked at in test_ledgers.py, with that of the other ledgers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import gc
 import multiprocessing
 import os
@@ -635,6 +637,24 @@ def _begin(path: Path, number: int) -> bytes:
         return secret
 
     return asyncio.run(main())
+
+
+def test_a_file_that_another_process_is_filling_is_not_taken_for_anothers(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, filled = sqlite3.connect, []
+
+    class Interrupted(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if "sqlite_master" in sql and not filled:
+                filled.append(True)
+                with contextlib.suppress(LedgerError):
+                    database._File(path, 0.05).transact(lambda *_: None, Clocks.read)
+            return super().execute(sql, *parameters)
+
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(connect, factory=Interrupted))
+    used(path, one)
+    assert filled
 
 
 def test_processes_that_begin_at_once_make_one_file(path: Path) -> None:

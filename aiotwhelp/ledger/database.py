@@ -243,7 +243,10 @@ class _File:
             check_same_thread=False,
         )
         try:
-            if self._is_new(connection):
+            with connection:
+                connection.execute("BEGIN")  # one look: another process may be filling it
+                is_new = self._is_new(connection)
+            if is_new:
                 self._fill(connection, clocks())
             # Before this line nothing has been written to a file of somebody else's.
             connection.execute("PRAGMA journal_mode = WAL")
