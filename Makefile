@@ -33,9 +33,11 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	PYTHONDEVMODE=1 $(BIN)/python -m pytest --numprocesses auto
 
-# What tests/test_third_party.py runs against; nginx comes from the system.
-servers: build/servers/.node build/servers/.python
+# What tests/test_third_party.py and test_redis.py run against; nginx and Redis come from the
+# system.
+servers: build/servers/.node build/servers/.python build/servers/.engines
 	@command -v nginx >/dev/null || echo "nginx is not here: apt-get install nginx-light"
+	@command -v redis-server >/dev/null || echo "Redis is not here: apt-get install redis-server"
 
 build/servers/.node: tests/servers/package.json tests/servers/package-lock.json
 	mkdir -p build/servers
@@ -46,6 +48,10 @@ build/servers/.node: tests/servers/package.json tests/servers/package-lock.json
 build/servers/.python: tests/servers/requirements.txt
 	$(PYTHON) -m venv build/servers/venv
 	build/servers/venv/bin/$(PIP) --requirement $<
+	@touch $@
+
+build/servers/.engines: tests/servers/engines.txt build/servers/.python
+	build/servers/venv/bin/$(PIP) --no-deps --upgrade --target build/servers/engines --requirement $<
 	@touch $@
 
 # `SCHEDULES=500 make chaos` for fewer; what fails names the seed that repeats it.

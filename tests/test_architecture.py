@@ -68,7 +68,7 @@ PURE = [
     "quota",
 ]
 
-BORDERS = {"tenacity": {"retries"}, "oauthlib": {"auth", "emulator"}}
+BORDERS = {"tenacity": {"retries"}, "oauthlib": {"auth", "emulator"}, "redis": {"ledger"}}
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:

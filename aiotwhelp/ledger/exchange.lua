@@ -1,0 +1,806 @@
+-- THE RULE over all processes, on a server: rule.py, clause by clause and in its order.
+--
+-- KEYS    one record per report, all under one hash tag
+-- ARGV[1] the reports as JSON, in the words of port.py; what is None is left out
+-- ARGV[2] for tests alone: now in milliseconds, in place of the server's clock
+--
+-- Answers the leases as JSON. All of them are worked out before anything is written, so that what
+-- fails has changed nothing.
+--
+-- Where Lua and cjson are not Python: 0 is true, so numbers are compared; an empty table has no
+-- kind, so empty lists are not written; numbers are written with 14 digits, so `slot`, which has
+-- 16, is written as a string; tables forget the order of their names, so clients are a list.
+
+local LEASE = 2000
+local KEPT = 60000
+local LONGEST_BACKOFF = 60000
+local SAME_RESET = 2000
+local OTHER_BACK_END = 4000
+local ROUNDING = 1000
+local LEAST_LATENESS = 100
+local FOUND_SOON = 1000
+local MOST_RELAPSES = 6
+local DOUBTS = 8
+local LONGEST_ROUND_TRIP = 30000
+local MOST_DEBTS = 64
+local MOST_BLANK = 65536
+local SLOW_START = 64
+local FIRST_WAIT = 250
+local UNKNOWN_ROUND_TRIP = 100
+local PRESUMED_FOREIGN = 250
+local MOST_FOREIGN = 4000
+local FIRST_GAP = 250
+local GAP_MEMORY = 600000
+local SMALLEST_GAP = 10
+local AHEAD = 100000
+
+local floor, ceil, sqrt = math.floor, math.ceil, math.sqrt
+local max, min, abs = math.max, math.min, math.abs
+
+local Client, Record, client_of, forget, dumps, loads, exchange, hear, lifetime
+local grant, grant_probe, grant_pace, patience, grant_when_spent, until_reset, slots
+local use, foreign, margin, held_by_all, asking, left_of, lease
+local ends_at, pass, doubt, expire
+local take_in, take_pace, read, fold, answer_probe, open_window, observe, move_reset
+local apart_by, is_usable, is_same, is_earlier, is_of_next, learn_lateness
+local add_unread, add_ghost, clear_debts, backoff, missed, back_off_refused, confirmed
+
+function Client(name, held, expires, sequence, noted, asks, probing)
+  return {
+    name = name,
+    held = held or 0,
+    expires = expires or 0,
+    sequence = sequence or 0,
+    noted = noted or 0,
+    asks = asks or false,
+    probing = probing or 0,
+  }
+end
+
+function Record()
+  return {
+    number = 0,
+    reset_number = 0,
+    confirmed = false,
+    seen = 0,
+    ceiling = 960000,
+    span = 0,
+    late = 0,
+    relapses = 0,
+    clean = 0,
+    doubts = 0,
+    floor = {},
+    unread = {},
+    ghosts = {},
+    shut = 0,
+    answered = 0,
+    round_trip = 0,
+    turn = 1,
+    misses = 0,
+    refusals = 0,
+    hold = 0,
+    blank = 0,
+    shown = {},
+    slot = 0,
+    gap = 0,
+    paced_until = 0,
+    gaps = {},
+    explained = 0,
+    others = 0,
+    own = 0,
+    before = 0,
+    presumed = PRESUMED_FOREIGN,
+    clients = {},
+  }
+end
+
+function client_of(record, name)
+  for _, client in ipairs(record.clients) do
+    if client.name == name then
+      return client
+    end
+  end
+end
+
+function forget(record, client)
+  for place, each in ipairs(record.clients) do
+    if each == client then
+      table.remove(record.clients, place)
+      return
+    end
+  end
+end
+
+function dumps(record)
+  local state = {}
+  for name, value in pairs(record) do
+    if type(value) ~= "table" or #value > 0 then
+      state[name] = value
+    end
+  end
+  state.slot = string.format("%.0f", record.slot)
+  state.clients = nil
+  if #record.clients > 0 then
+    state.clients = {}
+    for place, each in ipairs(record.clients) do
+      state.clients[place] = {
+        each.name, each.held, each.expires, each.sequence, each.noted, each.asks, each.probing,
+      }
+    end
+  end
+  return cjson.encode(state)
+end
+
+-- Returns nothing for what is no record of ours.
+function loads(text)
+  local record = Record()
+  if not text then
+    return record
+  end
+  local is_json, state = pcall(cjson.decode, text)
+  if not is_json or type(state) ~= "table" or type(state.turn) ~= "number" then
+    return nil
+  end
+  state.slot = tonumber(state.slot)
+  for name, value in pairs(record) do
+    if state[name] == nil then
+      state[name] = value
+    end
+    if type(state[name]) ~= type(value) then
+      return nil
+    end
+  end
+  for place, each in ipairs(state.clients) do
+    if type(each) ~= "table" or type(each[1]) ~= "string" then
+      return nil
+    end
+    state.clients[place] = Client(unpack(each))
+  end
+  return state
+end
+
+function exchange(record, report, now)
+  pass(record, now)
+  expire(record, now)
+  local client = client_of(record, report.client)
+  if not client then
+    client = Client(report.client)
+    table.insert(record.clients, client)
+  end
+  if report.sequence <= client.sequence then
+    return lease(record, now, {stale = true})
+  end
+  hear(record, client, report, now)
+  local granted, wait, probe, starts_in = 0, nil, 0, 0
+  if client.asks then
+    if report.counts == "rate" then
+      granted, wait, starts_in = slots(record, report, now)
+    else
+      granted, wait, probe = grant(record, client, report, now)
+      client.held = client.held + granted
+      use(record, granted)
+    end
+    client.asks = granted < report.want
+  elseif client.held == 0 and client.probing == 0 then
+    forget(record, client)
+  end
+  -- Who waits without holding anything is counted for as long as it was told to wait.
+  client.expires = now + LEASE + (client.held ~= 0 and 0 or wait or 0)
+  return lease(record, now, {
+    granted = granted, wait = wait, probe = probe, starts_in = starts_in,
+  })
+end
+
+function hear(record, client, report, now)
+  record.ceiling = report.ceiling
+  if report.shut ~= 0 then
+    record.shut = max(record.shut, now + min(report.shut, report.ceiling))
+  end
+  client.sequence = report.sequence
+  local notes, spent = {}, 0
+  for _, note in ipairs(report.notes) do
+    if note.number > client.noted then
+      table.insert(notes, note)
+      spent = spent + (note.outcome ~= "unsent" and note.cost or 0)
+    end
+  end
+  -- Fewer than were leased if some went back unused; more if the ledger was away.
+  use(record, report.held + spent - client.held)
+  client.held = report.held
+  for _, note in ipairs(notes) do
+    client.noted = note.number
+    if report.counts == "pace" then
+      take_pace(record, note, now)
+    else
+      take_in(record, note, now, report.counts == "cold")
+    end
+  end
+  if not report.is_probing then
+    client.probing = 0
+  end
+  if #report.shown > 0 then
+    record.shown = report.shown
+  end
+  client.asks = report.want > 0
+end
+
+function lifetime(record, now)
+  local ends = max(record.reset or 0, record.shut, record.hold, floor(record.slot / 1000))
+  return max(4 * LEASE, ends - now, 0) + KEPT
+end
+
+-- Asking ------------------------------------------------------------------------------------------
+
+-- Returns the tokens, or the wait, and the turn if it is a probe.
+function grant(record, client, report, now)
+  local opens = max(record.shut, record.hold)
+  if report.counts == "cold" and #record.shown > 0 then
+    return 0, nil, 0
+  end
+  if report.counts == "pace" then
+    return grant_pace(record, client, report, now)
+  end
+  if opens > now and not (record.confirmed and record.shut <= now) then
+    return 0, opens - now, 0
+  end
+  local left
+  if report.counts == "concurrency" then
+    left = report.limit - held_by_all(record)
+  elseif report.counts == "cold" and record.blank > 0 then
+    left = record.blank + 1 - held_by_all(record)
+  elseif record.confirmed then
+    left = left_of(record)
+    if record.answered < SLOW_START then
+      left = min(left, record.answered + 1 - held_by_all(record))
+    end
+    left = left - report.keep - margin(record)
+  else
+    return grant_probe(record, client, report, now)
+  end
+  if left >= report.need then
+    local share = floor(left / (2 * max(1, asking(record))))
+    return min(report.want, max(report.need, share)), nil, 0
+  end
+  return grant_when_spent(record, client, report, now)
+end
+
+function grant_probe(record, client, report, now)
+  local since = {}
+  for _, each in ipairs(record.clients) do
+    if each.probing ~= 0 then
+      table.insert(since, each.probing)
+    end
+  end
+  local round_trip = record.round_trip ~= 0 and record.round_trip or UNKNOWN_ROUND_TRIP
+  if #since > 1 or (#since > 0 and now < since[1] + max(2000, 3 * record.round_trip)) then
+    local answered = max(unpack(since)) + round_trip + floor(round_trip / 4)
+    return 0, max(answered - now, 0) + 20 * 2 ^ min(report.vain, 5), 0
+  end
+  client.probing = now
+  return report.need, nil, record.turn
+end
+
+-- Single file, with a gap from grant to grant.
+function grant_pace(record, client, report, now)
+  if record.gap == 0 then
+    return 0, nil, 0
+  end
+  if record.hold > now then
+    return 0, record.hold - now, 0
+  end
+  if held_by_all(record) > client.held then
+    return 0, patience(report), 0
+  end
+  if client.held ~= 0 then
+    return 0, nil, 0 -- until its own call is settled
+  end
+  record.hold = now + record.gap
+  return 1, nil, 0
+end
+
+function patience(report)
+  return min(LEASE / 2, FIRST_WAIT * 2 ^ min(report.vain, 3))
+end
+
+function grant_when_spent(record, client, report, now)
+  local held = held_by_all(record)
+  if held > client.held or report.counts ~= "window" then
+    -- What others hold may come back, or turn out to be in the numbers already.
+    local wait = patience(report)
+    local ends = record.confirmed and record.reset or now + wait
+    return 0, max(1, min(wait, ends + record.late - now)), 0
+  end
+  if held ~= 0 then
+    return 0, until_reset(record, now), 0 -- or when one of its own is settled
+  end
+  local ghosts, clear_after = 0, 0
+  for _, ghost in ipairs(record.ghosts) do
+    ghosts = ghosts + ghost[3]
+    clear_after = max(clear_after, ghost[1])
+  end
+  local left = left_of(record) - report.keep
+  if left < report.need and report.need <= left + ghosts then
+    local at = max(record.hold, clear_after)
+    if at <= now then
+      record.hold = now + 1000
+      client.probing = now
+      return report.need, nil, record.turn
+    end
+    return 0, min(at - now, until_reset(record, now)), 0
+  end
+  if not record.reset then
+    -- Spent, and nobody knows until when.
+    doubt(record)
+    back_off_refused(record, now)
+    return 0, record.hold - now, 0
+  end
+  return 0, until_reset(record, now), 0
+end
+
+function until_reset(record, now)
+  return max(1, ends_at(record) - now)
+end
+
+-- Leases slots of a schedule: those of the next moments, and one always.
+function slots(record, report, now)
+  local gap, now = report.gap, 1000 * now
+  local slot = max(record.slot, now)
+  local opens = slot - (report.limit - report.need) * gap
+  local early = opens - now - max(AHEAD, 2 * gap)
+  if early > 0 then
+    return 0, floor(early / 1000) + 1, 0
+  end
+  local ahead = floor((now + AHEAD - slot) / gap) + report.limit
+  local share = floor(ahead / (2 * max(1, asking(record))))
+  local granted = min(report.want, max(report.need, share))
+  record.slot = slot + granted * gap
+  return granted, nil, -floor((now - slot) / 1000)
+end
+
+-- Counts tokens as calls of ours, until they come back unused.
+function use(record, tokens)
+  record.explained = record.explained - tokens
+  record.own = record.own + tokens
+end
+
+function foreign(record)
+  local seen = max(floor(1000 * record.others / max(1, record.own)), record.before)
+  return min(MOST_FOREIGN, seen)
+end
+
+-- Tokens that others may take while so many of ours are on their way.
+function margin(record)
+  local expected = max(foreign(record), record.presumed) * held_by_all(record)
+  return ceil((expected + floor(sqrt(4000 * expected))) / 1000)
+end
+
+function held_by_all(record)
+  local held = 0
+  for _, client in ipairs(record.clients) do
+    held = held + client.held
+  end
+  return held
+end
+
+function asking(record)
+  local count = 0
+  for _, client in ipairs(record.clients) do
+    count = count + (client.asks and 1 or 0)
+  end
+  return count
+end
+
+function left_of(record)
+  local left = record.floor[1][2] - held_by_all(record)
+  for _, debt in ipairs(record.unread) do
+    left = left - debt[2]
+  end
+  for _, ghost in ipairs(record.ghosts) do
+    left = left - ghost[3]
+  end
+  return left
+end
+
+function lease(record, now, said)
+  return {
+    granted = said.granted,
+    wait = said.wait,
+    number = record.number,
+    probe = said.probe,
+    confirmed = record.confirmed,
+    limit = record.limit,
+    remaining = record.confirmed and max(0, left_of(record)) or 0,
+    resets_in = record.reset and ends_at(record) - now,
+    epoch = record.epoch,
+    clients = #record.clients,
+    shown = #record.shown > 0 and record.shown or nil,
+    starts_in = said.starts_in,
+    gap = max(record.gap, record.paced_until - now, 0),
+    stale = said.stale,
+  }
+end
+
+-- Time passes -------------------------------------------------------------------------------------
+
+function ends_at(record)
+  local latest = record.seen + record.ceiling
+  return record.reset and min(record.reset + record.late, latest) or latest
+end
+
+-- The reset has passed: nothing is known until a probe has answered.
+function pass(record, now)
+  if record.confirmed and now >= ends_at(record) then
+    doubt(record)
+  end
+end
+
+function doubt(record)
+  record.confirmed = false
+  record.number = record.number + 1
+  record.reset_number = record.number
+  record.turn = record.turn + 1
+  for _, client in ipairs(record.clients) do
+    client.probing = 0
+  end
+end
+
+-- Processes without news are dead, or stopped: what they held may have been sent.
+function expire(record, now)
+  local living = {}
+  for _, client in ipairs(record.clients) do
+    if client.expires ~= 0 and now >= client.expires then
+      if client.held ~= 0 then
+        record.number = record.number + 1
+        add_ghost(record, now + max(1000, 2 * record.round_trip), client.held)
+      end
+      if client.probing ~= 0 then
+        missed(record, now)
+      end
+    else
+      table.insert(living, client)
+    end
+  end
+  record.clients = living
+end
+
+-- Notes -------------------------------------------------------------------------------------------
+
+function take_in(record, note, now, is_cold)
+  record.number = record.number + 1
+  local is_probe = note.probe == record.turn
+  if note.outcome == "read" then
+    read(record, note, now, is_probe)
+  elseif note.outcome == "unread" then
+    record.misses = 0
+    if is_cold then
+      record.blank = min(record.blank + note.times, MOST_BLANK)
+      confirmed(record)
+    else
+      add_unread(record, note.cost)
+    end
+  elseif note.outcome == "refused" then
+    record.blank = floor(record.blank / 2)
+    add_unread(record, note.cost)
+    if is_probe then
+      record.misses = 0
+      back_off_refused(record, now)
+    end
+  else
+    if note.outcome ~= "unsent" then
+      record.blank = floor(record.blank / 2)
+      local span = note.outcome == "failed" and 0 or max(1000, 2 * record.round_trip)
+      add_ghost(record, now - note.ago + span, note.cost)
+    end
+    if is_probe then
+      missed(record, now)
+    end
+  end
+end
+
+-- Grows with a refusal, unless the call went before the last growth; shrinks by 5 % else.
+function take_pace(record, note, now)
+  if note.outcome == "refused" and note.known >= record.reset_number then
+    while #record.gaps > 0 and record.gaps[#record.gaps][2] <= record.gap do
+      table.remove(record.gaps)
+    end
+    table.insert(record.gaps, {now, record.gap})
+    record.gap = min(LONGEST_BACKOFF, max(FIRST_GAP, 2 * record.gap))
+    record.number = record.number + 1
+    record.reset_number = record.number
+    record.hold = max(record.hold, now + record.gap)
+  elseif note.outcome == "read" and record.gap ~= 0 then
+    local gaps = {}
+    for _, each in ipairs(record.gaps) do
+      if each[1] >= now - GAP_MEMORY then
+        table.insert(gaps, each)
+      end
+    end
+    record.gaps = gaps
+    local least = #gaps > 0 and min(LONGEST_BACKOFF, floor(gaps[1][2] * 11 / 10)) or 0
+    record.gap = max(floor(record.gap * 95 / 100), least)
+    if record.gap < SMALLEST_GAP then
+      record.gap = 0
+    end
+  end
+end
+
+function read(record, note, now, is_probe)
+  record.limit = note.limit or record.limit
+  if note.refused then
+    use(record, -note.cost)
+    if note.remaining >= note.cost then
+      -- A limit that no header shows: whoever asks next is to keep a pace with the others.
+      record.paced_until = now + LEASE
+    end
+  end
+  record.answered = min(record.answered + note.times, SLOW_START)
+  local took = min(note.took, LONGEST_ROUND_TRIP)
+  record.round_trip = max(took, record.round_trip + floor((took - record.round_trip) / 16))
+  if record.confirmed then
+    fold(record, note, now)
+  else
+    answer_probe(record, note, now, is_probe)
+  end
+end
+
+-- Before the reset every answer speaks of the current window, or of an older one.
+function fold(record, note, now)
+  local usable = is_usable(record, note)
+  if is_earlier(record, note, now) and note.known < record.reset_number then
+    if not usable then
+      return -- of a window that has passed
+    end
+    if note.remaining < record.floor[1][2] then
+      -- Not surely older: back ends disagree. Until a later call tells, it counts.
+      add_unread(record, note.cost)
+      return
+    end
+  end
+  clear_debts(record, note, now)
+  if usable and note.remaining > record.floor[1][2] and is_of_next(record, note, now) then
+    open_window(record, note, now, true)
+    return
+  end
+  while #record.floor > 0 and record.floor[1][1] <= note.known do
+    table.remove(record.floor, 1)
+  end
+  observe(record, note.remaining)
+  confirmed(record)
+  record.others = max(record.others, record.explained - note.remaining)
+  if usable then
+    move_reset(record, note, now)
+  end
+  record.seen = now
+end
+
+-- After the reset only a later one opens the window; the old one means: not yet.
+function answer_probe(record, note, now, is_probe)
+  if
+    is_usable(record, note)
+    and not is_same(record, note, now)
+    and not is_earlier(record, note, now)
+  then
+    if is_probe and not note.refused then
+      learn_lateness(record, now - note.ago - note.took)
+    end
+    clear_debts(record, note, now)
+    open_window(record, note, now, true)
+  elseif note.known < record.reset_number then
+    -- A slow answer of the window before, or one that cannot be placed.
+    if not note.resets_in then
+      add_unread(record, note.cost)
+    end
+  else
+    clear_debts(record, note, now)
+    if note.refused or note.remaining <= 0 then
+      record.misses = 0
+      back_off_refused(record, now)
+    else
+      -- The old window goes on, or no reset is told. Its tokens are real.
+      open_window(record, note, now, false)
+    end
+  end
+end
+
+function open_window(record, note, now, is_placed)
+  record.floor = {}
+  observe(record, note.remaining)
+  if record.seen ~= 0 then
+    record.presumed = 0
+    record.before = floor(record.before / 2)
+    record.before = foreign(record)
+  end
+  record.others, record.own = 0, 0
+  record.explained = left_of(record)
+  record.confirmed = true
+  confirmed(record)
+  record.doubts = 0
+  if is_placed and note.resets_in then
+    local span = note.resets_in
+    -- Seen from its very start only after a rollover; else the longest seen counts.
+    record.span = max(0, record.reset and span or max(record.span, span))
+    record.reset, record.epoch = now + note.resets_in, note.epoch
+    record.reset_number = record.number
+  else
+    record.reset, record.epoch = nil, nil
+  end
+  record.seen = now
+end
+
+function observe(record, remaining)
+  record.number = record.number + 1
+  while #record.floor > 0 and record.floor[#record.floor][2] >= remaining do
+    table.remove(record.floor)
+  end
+  table.insert(record.floor, {record.number, remaining})
+end
+
+-- Of two resets the later stands, unless answer after answer says otherwise.
+-- Of one reset the earliest bound stands: each is one that the reset comes before.
+function move_reset(record, note, now)
+  local at = now + (note.resets_in or 0)
+  if not record.reset then
+    record.reset, record.epoch = at, note.epoch
+    record.reset_number = record.number
+    return
+  end
+  local apart = apart_by(record, note, now)
+  if apart == 0 or (not note.epoch and abs(apart) <= ROUNDING) then
+    record.reset = min(record.reset, at)
+    record.doubts = 0
+  elseif apart > 0 then
+    if not is_same(record, note, now) then
+      record.reset_number = record.number
+    end
+    record.reset, record.epoch = at, note.epoch
+    record.doubts = 0
+  elseif is_same(record, note, now) then
+    record.doubts = 0
+  else
+    record.doubts = record.doubts + 1
+    if record.doubts >= DOUBTS then
+      record.reset, record.epoch, record.doubts = at, note.epoch, 0
+    end
+  end
+end
+
+function apart_by(record, note, now)
+  if note.epoch and record.epoch then
+    return note.epoch - record.epoch
+  end
+  return now + (note.resets_in or 0) - (record.reset or 0)
+end
+
+function is_usable(record, note)
+  return note.resets_in and 0 < note.resets_in and note.resets_in <= record.ceiling
+end
+
+function is_same(record, note, now)
+  if not note.resets_in or not record.reset then
+    return false
+  end
+  return abs(apart_by(record, note, now)) <= min(SAME_RESET, floor(record.span / 2))
+end
+
+function is_earlier(record, note, now)
+  if not note.resets_in or not record.reset or is_same(record, note, now) then
+    return false
+  end
+  return apart_by(record, note, now) < 0
+end
+
+function is_of_next(record, note, now)
+  if not record.reset then
+    return false
+  end
+  return apart_by(record, note, now) > max(OTHER_BACK_END, floor(record.span / 2))
+end
+
+-- A server that refused at its own reset will do so again; clean rollovers forget it.
+function learn_lateness(record, sent)
+  if not record.reset then
+    return
+  end
+  if record.refusals > 0 then
+    local found = min(sent, record.hold + FOUND_SOON)
+    record.relapses = record.late ~= 0 and min(record.relapses + 1, MOST_RELAPSES) or 0
+    record.clean = 0
+    record.late = max(0, found - record.reset)
+  else
+    record.clean = record.clean + 1
+    if record.clean >= 2 ^ record.relapses then
+      record.clean = 0
+      record.late = floor(record.late / 2)
+    end
+  end
+  if record.late < LEAST_LATENESS then
+    record.late = 0
+  end
+end
+
+-- Debts and back-off ------------------------------------------------------------------------------
+
+function add_unread(record, cost)
+  if #record.unread >= MOST_DEBTS then
+    cost = cost + table.remove(record.unread)[2]
+  end
+  table.insert(record.unread, {record.number, cost})
+end
+
+function add_ghost(record, after, cost)
+  if #record.ghosts >= MOST_DEBTS then
+    local last = table.remove(record.ghosts)
+    after, cost = max(last[1], after), cost + last[3]
+  end
+  table.insert(record.ghosts, {after, record.number, cost})
+end
+
+-- Forgets what a reading has in it: of a call sent then, knowing that number.
+function clear_debts(record, note, now)
+  local sent = now - note.ago - note.took
+  local unread, ghosts = {}, {}
+  for _, each in ipairs(record.unread) do
+    if each[1] > note.known then
+      table.insert(unread, each)
+    end
+  end
+  for _, each in ipairs(record.ghosts) do
+    if each[1] > sent or each[2] > note.known then
+      table.insert(ghosts, each)
+    end
+  end
+  record.unread, record.ghosts = unread, ghosts
+end
+
+function backoff(times)
+  return min(LONGEST_BACKOFF, 1000 * 2 ^ min(times, 6))
+end
+
+-- Backs off after a probe without an answer: the next at once, then 1, 2, 4 ... 60 s.
+function missed(record, now)
+  record.misses = record.misses + 1
+  if record.misses > 1 then
+    record.hold = max(record.hold, now + backoff(record.misses - 2))
+  end
+end
+
+function back_off_refused(record, now)
+  record.hold = max(record.hold, now + backoff(record.refusals))
+  record.refusals = record.refusals + 1
+end
+
+function confirmed(record)
+  record.misses, record.refusals, record.hold = 0, 0, 0
+end
+
+-- The keys ----------------------------------------------------------------------------------------
+
+local function load_all()
+  local records, is_fresh = {}, {}
+  for _, key in ipairs(KEYS) do
+    local text = redis.pcall("GET", key)
+    records[key] = (type(text) == "string" or not text) and loads(text)
+    is_fresh[key] = not text
+    if not records[key] then
+      return nil, nil, "FOREIGN " .. key .. " holds something else"
+    end
+  end
+  return records, is_fresh
+end
+
+local records, is_fresh, failure = load_all()
+if failure then
+  return redis.error_reply(failure)
+end
+local time = redis.call("TIME")
+local now = tonumber(ARGV[2]) or time[1] * 1000 + floor(time[2] / 1000)
+local leases = {}
+for place, report in ipairs(cjson.decode(ARGV[1])) do
+  local key = KEYS[place]
+  leases[place] = exchange(records[key], report, now)
+  leases[place].fresh = is_fresh[key]
+end
+for key, record in pairs(records) do
+  redis.call("SET", key, dumps(record), "PX", string.format("%.0f", lifetime(record, now)))
+end
+return cjson.encode(leases)

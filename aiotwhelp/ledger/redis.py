@@ -1,0 +1,361 @@
+"""A ledger on Redis or Valkey: one script for each exchange, on the server's own clock."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from aiotwhelp import checks
+from aiotwhelp.errors import LedgerError, WrongLoopError
+from aiotwhelp.ledger.port import Lease, Note, Report
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis, RedisCluster
+
+#: Schemes as redis-py knows them, and what Valkey's stand for.
+_SCHEMES = {"redis": "redis", "rediss": "rediss", "unix": "unix"}
+_SCHEMES |= {"valkey": "redis", "valkeys": "rediss"}
+
+#: To connect may take so many seconds; what follows is bounded by the limiter.
+_CONNECT = 0.2
+
+#: What lies between may have cut a connection that was idle for so many seconds.
+_IDLE = 30.0
+
+#: A secret is forgotten after so many milliseconds without a process, and looked at after so many
+#: seconds by each.
+_SECRET_KEPT = 7 * 86_400_000
+_SECRET_LOOKED_AT = 3600.0
+
+#: The first secret stands, and whoever comes with another one takes it over.
+_AGREE = """
+redis.call("SET", KEYS[1], ARGV[1], "NX", "PX", ARGV[2])
+redis.call("PEXPIRE", KEYS[1], ARGV[2])
+return redis.call("GET", KEYS[1])
+"""
+
+#: What an engine says, as a class of redis-py or in its own words, and what that means.
+_MEANINGS = (
+    (("ReadOnly", "READONLY"), "it is a replica, which takes no writes"),
+    (("OutOfMemory", "OOM "), "it is full: its maxmemory is reached"),
+    (("BusyLoading", "LOADING"), "it is loading its data"),
+    (("Authentication", "WRONGPASS", "NOAUTH"), "it does not take this user name and password"),
+    (("Permission", "Authorization", "NOPERM"), "this user may not run scripts on these keys"),
+    (("ClusterDown", "CLUSTERDOWN", "MasterDown"), "the cluster is down"),
+    (("Moved", "Ask", "CrossSlot", "CROSSSLOT"), "it is a cluster: RedisLedger(url, cluster=True)"),
+    (("FOREIGN", "WRONGTYPE"), "a key of this prefix holds something else, which is left alone"),
+    (("user_script", "Error running script"), "a record is damaged, and is left alone"),
+)
+
+
+class RedisLedger:
+    """Shares quotas through Redis 6.2 or newer, or Valkey 7.2 or newer, among any number of hosts.
+
+    ``redis``
+        A URL: ``redis://user:password@host:6379/0``, ``rediss://`` for TLS (``?ssl_ca_certs=``
+        names a file), ``valkey://`` and ``valkeys://``, ``unix:///path``. Or an asyncio client
+        of redis-py, which stays yours to close: its time-outs and retries apply, though the
+        limiter waits for 250 ms at most.
+    ``prefix``
+        Of all keys. A record is ``{prefix:app}:quota``, both as digests; every key expires.
+    ``secret``
+        The key of those digests, the same for all processes, of 16 bytes or more. Without one a
+        random secret is kept beside the records: whoever may read it can tell by trying what
+        names are behind them.
+    ``cluster``
+        Whether the URL is of a node of a cluster.
+
+    It needs redis-py: ``pip install "aiotwhelp[redis]"``. A ledger belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        redis: str | Redis | RedisCluster,
+        *,
+        prefix: str = "aiotwhelp",
+        secret: bytes | str | None = None,
+        cluster: bool = False,
+    ) -> None:
+        self._server = _Server(redis, is_cluster=cluster)
+        self._prefix = _checked_prefix(prefix)
+        self._given = _checked_secret(secret)
+        self._secret: str | None = None
+        self._looked_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<RedisLedger {self._server.where}, keys {self._prefix}>"
+
+    async def exchange(self, reports: Sequence[Report]) -> Sequence[Lease]:
+        """Take reports in, in one round trip for each app, and answer each with a lease.
+
+        Safe to cancel. Raises LedgerError for whatever goes wrong, and has changed nothing then,
+        or something that the next reports set right.
+        """
+        if self._secret is not None and self._server.now() > self._looked_at + _SECRET_LOOKED_AT:
+            await self._look_at_secret()
+        apps: dict[str, list[Report]] = {}
+        for report in reports:
+            apps.setdefault(report.record.partition("/")[0], []).append(report)
+        if len(apps) == 1:
+            answers = [await self._run(reports)]
+        else:
+            answers = await asyncio.gather(*map(self._run, apps.values()))
+        leases = {
+            id(report): lease
+            for asked, answer in zip(apps.values(), answers, strict=True)
+            for report, lease in zip(asked, answer, strict=True)
+        }
+        return [leases[id(report)] for report in reports]
+
+    async def secret(self) -> bytes:
+        """Return the key of the digests that records are named by: one for all processes."""
+        if self._given is not None:
+            return self._given
+        # One that was known before comes first: an engine that was emptied gets it back.
+        self._secret = await self._agree(self._secret or secrets.token_hex(32))
+        return bytes.fromhex(self._secret)
+
+    async def close(self) -> None:
+        """Close the connection, unless the client is yours."""
+        await self._server.close()
+
+    async def _run(self, reports: Sequence[Report]) -> list[Lease]:
+        keys = [self._key(report.record) for report in reports]
+        text, digest = _script()
+        command = (len(keys), *keys, _dumps(reports))
+        answer = await self._server.run("EVALSHA", digest, *command)
+        if answer is None:  # it knows the script no longer
+            answer = await self._server.run("EVAL", text, *command)
+        leases = json.loads(answer)
+        begun = [lease.pop("fresh") for lease in leases]
+        if any(
+            is_new and report.sequence > 1 for is_new, report in zip(begun, reports, strict=True)
+        ):
+            await self._look_at_secret()
+        return [_lease(lease) for lease in leases]
+
+    def _key(self, record: str) -> str:
+        app, _, quota = record.partition("/")
+        return f"{{{self._prefix}:{app}}}:{quota}"
+
+    async def _look_at_secret(self) -> None:
+        """See that all still name records alike: an emptied engine may have got another secret."""
+        if self._secret is None:
+            return
+        known, self._secret = self._secret, await self._agree(self._secret)
+        if self._secret != known:
+            raise LedgerError(f"the ledger at {self._server.where} was emptied, and begun anew")
+
+    async def _agree(self, secret: str) -> str:
+        key = f"{self._prefix}:secret"
+        answer = await self._server.run("EVAL", _AGREE, 1, key, secret, _SECRET_KEPT)
+        agreed = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else str(answer)
+        if len(agreed) != len(secret) or not set(agreed) <= set("0123456789abcdef"):
+            raise LedgerError(f"the key {key} at {self._server.where} holds something else")
+        self._looked_at = self._server.now()
+        return agreed
+
+
+class _Server:
+    """One engine, or a cluster: a client of redis-py, and its errors as ours."""
+
+    def __init__(self, redis: str | Redis | RedisCluster, *, is_cluster: bool) -> None:
+        self._is_cluster = is_cluster
+        self._url = _checked_url(redis) if isinstance(redis, str) else None
+        self._client: Any = None
+        if not isinstance(redis, str):
+            self._client = _checked_client(redis)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._used = 0.0
+        self.where = _where(self._url)
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def run(self, *command: Any) -> Any:
+        """Send one command and return what it answers; None for a script that is not there.
+
+        Safe to cancel: the connection is given up then, and the next command makes another.
+        """
+        client = self._here()
+        with self._errors():
+            if self._url is not None and not self._is_cluster:
+                await self._refresh(client)
+            try:
+                return await client.execute_command(*command)
+            except _redis().NoScriptError:
+                return None
+            except _redis().ReadOnlyError:
+                # The name may lead to another engine by now.
+                if self._url is not None and not self._is_cluster:
+                    await client.connection_pool.disconnect()
+                raise
+
+    async def close(self) -> None:
+        if self._url is not None and self._client is not None:
+            client, self._client, self._loop = self._client, None, None
+            with self._errors():
+                await client.aclose()
+
+    def _here(self) -> Any:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise WrongLoopError("a RedisLedger belongs to one event loop: give each its own")
+        if self._client is None and self._url is not None:
+            self._client = _client(self._url, is_cluster=self._is_cluster)
+        return self._client
+
+    async def _refresh(self, client: Redis) -> None:
+        now = self.now()
+        if now > self._used + _IDLE:
+            await client.connection_pool.disconnect()
+        self._used = now
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        errors = _redis()
+        try:
+            yield
+        except (errors.RedisError, errors.RedisClusterException, OSError) as error:
+            raise LedgerError(f"the ledger at {self.where}: {_meaning(error)}") from error
+
+
+def _client(url: str, *, is_cluster: bool) -> Redis | RedisCluster:
+    from redis.asyncio import Redis, RedisCluster
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    # Whoever bounds an exchange bounds its parts; one that is sent twice would be no use.
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": None,
+        "socket_connect_timeout": _CONNECT,
+        "protocol": 2,
+    }
+    if is_cluster:
+        return RedisCluster.from_url(url, **options)
+    return Redis.from_url(url, single_connection_client=True, **options)
+
+
+def _redis() -> Any:
+    """Return redis-py's errors; raises ImportError that says what to install."""
+    try:
+        from redis import exceptions
+    except ImportError as error:
+        raise ImportError(
+            'RedisLedger needs redis-py: pip install "aiotwhelp[redis]"', name="redis"
+        ) from error
+    return exceptions
+
+
+def _meaning(error: Exception) -> str:
+    said = f"{type(error).__name__}: {error}"
+    for words, meaning in _MEANINGS:
+        if any(word in said for word in words):
+            return meaning
+    return said
+
+
+# What is passed --------------------------------------------------------------------------------
+
+
+def _checked_url(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _SCHEMES:
+        # No more is shown: a password may follow.
+        raise ValueError(
+            f"a Redis URL begins with {', '.join(f'{each}://' for each in _SCHEMES)};"
+            f" not with {scheme[:32]!r}"
+        )
+    url = f"{_SCHEMES[scheme]}://{rest}"
+    _redis()
+    from redis.asyncio.connection import parse_url
+
+    try:
+        parse_url(url)
+    except ValueError:
+        raise ValueError(
+            "this is no Redis URL: redis://user:password@host:6379/0 is one; a user name and"
+            " password are percent-encoded"
+        ) from None
+    return url
+
+
+def _checked_client(client: Redis | RedisCluster) -> Redis | RedisCluster:
+    _redis()
+    from redis.asyncio import Redis, RedisCluster
+
+    return checks.instance(
+        "redis", client, (Redis, RedisCluster), "a URL, or a client of redis.asyncio"
+    )
+
+
+def _checked_prefix(prefix: str) -> str:
+    checks.instance("prefix", prefix, str, "a string")
+    if not prefix or set(prefix) & set("{}"):
+        raise ValueError(f"prefix is the beginning of keys, without braces, not {prefix!r}")
+    return prefix
+
+
+def _checked_secret(secret: bytes | str | None) -> bytes | None:
+    if secret is None:
+        return None
+    checks.instance("secret", secret, (bytes, str), "bytes or a string")
+    key = secret.encode() if isinstance(secret, str) else secret
+    if len(key) < 16:
+        raise ValueError(f"secret is 16 bytes or more, not {len(key)}: what is short is guessed")
+    # Of one length, whatever was given.
+    return hashlib.blake2b(key, digest_size=32).digest()
+
+
+def _where(url: str | None) -> str:
+    """Return what may be shown of a URL."""
+    if url is None:
+        return "a client of yours"
+    parts = urlsplit(url)
+    place = parts.path if parts.scheme == "unix" else (parts.hostname or "localhost")
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{place}{port}"
+
+
+# What is sent ----------------------------------------------------------------------------------
+
+_SAID_BY_REPORT = [each.name for each in fields(Report) if each.name not in ("record", "notes")]
+_SAID_BY_NOTE = [each.name for each in fields(Note)]
+
+
+@functools.cache
+def _script() -> tuple[bytes, str]:
+    """Return the script, and what an engine knows it by."""
+    text = resources.files("aiotwhelp.ledger").joinpath("exchange.lua").read_bytes()
+    return text, hashlib.sha1(text, usedforsecurity=False).hexdigest()
+
+
+def _dumps(reports: Sequence[Report]) -> str:
+    said = [
+        {**_said(report, _SAID_BY_REPORT), "notes": [_said(n, _SAID_BY_NOTE) for n in report.notes]}
+        for report in reports
+    ]
+    return json.dumps(said, separators=(",", ":"))
+
+
+def _said(what: Report | Note, names: Sequence[str]) -> dict[str, Any]:
+    """Return what is not None by its name: an engine knows no None that a script could compare."""
+    return {name: value for name in names if (value := getattr(what, name)) is not None}
+
+
+def _lease(answer: dict[str, Any]) -> Lease:
+    if "shown" in answer:
+        answer["shown"] = tuple(answer["shown"])
+    return Lease(**answer)
