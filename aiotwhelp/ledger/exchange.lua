@@ -26,6 +26,8 @@ local MOST_DEBTS = 64
 local MOST_BLANK = 65536
 local SLOW_START = 64
 local FIRST_WAIT = 250
+local OVERDUE = 300
+local ENOUGH = 4
 local UNKNOWN_ROUND_TRIP = 100
 local PRESUMED_FOREIGN = 250
 local MOST_FOREIGN = 4000
@@ -37,22 +39,32 @@ local AHEAD = 100000
 local floor, ceil, sqrt = math.floor, math.ceil, math.sqrt
 local max, min, abs = math.max, math.min, math.abs
 
+-- Unlike pick(unpack(list)) for lists of any length.
+local function of_all(pick, list, first)
+  local found = first
+  for _, each in ipairs(list) do
+    found = found and pick(found, each) or each
+  end
+  return found
+end
+
 local Client, Record, client_of, forget, dumps, loads, exchange, hear, lifetime
-local grant, grant_probe, grant_pace, patience, grant_when_spent, until_reset, slots
-local use, foreign, margin, held_by_all, asking, left_of, lease
+local grant, share_out, taken_by, grant_probe, grant_pace, patience, grant_when_spent, until_reset, slots
+local use, foreign, margin, held_by_all, left_of, lease
 local ends_at, pass, doubt, expire
 local take_in, take_pace, read, fold, answer_probe, open_window, observe, move_reset
 local apart_by, is_usable, is_same, is_earlier, is_of_next, learn_lateness
 local add_unread, add_ghost, clear_debts, backoff, missed, back_off_refused, confirmed
 
-function Client(name, held, expires, sequence, noted, asks, probing)
+function Client(name, held, expires, sequence, noted, asks, taken, probing)
   return {
     name = name,
     held = held or 0,
     expires = expires or 0,
     sequence = sequence or 0,
     noted = noted or 0,
-    asks = asks or false,
+    asks = asks or 0,
+    taken = taken or 0,
     probing = probing or 0,
   }
 end
@@ -88,6 +100,7 @@ function Record()
     explained = 0,
     others = 0,
     own = 0,
+    size = 0,
     before = 0,
     presumed = PRESUMED_FOREIGN,
     clients = {},
@@ -124,7 +137,8 @@ function dumps(record)
     state.clients = {}
     for place, each in ipairs(record.clients) do
       state.clients[place] = {
-        each.name, each.held, each.expires, each.sequence, each.noted, each.asks, each.probing,
+        each.name, each.held, each.expires, each.sequence, each.noted, each.asks, each.taken,
+        each.probing,
       }
     end
   end
@@ -172,15 +186,22 @@ function exchange(record, report, now)
   end
   hear(record, client, report, now)
   local granted, wait, probe, starts_in = 0, nil, 0, 0
-  if client.asks then
+  if report.want ~= 0 then
+    if client.asks < now then
+      client.taken = of_all(max, taken_by(record, now), client.taken)
+    end
+    client.asks = now
     if report.counts == "rate" then
       granted, wait, starts_in = slots(record, report, now)
     else
       granted, wait, probe = grant(record, client, report, now)
+    end
+    client.taken = client.taken + granted
+    if report.counts ~= "rate" then
       client.held = client.held + granted
       use(record, granted)
     end
-    client.asks = granted < report.want
+    client.asks = granted < report.want and now + OVERDUE + (wait or 0) or 0
   elseif client.held == 0 and client.probing == 0 then
     forget(record, client)
   end
@@ -221,7 +242,9 @@ function hear(record, client, report, now)
   if #report.shown > 0 then
     record.shown = report.shown
   end
-  client.asks = report.want > 0
+  if report.want == 0 then
+    client.asks = 0
+  end
 end
 
 function lifetime(record, now)
@@ -258,10 +281,43 @@ function grant(record, client, report, now)
     return grant_probe(record, client, report, now)
   end
   if left >= report.need then
-    local share = floor(left / (2 * max(1, asking(record))))
-    return min(report.want, max(report.need, share)), nil, 0
+    return share_out(record, client, report, left, now)
   end
   return grant_when_spent(record, client, report, now)
+end
+
+-- Half of what is left, divided among those who ask; nobody runs far ahead of another.
+-- Where there is enough for all, nobody has more than half of an equal share more than another.
+function share_out(record, client, report, left, now)
+  local taken = taken_by(record, now)
+  local most = left
+  if record.size >= ENOUGH * #taken then
+    local least, stride = of_all(min, taken), floor(record.size / (2 * #taken))
+    most = least + stride - client.taken
+    if client.taken > least and most < report.need then
+      return 0, patience(report), 0
+    end
+    local others = {}
+    for _, each in ipairs(taken) do
+      if each < least + stride then
+        table.insert(others, each)
+      end
+    end
+    taken = others
+  end
+  local share = floor(left / (2 * #taken))
+  return min(report.want, max(report.need, min(share, most))), nil, 0
+end
+
+-- Returns what each of those was granted that ask.
+function taken_by(record, now)
+  local taken = {}
+  for _, client in ipairs(record.clients) do
+    if client.asks >= now then
+      table.insert(taken, client.taken)
+    end
+  end
+  return taken
 end
 
 function grant_probe(record, client, report, now)
@@ -273,7 +329,7 @@ function grant_probe(record, client, report, now)
   end
   local round_trip = record.round_trip ~= 0 and record.round_trip or UNKNOWN_ROUND_TRIP
   if #since > 1 or (#since > 0 and now < since[1] + max(2000, 3 * record.round_trip)) then
-    local answered = max(unpack(since)) + round_trip + floor(round_trip / 4)
+    local answered = of_all(max, since) + round_trip + floor(round_trip / 4)
     return 0, max(answered - now, 0) + 20 * 2 ^ min(report.vain, 5), 0
   end
   client.probing = now
@@ -304,14 +360,14 @@ end
 
 function grant_when_spent(record, client, report, now)
   local held = held_by_all(record)
-  if held > client.held or report.counts ~= "window" then
+  if held > client.held then
     -- What others hold may come back, or turn out to be in the numbers already.
     local wait = patience(report)
     local ends = record.confirmed and record.reset or now + wait
     return 0, max(1, min(wait, ends + record.late - now)), 0
   end
   if held ~= 0 then
-    return 0, until_reset(record, now), 0 -- or when one of its own is settled
+    return 0, nil, 0
   end
   local ghosts, clear_after = 0, 0
   for _, ghost in ipairs(record.ghosts) do
@@ -351,7 +407,7 @@ function slots(record, report, now)
     return 0, floor(early / 1000) + 1, 0
   end
   local ahead = floor((now + AHEAD - slot) / gap) + report.limit
-  local share = floor(ahead / (2 * max(1, asking(record))))
+  local share = floor(ahead / (2 * #taken_by(record, floor(now / 1000))))
   local granted = min(report.want, max(report.need, share))
   record.slot = slot + granted * gap
   return granted, nil, -floor((now - slot) / 1000)
@@ -380,14 +436,6 @@ function held_by_all(record)
     held = held + client.held
   end
   return held
-end
-
-function asking(record)
-  local count = 0
-  for _, client in ipairs(record.clients) do
-    count = count + (client.asks and 1 or 0)
-  end
-  return count
 end
 
 function left_of(record)
@@ -612,6 +660,10 @@ function open_window(record, note, now, is_placed)
   end
   record.others, record.own = 0, 0
   record.explained = left_of(record)
+  record.size = record.explained
+  for _, client in ipairs(record.clients) do
+    client.taken = 0
+  end
   record.confirmed = true
   confirmed(record)
   record.doubts = 0
