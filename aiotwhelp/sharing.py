@@ -208,6 +208,9 @@ class Sharing:
     # Away and back -----------------------------------------------------------------------------
 
     def _lost(self, batch: list[Share], error: LedgerError) -> None:
+        # Whoever emptied it may have begun anew, with other names for the records.
+        self._secret = None
+        self._records.clear()
         for share in batch:
             share.failed()
             share.due = -INF

@@ -240,6 +240,25 @@ async def test_a_ledger_that_is_away_is_an_error_for_those_who_want_one() -> Non
     await limiter.close()
 
 
+@in_virtual_time
+async def test_a_ledger_that_was_emptied_names_its_records_anew() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    limiters = [Limiter(ledger=wire) for _ in range(2)]
+    (await limiters[0].acquire(KEY)).unsent()
+    await asyncio.sleep(1)
+    wire.ledger = MemoryLedger(clock=loop.time)
+    wire.cuts = [(0.0, 3.0, "raise")]
+    (await limiters[0].acquire(KEY)).unsent()
+    await asyncio.sleep(10)
+    del wire.reports[:]
+    for each in limiters:
+        (await each.acquire(KEY)).unsent()
+    assert len({report.record for report in wire.reports}) == 1
+    for each in limiters:
+        await each.close()
+
+
 class Odd:
     """A ledger of somebody's own that is broken."""
 
