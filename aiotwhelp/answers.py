@@ -67,10 +67,12 @@ async def read_within(response: aiohttp.ClientResponse, most: int) -> bytes | No
 
     What was read stays readable on the response. Raises what reading raises.
     """
-    if response.content_length is not None and response.content_length > most:
+    length = response.content_length
+    if length is not None and length > most:
         response.close()
         return None
-    body = await _read(response, most)
+    is_there = response.content.is_eof() and hdrs.CONTENT_ENCODING not in response.headers
+    body = await (response.read() if is_there else _read(response, most))
     return body if len(body) <= most else None
 
 

@@ -148,6 +148,9 @@ class Auth(ABC, _Secretive):
     #: Whose quota a call spends.
     context: ClassVar[Literal["user", "app"]]
 
+    #: What ``authorize`` returns for every call, where that is one and the same.
+    fixed: str | None = None
+
     @property
     @abstractmethod
     def app(self) -> str:
@@ -289,13 +292,15 @@ class Bearer(Auth):
     ValueError if it is empty or has other than visible ASCII characters.
     """
 
-    __slots__ = ("_token",)
+    __slots__ = ("_token", "fixed")
 
     context = "app"
 
     @discreet
     def __init__(self, token: str) -> None:
         self._token = _visible("token", token)
+        # What a subclass does is not known.
+        self.fixed = f"Bearer {token}" if type(self) is Bearer else None
 
     @property
     def app(self) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import signature
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ from aiotwhelp.errors import (
 )
 from aiotwhelp.judge import Judge
 from aiotwhelp.limiter import Permit
-from aiotwhelp.middleware import Caller, Pass, PermitNeeded
+from aiotwhelp.middleware import Caller, Pass, PermitNeeded, Target
 from aiotwhelp.pool import Pool
 from aiotwhelp.queues import Priority
 from aiotwhelp.retries import Failure, Retries
@@ -44,6 +44,9 @@ Finish = Callable[["Call", aiohttp.ClientResponse], Awaitable[T]]
 #: aiohttp's own default.
 _MAX_REDIRECTS = 10
 
+
+#: So many paths of a session are kept with what they lead to; those of ids are without number.
+_MOST_TARGETS = 256
 
 #: The API's code, with a 400, for a call without a usable credential.
 NO_CREDENTIAL = 215
@@ -66,18 +69,37 @@ _ELSEWHERE = {
 MIDDLEWARES = "aiohttp's client middlewares, async def (request, handler)"
 
 
-class _Unset:
-    """The type of an option that was not given, where None means something."""
+class Targets(dict[tuple[str, "str | URL"], Target]):
+    """Where a session's calls go, by method and path; what was worked out once is kept."""
 
+    __slots__ = ("_caller",)
 
-_UNSET = _Unset()
+    def __init__(self, caller: Caller) -> None:
+        super().__init__()
+        self._caller = caller
+
+    def __missing__(self, call: tuple[str, str | URL]) -> Target:
+        if len(self) >= _MOST_TARGETS:
+            del self[next(iter(self))]
+        target = self[call] = self.find(*call)
+        return target
+
+    def find(
+        self, method: str, path: str | URL, path_params: Mapping[str, object] | None = None
+    ) -> Target:
+        """Return the target of a path below the API's base, or of a whole URL."""
+        method = checks.instance("method", method, str, "a word such as 'GET'").upper()
+        if path_params is not None or is_template(str(path)):
+            path = expand(str(path), path_params)
+        return self._caller.target(method, URL(self._caller.api.url(path)))
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a session lays down for its calls; see `aiotwhelp.Session`."""
+    """What a session lays down for its calls, or a call for itself; see `aiotwhelp.Session`."""
 
     caller: Caller
+    targets: Targets = field(repr=False)  # a path may hold anything
     pool: Pool
     retries: Retries
     max_wait: float | None
@@ -85,106 +107,169 @@ class Settings:
     priority: Priority
     coalesce: bool
     middlewares: tuple[aiohttp.ClientMiddlewareType, ...]
+    raise_for_status: Any
 
-    def url(self, path: str | URL, path_params: Mapping[str, object] | None) -> URL:
-        """Return the whole URL of a path, its templates filled."""
-        if path_params is not None or is_template(str(path)):
-            path = expand(str(path), path_params)
-        return URL(self.caller.api.url(path))
+    def of_call(self, options: dict[str, Any]) -> Settings:
+        """Return them as one call has them, whose options lose what is told here."""
+        own: dict[str, Any] = {}
+        for name in ("max_wait", "total_timeout"):
+            if name in options:
+                own[name] = checks.seconds(name, options.pop(name))
+        if "priority" in options:
+            own["priority"] = checks.member("priority", options.pop("priority"), Priority)
+        if "retries" in options:
+            own["retries"] = self.retries.with_retries(options.pop("retries"))
+        added: Iterable[aiohttp.ClientMiddlewareType] = options.pop("middlewares", None) or ()
+        if added:
+            own["middlewares"] = (
+                *self.middlewares,
+                *checks.functions("middlewares", added, MIDDLEWARES),
+            )
+        wanted = options.pop("raise_for_status", None)
+        if wanted is not None:
+            own["raise_for_status"] = wanted
+        return replace(self, **own) if own else self
 
 
 class Call:
-    """One call, with everything that is kept from attempt to attempt."""
+    """One call, with everything that is kept from attempt to attempt.
 
-    __slots__ = (
-        "_body",
-        "_caller",
-        "_client_options",
-        "_cost",
-        "_deadline",
-        "_has_left",
-        "_history",
-        "_is_queued",
-        "_judge",
-        "_key",
-        "_max_wait",
-        "_method",
-        "_middlewares",
-        "_pass",
-        "_pool",
-        "_priority",
-        "_raise_for_status",
-        "_retries",
-        "_ticket",
-        "_total",
-        "_url",
-        "_waited",
-    )
+    What most calls never change stands in the class.
+    """
+
+    _target: Target
+    _cost: int
+    _body: Body | None = None
+    _ticket: int
+    _deadline: float | None = None
+    _waited = 0.0
+    _has_left = False
+    _is_queued = False
+    #: Answers that sent the call elsewhere, up to the hop that it goes on at.
+    _history: tuple[aiohttp.ClientResponse, ...] = ()
+    _judge: Judge | None = None
+    _pass: Pass | None = None
+    #: Whose call it is, and how often that was to be cancelled when the call began.
+    _task: asyncio.Task[Any] | None = None
+    _cancelling = 0
+    _is_cut = False
 
     def __init__(
-        self, settings: Settings, method: str, path: str | URL, options: Mapping[str, Any]
+        self, settings: Settings, method: str, path: str | URL, options: dict[str, Any]
     ) -> None:
-        checks.known(options, OPTIONS, _ELSEWHERE)
-        own = dict(options)
-        self._caller = settings.caller
-        self._pool = settings.pool
-        self._method = checks.instance("method", method, str, "a word such as 'GET'").upper()
-        self._url = settings.url(path, own.pop("path_params", None))
-        self._max_wait = _given("max_wait", own, settings.max_wait)
-        self._total = _given("total_timeout", own, settings.total_timeout)
-        priority = own.pop("priority", settings.priority)
-        self._priority = checks.member("priority", priority, Priority)
-        retries = own.pop("retries", settings.retries.retries)
-        self._retries = settings.retries.with_retries(retries)
-        self._cost = self._caller.cost(self._method, self._url, own.pop("cost", None))
-        added = checks.functions("middlewares", own.pop("middlewares", None) or (), MIDDLEWARES)
-        self._middlewares = (*settings.middlewares, *added)
-        self._raise_for_status = own.pop("raise_for_status", None)
-        if self._caller.auth is not None and has_credential(own):
-            raise ValueError(
-                "the session has a credential: no Authorization header and no auth= for one call "
-                "(for another user's call there is as_user)"
-            )
-        self._body = Body(own.pop("data", None))
-        self._key = self._caller.key(self._method, self._url)
-        self._client_options = own
-        self._ticket: int | None = None
-        self._deadline: float | None = None
-        self._waited = 0.0
-        self._has_left = False
-        self._is_queued = False
-        #: Answers that sent the call elsewhere, up to the hop that it goes on at.
-        self._history: tuple[aiohttp.ClientResponse, ...] = ()
-        self._judge: Judge | None = None
-        self._pass: Pass | None = None
+        """Note what is asked for; `run` looks at it."""
+        self._settings = settings
+        self._method = method
+        self._path = path
+        self._options = options
 
     async def run(self, finish: Finish[T]) -> T:
         """Make attempts until one is done, within the total timeout."""
-        attempt = partial(self._attempt, finish)
-        if self._total is not None:
-            self._deadline = asyncio.get_running_loop().time() + self._total
-        limit = asyncio.timeout_at(self._deadline)
-        self._pool.begin(limit)
+        if self._deadline is None:
+            self._prepare()
+            if self._settings.total_timeout is not None:
+                return await self._in_time(finish, self._settings.total_timeout)
+        pool, retries = self._settings.pool, self._settings.retries
+        pool.calls.add(self)
         try:
-            async with limit:
-                return await self._retries.run(
-                    attempt, pause=self._pause, time_left=self._time_left
-                )
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            if limit.when() != self._deadline:
-                raise SessionClosedError("the session was closed during a call") from error
-            raise self._out_of_time() from error
+            try:
+                result = await self._attempt(finish)
+            except Failure as failure:
+                first = failure
+            else:
+                if retries.budget.drawn:
+                    retries.budget.refill()
+                return result
+            # Outside of the handler: our own Failure shall not hang on what is raised in the end.
+            again = self._again(first, finish)
+            del first  # the error that it holds may lead here
+            return await again
+        except asyncio.CancelledError as error:
+            self._raise_if_cut(error)
+            raise
         except AiotwhelpError as error:
             if self._pass is not None:
                 hide(error, secrets_in(self._pass.authorization))
             raise
         finally:
-            self._pool.end(limit)
-            self._body.close()
+            pool.calls.remove(self)
+            if pool.is_closed or self._body is not None:
+                self._clean_up()
+            self._task = None
+
+    def cut(self) -> None:
+        """End it where it is, since the session was closed."""
+        if self._task is not None and not self._is_cut:
+            self._is_cut = True
+            self._task.cancel()
+
+    def _raise_if_cut(self, error: asyncio.CancelledError) -> None:
+        """Say what has happened if nobody but the closing session wanted the call to end."""
+        task = self._task
+        if self._is_cut and task is not None and task.cancelling() - 1 <= self._cancelling:
+            raise SessionClosedError("the session was closed during a call") from error
+
+    def _prepare(self) -> None:
+        """Look at what was asked for."""
+        # From the start, so that a call that is sent back goes before all who came later.
+        self._ticket = self._settings.pool.limiter.ticket()
+        self._task = asyncio.current_task()
+        if self._task is not None:
+            self._cancelling = self._task.cancelling()
+        if self._options:
+            self._look_at_options(self._options)
+        else:
+            self._target = self._settings.targets[self._method, self._path]
+            self._cost = self._target.cost
+
+    def _look_at_options(self, options: dict[str, Any]) -> None:
+        checks.known(options, OPTIONS, _ELSEWHERE)
+        settings = self._settings = self._settings.of_call(options)
+        caller = settings.caller
+        params, cost = options.pop("path_params", None), options.pop("cost", None)
+        target = self._target = settings.targets.find(self._method, self._path, params)
+        self._cost = target.cost
+        if cost is not None:
+            self._cost = caller.cost(target.method, target.url, cost)
+        if caller.auth is not None and has_credential(options):
+            raise ValueError(
+                "the session has a credential: no Authorization header and no auth= for one call "
+                "(for another user's call there is as_user)"
+            )
+        data = options.pop("data", None)
+        if data is not None:
+            self._body = Body(data)
+
+    async def _in_time(self, finish: Finish[T], total: float) -> T:
+        """Make attempts for so many seconds at most."""
+        self._deadline = asyncio.get_running_loop().time() + total
+        limit = asyncio.timeout_at(self._deadline)
+        try:
+            async with limit:
+                return await self.run(finish)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise self._out_of_time(total) from error
+        finally:
             # It holds the task, which may hold an error, whose traceback leads here.
             del limit
+
+    async def _again(self, first: Failure, finish: Finish[T]) -> T:
+        """Make further attempts, as the policy has it."""
+        done = self._settings.retries.after(
+            first, partial(self._attempt, finish), pause=self._pause, time_left=self._time_left
+        )
+        del first
+        return await done
+
+    def _clean_up(self) -> None:
+        """Give back what few calls have: a body, or a cancellation by the closing session."""
+        if self._body is not None:
+            self._body.close()
+        if self._is_cut and self._task is not None:
+            self._task.uncancel()
+        self._settings.pool.left()
 
     # One attempt -------------------------------------------------------------------------------
 
@@ -205,7 +290,7 @@ class Call:
                 raise  # it frees the response itself
             except Exception as error:
                 response.close()
-                self._judged().of_failure(self._method, error)
+                self._judged().of_failure(self._target.method, error)
                 raise
             except BaseException:
                 response.close()
@@ -215,8 +300,9 @@ class Call:
         """Have an error judged: True sends the call back to the gate; else it is the answer."""
         assert self._pass is not None  # noqa: S101 - a response has passed, for the type checker
         otherwise = partial(_finished, self, response, finish)
+        target = self._target
         cause = await self._judged().of_answer(
-            response, self._pass, self._method, self._url, otherwise
+            response, self._pass, target.method, target.url, otherwise
         )
         if cause is not None:
             self._rewind(cause)
@@ -225,29 +311,43 @@ class Call:
     def _judged(self) -> Judge:
         """Return the judge of this call: most calls need none."""
         if self._judge is None:
-            self._judge = Judge(self._caller, self._pool, self._retries.refusals)
+            settings = self._settings
+            self._judge = Judge(settings.caller, settings.pool, settings.retries.refusals)
         return self._judge
 
     async def _send(self) -> aiohttp.ClientResponse | None:
         """Wait for a permit and send once; None if a hop inside must wait for its own."""
-        permit = await self._permit()
-        self._pass = one = Pass(
-            self._pool.limiter,
-            self._caller,
-            permit,
-            cost=self._cost,
-            priority=self._priority,
-            has_left=self._has_left,
-            budget=self._retries.budget,
+        settings, target, pool = self._settings, self._target, self._settings.pool
+        client, limiter = pool.client or pool.connect(), pool.limiter
+        permit = (
+            limiter.try_acquire(
+                target.key,
+                cost=self._cost,
+                priority=settings.priority,
+                dialect=settings.caller.api.dialect,
+                room=pool.room,
+            )
+            or await self._permit()
         )
+        self._pass = one = Pass(
+            limiter,
+            settings.caller,
+            permit,
+            target.own_url,
+            self._cost,
+            settings.priority,
+            settings.retries.budget,
+        )
+        if self._has_left:
+            one.leave()
         try:
-            return await self._pool.client.request(
-                self._method,
-                self._url,
-                data=self._body.data(),
+            return await client.request(
+                target.method,
+                target.url,
+                data=None if self._body is None else self._body.data(),
                 raise_for_status=False,
-                middlewares=(*self._middlewares, one),
-                **self._client_options,
+                middlewares=(*settings.middlewares, one),
+                **self._options,
             )
         except PermitNeeded as hop:
             if one.broken is not None:
@@ -255,14 +355,14 @@ class Call:
                 self._judged().of_failure(self._method, one.broken)
                 raise one.broken from one.broken.__cause__
             self._has_left = one.has_left
-            self._history += tuple(one.history)
+            self._history += one.history
             self._follow(hop, one.sends)
             return None
         except Exception as error:
             hide_request(error)
             if one.hides_a_cancellation(error):
                 raise asyncio.CancelledError from error
-            self._judged().of_failure(self._method, error, never_left=one.sends == 0)
+            self._judged().of_failure(target.method, error, never_left=one.sends == 0)
             raise
         except BaseException:
             if one.answer is not None:
@@ -279,21 +379,18 @@ class Call:
 
     async def _permit(self) -> Permit:
         """Wait for a permit, within what is left of ``max_wait`` and the total timeout."""
-        limiter = self._pool.limiter
-        _ = self._pool.client  # raises if it is closed, and bounds the room
-        if self._ticket is None:
-            # From the start, so that a call that is sent back goes before all who came later.
-            self._ticket = limiter.ticket()
+        settings = self._settings
+        pool = settings.pool
         self._is_queued = True
-        permit = await limiter.acquire(
-            self._key,
+        permit = await pool.limiter.acquire(
+            self._target.key,
             cost=self._cost,
-            priority=self._priority,
+            priority=settings.priority,
             max_wait=self._patience(),
-            dialect=self._caller.api.dialect,
+            dialect=settings.caller.api.dialect,
             ticket=self._ticket,
-            room=self._pool.room,
-            owner=self._pool,
+            room=pool.room,
+            owner=pool,
         )
         self._is_queued = False
         self._waited += permit.waited
@@ -301,7 +398,8 @@ class Call:
 
     def _patience(self) -> float | None:
         """Return how long this attempt may wait for quota, in seconds."""
-        left = math.inf if self._max_wait is None else self._max_wait - self._waited
+        longest = self._settings.max_wait
+        left = math.inf if longest is None else longest - self._waited
         left = min(left, self._time_left())
         return None if left == math.inf else max(0.0, left)
 
@@ -310,76 +408,78 @@ class Call:
             return math.inf
         return self._deadline - asyncio.get_running_loop().time()
 
-    def _out_of_time(self) -> TimeoutError:
+    def _out_of_time(self, total: float) -> TimeoutError:
         """Say what the call was at when its total timeout came; asyncio's own error says nothing.
 
         In the queue that timer may ring before the limiter's own for the same instant.
         """
-        total = self._total or 0.0
+        key = self._target.key
         if self._is_queued:
-            return self._pool.limiter.timed_out(self._key, total)
-        return TimeoutError(f"{self._key} had no answer within its total_timeout of {total:g} s")
+            return self._settings.pool.limiter.timed_out(key, total)
+        return TimeoutError(f"{key} had no answer within its total_timeout of {total:g} s")
 
     async def _pause(self, delay: float, failure: Failure, attempt: int) -> None:
         """Sleep between two attempts, holding nothing."""
         if failure.free is not None:
             await failure.free()
         self._rewind(failure.error)
-        limiter = self._pool.limiter
-        logger.debug("%s again in %.1f s: %s", self._key, delay, failure.reason)
-        if limiter.is_heard:
-            limiter.tell(
-                events.Retrying(str(self._key), self._key.identity, attempt, failure.reason, delay)
+        pool, key = self._settings.pool, self._target.key
+        logger.debug("%s again in %.1f s: %s", key, delay, failure.reason)
+        if pool.limiter.is_heard:
+            pool.limiter.tell(
+                events.Retrying(str(key), key.identity, attempt, failure.reason, delay)
             )
-        await self._pool.pause(delay)
+        await pool.pause(delay)
 
     def _follow(self, hop: PermitNeeded, sends: int) -> None:
         """Go on at a redirect hop."""
         self._count_redirects(hop, sends)
-        options = self._client_options
+        options, before = self._options, self._target
         _drop(options, "params")  # they are in the URL by now, or were for another
-        if hop.url.origin() != self._url.origin():
+        if hop.url.origin() != before.url.origin():
             # What aiohttp leaves behind on the way to another origin.
             _drop(options, "auth", "cookies")
             _drop_headers(options, "Authorization", "Cookie", "Proxy-Authorization")
-        if hop.method != self._method:
+        if hop.method != before.method:
             # 303, or a redirected POST: the body stays behind (RFC 9110, 15.4).
-            self._body.close()
-            self._body = Body(None)
+            if self._body is not None:
+                self._body.close()
+                self._body = None
             _drop(options, "json")
             _drop_headers(options, "Content-Type", "Content-Length")
-        self._method, self._url = hop.method, hop.url
-        self._key = self._caller.key(hop.method, hop.url)
+        self._target = self._settings.caller.target(hop.method, hop.url)
         self._rewind(hop)
 
     def _count_redirects(self, hop: PermitNeeded, redirects: int) -> None:
         """Leave as many redirects as aiohttp would; its 0 is no bound."""
-        allowed = self._client_options.get("max_redirects", _MAX_REDIRECTS)
+        allowed = self._options.get("max_redirects", _MAX_REDIRECTS)
         if allowed:
             if redirects >= allowed:
                 raise aiohttp.TooManyRedirects(hop.request_info, self._history)
-            self._client_options["max_redirects"] = allowed - redirects
+            self._options["max_redirects"] = allowed - redirects
 
     def _rewind(self, cause: Exception) -> None:
         """See to it that the body can be sent once more."""
         was_sent = self._pass is not None and self._pass.sends > 0
-        if was_sent and not self._body.can_be_sent_again:
+        if was_sent and self._body is not None and not self._body.can_be_sent_again:
             raise BodyNotReplayableError(
-                f"{self._key} should go again, but its body is used up: "
+                f"{self._target.key} should go again, but its body is used up: "
                 "pass bytes, JSON, or a file that can seek"
             ) from cause
 
     # Finishing ---------------------------------------------------------------------------------
 
-    async def raise_for_status(self, response: aiohttp.ClientResponse) -> None:
-        """Do what aiohttp does for ``raise_for_status``, without a credential in the error."""
-        wanted: Any = self._raise_for_status
-        if wanted is None:
-            wanted = self._pool.raise_for_status
+    async def respond(self, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
+        """Return the answer, or do what aiohttp does for ``raise_for_status``.
+
+        No credential is in the error.
+        """
+        wanted: Any = self._settings.raise_for_status
         if wanted is not True and wanted:
             await wanted(response)
         elif wanted and response.status >= 400:
             raise await self._error(response)
+        return response
 
     async def read_json(self, response: aiohttp.ClientResponse, most: int) -> answers.Json:
         """Return a body of at most so many bytes that is JSON; raises for an error's answer."""
@@ -392,7 +492,10 @@ class Call:
             return answers.Json(response, body, answers.decode(body))
         except (ValueError, RecursionError) as problem:
             message = "the body is not JSON"
-            if answers.is_delimited(response) or self._method not in self._caller.api.idempotent:
+            if (
+                answers.is_delimited(response)
+                or self._target.method not in self._settings.caller.api.idempotent
+            ):
                 raise answers.body_error(response, message, body) from problem
             error = answers.body_error(response, message, body)
             raise Failure("a body that broke off", error=error) from problem
@@ -402,7 +505,7 @@ class Call:
         error = answers.as_error(response, await answers.read_error(response))
         is_signed = hdrs.AUTHORIZATION in response.request_info.headers
         is_unknown = response.status == 401 or NO_CREDENTIAL in error.codes
-        if is_unknown and self._caller.auth is None and not is_signed:
+        if is_unknown and self._settings.caller.auth is None and not is_signed:
             error.message += "; no credential was given: pass auth= to the session"
         return error
 
@@ -414,11 +517,6 @@ async def _finished(call: Call, response: aiohttp.ClientResponse, finish: Finish
     except BaseException:
         response.close()
         raise
-
-
-def _given(name: str, options: dict[str, Any], default: float | None) -> float | None:
-    value = options.pop(name, _UNSET)
-    return default if value is _UNSET else checks.seconds(name, value)
 
 
 def has_credential(options: Mapping[str, Any]) -> bool:

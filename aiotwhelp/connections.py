@@ -17,37 +17,37 @@ from aiohttp.connector import Connection
 
 
 class Request(aiohttp.ClientRequest):
-    """A request whose connection is watched."""
+    """A request whose connection is watched, from the first one on."""
 
-    def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+    def send(  # pyright: ignore[reportIncompatibleMethodOverride] - a coroutine all the same
+        self, conn: Connection
+    ) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
         """Send it, unless the server has spoken first."""
         protocol = conn.protocol
         if protocol is not None and protocol.transport is not None:
-            if protocol.should_close:
+            watch = protocol.transport.get_protocol()
+            if type(watch) is _Watch:
+                watch.connection = conn
+            elif protocol.should_close:
                 raise aiohttp.ClientOSError(errno.ECONNRESET, "the server spoke unasked")
-            watch = _watch(protocol, protocol.transport)
-            watch.is_asked = True
-            conn.add_callback(watch.answered)
+            else:
+                protocol.transport.set_protocol(_Watch(protocol, conn))
         return super().send(conn)
 
 
 class _Watch(asyncio.Protocol):
-    """Stands before aiohttp's protocol for as long as there is a connection."""
+    """Stands before aiohttp's protocol, and knows whose answer is awaited."""
 
-    def __init__(self, protocol: ResponseHandler) -> None:
+    def __init__(self, protocol: ResponseHandler, connection: Connection) -> None:
         self._protocol = protocol
-        #: Whether an answer is awaited, or being read.
-        self.is_asked = False
-
-    def answered(self) -> None:
-        """Note that the connection goes back to the pool."""
-        self.is_asked = False
+        #: What the last call had of the connection: no protocol since it was given back.
+        self.connection = connection
 
     def data_received(self, data: bytes) -> None:
-        if self.is_asked:
+        if self.connection.protocol is not None:
             self._protocol.data_received(data)
             # More may have come with the end of the answer, in one piece.
-            if self.is_asked or not self._protocol.should_close:
+            if self.connection.protocol is not None or not self._protocol.should_close:
                 return
         self._protocol.abort()
 
@@ -64,12 +64,3 @@ class _Watch(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._protocol.resume_writing()
-
-
-def _watch(protocol: ResponseHandler, transport: asyncio.Transport) -> _Watch:
-    """Return who watches a connection, from its first call on."""
-    watch = transport.get_protocol()
-    if not isinstance(watch, _Watch):
-        watch = _Watch(protocol)
-        transport.set_protocol(watch)
-    return watch

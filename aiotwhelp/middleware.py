@@ -11,6 +11,7 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import hdrs
@@ -56,6 +57,18 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
 
 
+class Target(NamedTuple):
+    """Where a call goes, and what it spends there."""
+
+    method: str
+    url: URL
+    key: QuotaKey
+    #: What is known of its cost.
+    cost: int
+    #: The URL, if a credential may go there.
+    own_url: URL | None
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """On whose behalf calls to an API are made."""
@@ -83,6 +96,11 @@ class Caller:
     def host(self) -> str:
         """The API's host and port: quotas and clocks belong to it."""
         return self.origin.raw_authority
+
+    def target(self, method: str, url: URL) -> Target:
+        """Return all that is to be known of a call before it is made."""
+        own_url = url if self.api.is_own(url) else None
+        return Target(method, url, self.key(method, url), self.cost(method, url), own_url)
 
     def key(self, method: str, url: str | URL) -> QuotaKey:
         """Return the key of the quota that a call spends; other hosts have quotas of their own."""
@@ -127,93 +145,123 @@ class Pass:
     """The way of one call through the wire: hold a permit, sign, send, settle.
 
     It never waits: a hop that finds no token asks the session to wait, outside of aiohttp's
-    timer.
+    timer. Each attempt makes one; what most of them never change stands in the class.
     """
 
-    __slots__ = (
-        "answer",
-        "authorization",
-        "broken",
-        "budget",
-        "caller",
-        "cost",
-        "drawn",
-        "has_left",
-        "history",
-        "is_gated",
-        "limiter",
-        "permit",
-        "priority",
-        "reading",
-        "sends",
-        "unanswered",
-        "url",
-        "was_cut_off",
-    )
+    #: What the last resend by aiohttp drew from the budget.
+    drawn = 0
+    #: Where the last request went.
+    url: URL | None = None
+    #: Whether a redirect led from or to a foreign origin. Nothing is signed from then on, or
+    #: who sent the call away could have it come back, signed, to a path of his choice.
+    has_left = False
+    #: What the last request was signed with; empty if it went unsigned.
+    authorization = ""
+    #: Whether the limiter saw the last request: not where a redirect led elsewhere.
+    is_gated = True
+    #: What the last answer said of quota, if the limiter saw it.
+    reading: Reading | None = None
+    #: Requests that were written, or may have been; those of them that got no answer.
+    sends = 0
+    unanswered = 0
+    #: What became of the last request, if it got no answer: aiohttp may send it once more.
+    broken: Exception | None = None
+    #: The last answer, which the middlewares before this one may still hold.
+    answer: aiohttp.ClientResponse | None = None
+    #: Answers that sent the call elsewhere, in their order.
+    history: tuple[aiohttp.ClientResponse, ...] = ()
+    #: Whether a cancellation cut off the last wait for an answer.
+    was_cut_off = False
 
     def __init__(
         self,
         limiter: Limiter,
         caller: Caller,
         permit: Permit,
-        *,
+        own_url: URL | None = None,
         cost: int = 1,
         priority: Priority = Priority.NORMAL,
-        has_left: bool = False,
         budget: RetryBudget | None = None,
     ) -> None:
         self.limiter = limiter
         self.caller = caller
         self.permit = permit
-        #: What resends by aiohttp draw from, and what the last one drew.
-        self.budget = budget
-        self.drawn = 0
+        #: Where our credential may surely go, without another look.
+        self.own_url = own_url
+        #: Of hops and resends; the latter draw from the budget.
         self.cost = cost
         self.priority = priority
-        #: Where the last request went.
-        self.url: URL | None = None
-        #: Whether a redirect led from or to a foreign origin. Nothing is signed from then on, or
-        #: who sent the call away could have it come back, signed, to a path of his choice.
-        self.has_left = has_left
-        #: What the last request was signed with; empty if it went unsigned.
-        self.authorization = ""
-        #: Whether the limiter saw the last request: not where a redirect led elsewhere.
-        self.is_gated = True
-        #: What the last answer said of quota, if the limiter saw it.
-        self.reading: Reading | None = None
-        #: Requests that were written, or may have been; those of them that got no answer.
-        self.sends = 0
-        self.unanswered = 0
-        #: What became of the last request, if it got no answer: aiohttp may send it once more.
-        self.broken: Exception | None = None
-        #: The last answer, which the middlewares before this one may still hold.
-        self.answer: aiohttp.ClientResponse | None = None
-        #: Answers that sent the call elsewhere, in their order.
-        self.history: list[aiohttp.ClientResponse] = []
-        #: Whether a cancellation cut off the last wait for an answer.
-        self.was_cut_off = False
+        self.budget = budget
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Make one attempt, with the session's permit or one that is there at once."""
-        self._note_hop(request.url)
+        """Make one attempt, with the session's permit or one that is there at once.
+
+        Sign and send; the permit is settled when this returns or raises.
+        """
+        if self.url is None:
+            self.url = request.url
+        elif not self._goes_on(request):
+            return await self._send_elsewhere(request, handler)
+        permit, auth = self.permit, self.caller.auth
+        self.authorization = ""
+        try:
+            if self.has_left:
+                _take_off_keys(request)
+            elif auth is not None and self._is_signed(request):
+                # Now, after every wait: with a fresh nonce, by the server's clock.
+                self.authorization = auth.fixed or await self._signature(request, auth)
+                request.headers[hdrs.AUTHORIZATION] = self.authorization
+        except BaseException as error:
+            self.broken = error if isinstance(error, Exception) else None
+            permit.unsent()
+            raise
+        earlier, handled = request.response, sys.exception()
+        try:
+            response = await handler(request)
+        except BaseException as error:
+            if self.authorization:
+                _seal(request, error, handled)
+            self._failed(permit, error, was_sent=request.response is not earlier)
+            raise
+        if self.authorization:
+            _seal(request)
+        self.sends += 1
+        self.broken = None
+        self.answer = response
+        if self.drawn:
+            self._give_back_drawn(response.status)
+        self.reading = permit.observed(response.headers, status=response.status)
+        return response
+
+    def leave(self) -> None:
+        """Sign nothing from now on: see `has_left`."""
+        self.has_left = True
+        self.own_url = None
+
+    def _goes_on(self, request: aiohttp.ClientRequest) -> bool:
+        """Take a permit for a hop, or a resend; False if the limiter has no say where it leads."""
+        if self.url is not None and request.url is not self.url:
+            self._note_hop(self.url, request.url)
         if self.answer is not None and self.answer.status in _REDIRECTS:
-            self.history.append(self.answer)
+            self.history += (self.answer,)
             self.answer = None
-        if self.has_left:
-            for name in _KEYS:
-                request.headers.popall(name, None)
-        if not self.permit.is_settled:
-            return await self.send(request, handler)
         self.is_gated = self.caller.is_own(request.url)
-        if not self.is_gated:
-            self.authorization = ""
-            self.reading = None
-            self.answer = await handler(request)
-            return self.answer
-        self.permit = self._permit_at_once(request)
-        return await self.send(request, handler)
+        if self.is_gated:
+            self.permit = self._permit_at_once(request)
+        return self.is_gated
+
+    async def _send_elsewhere(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Follow a redirect to where neither our credential nor our limiter has a say."""
+        if self.has_left:
+            _take_off_keys(request)
+        self.authorization = ""
+        self.reading = None
+        self.answer = await handler(request)
+        return self.answer
 
     def _permit_at_once(self, request: aiohttp.ClientRequest) -> Permit:
         """Take a permit for a hop or a resend; raises `PermitNeeded` if it must wait outside."""
@@ -233,59 +281,36 @@ class Pass:
                 raise PermitNeeded(request)
         return permit
 
-    def _note_hop(self, url: URL) -> None:
+    def _note_hop(self, before: URL, url: URL) -> None:
         """See where a redirect leads; raises for a way into this machine from outside."""
-        before, self.url = self.url, url
-        if before is None or url.origin() == before.origin():
+        self.url = url
+        if url.origin() == before.origin():
             return
         if self.caller.is_own(url) and self.caller.is_own(before):
             return
-        self.has_left = True
+        self.leave()
         if is_local(url.raw_host or "") and not is_local(before.raw_host or ""):
             raise aiohttp.InvalidUrlRedirectClientError(url, "a redirect from outside leads inside")
 
-    async def send(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        """Sign and send; the permit is settled when this returns or raises."""
-        permit = self.permit
-        try:
-            await self._sign(request)
-        except BaseException as error:
-            self.broken = error if isinstance(error, Exception) else None
+    def _failed(self, permit: Permit, error: BaseException, *, was_sent: bool) -> None:
+        """Settle the permit of a request that got no answer."""
+        self.was_cut_off = was_sent and isinstance(error, asyncio.CancelledError)
+        if _never_left(error, was_sent):
+            permit.unsent(failed=True, reason=_reason(error))
+            return
+        self.broken = error if isinstance(error, Exception) else None
+        if isinstance(error, (TypeError, ValueError)) and not was_sent:
+            # aiohttp could not write it: a header that is no text, or has a line break.
             permit.unsent()
-            raise
-        earlier = request.response
-        try:
-            send = _send_sealed(request, handler) if self.authorization else handler(request)
-            response = await send
-        except BaseException as error:
-            was_sent = request.response is not earlier
-            self.was_cut_off = was_sent and isinstance(error, asyncio.CancelledError)
-            if _never_left(error, was_sent):
-                permit.unsent(failed=True, reason=_reason(error))
-                raise
-            self.broken = error if isinstance(error, Exception) else None
-            if isinstance(error, (TypeError, ValueError)) and not was_sent:
-                # aiohttp could not write it: a header that is no text, or has a line break.
-                permit.unsent()
-                raise
-            # The server may have counted it, so the token stays spent.
-            hide_request(error)
-            self.sends += 1
-            self.unanswered += 1
-            permit.lost(reason=_reason(error))
-            raise
+            return
+        # The server may have counted it, so the token stays spent.
+        hide_request(error)
         self.sends += 1
-        self.broken = None
-        self.answer = response
-        if response.status < 500:
-            self._give_back_drawn()
-        self.reading = permit.observed(response.headers, status=response.status)
-        return response
+        self.unanswered += 1
+        permit.lost(reason=_reason(error))
 
-    def _give_back_drawn(self) -> None:
-        if self.budget is not None and self.drawn:
+    def _give_back_drawn(self, status: int) -> None:
+        if self.budget is not None and status < 500:
             self.budget.refill(self.drawn)
             self.drawn = 0
 
@@ -302,29 +327,32 @@ class Pass:
         is_a_timers = trace is not None and trace.tb_frame.f_code.co_name == "__exit__"
         return self.was_cut_off and is_a_timers
 
-    async def _sign(self, request: aiohttp.ClientRequest) -> None:
-        """Sign now, after every wait: with a fresh nonce, by the server's clock."""
-        caller = self.caller
-        auth = caller.auth
-        self.authorization = ""
-        if auth is None or self.has_left or not caller.api.is_own(request.url):
-            return
-        _refuse_plain_proxy(request)
-        if not auth.ready(self._now()):
-            await auth.prepare(TokenSender(request.session, caller.api), self._now())
+    def _is_signed(self, request: aiohttp.ClientRequest) -> bool:
+        """Whether our credential may go where a request goes; raises if it would in the clear."""
+        if request.url is not self.own_url and not self.caller.api.is_own(request.url):
+            return False
+        if request.proxy is not None:
+            _refuse_plain_proxy(request)
+        return True
+
+    async def _signature(self, request: aiohttp.ClientRequest, auth: Auth) -> str:
+        now = self._now()
+        if not auth.ready(now):
+            await auth.prepare(TokenSender(request.session, self.caller.api), now)
+            now = self._now()
         content_type = request.headers.get(hdrs.CONTENT_TYPE)
         body = b""
         if auth.needs_body(request.method, content_type) and not isinstance(request.body, bytes):
             body = await request.body.as_bytes()
-        self.authorization = auth.authorize(
+            now = self._now()
+        return auth.authorize(
             request.method,
             request.url,
-            now=self._now(),
+            now=now,
             content_type=content_type,
             body=body,
             host=request.headers.get(hdrs.HOST),
         )
-        request.headers[hdrs.AUTHORIZATION] = self.authorization
 
     def _now(self) -> float:
         return self.limiter.server_time(self.caller.host)
@@ -336,19 +364,24 @@ def _refuse_plain_proxy(request: aiohttp.ClientRequest) -> None:
         raise ValueError("credentials are not sent in the clear through a proxy: set NO_PROXY")
 
 
-async def _send_sealed(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Send a request that was signed here: nothing shows the credential afterwards."""
-    handled = sys.exception()
-    try:
-        return await handler(request)
-    except BaseException as error:
+def _take_off_keys(request: aiohttp.ClientRequest) -> None:
+    for name in _KEYS:
+        request.headers.popall(name, None)
+
+
+def _seal(
+    request: aiohttp.ClientRequest,
+    error: BaseException | None = None,
+    handled: BaseException | None = None,
+) -> None:
+    """See to it that nothing shows the credential of a request that was sent, or broke.
+
+    ``handled`` is what the caller was handling when it made the call.
+    """
+    if error is not None:
         _drop_tracebacks(error, handled)
-        raise
-    finally:
-        # Responses and errors hold on to the request's headers.
-        request.headers[hdrs.AUTHORIZATION] = "***"
+    # Responses and errors hold on to the request's headers.
+    request.headers[hdrs.AUTHORIZATION] = "***"
 
 
 def _drop_tracebacks(error: BaseException, handled: BaseException | None) -> None:
@@ -428,7 +461,7 @@ class RateLimitMiddleware:
         )
         one = Pass(self._limiter, caller, permit)
         try:
-            response = await one.send(request, handler)
+            response = await one(request, handler)
         finally:
             one.broken = None  # its traceback leads to `one`: they would hold each other
         is_refused = one.reading is not None and one.reading.refused
@@ -501,4 +534,11 @@ class _Seal:
         _refuse_plain_proxy(request)
         request.headers.popall(hdrs.AUTHORIZATION, None)  # of a netrc file
         request.headers.update(self._headers)
-        return await _send_sealed(request, handler)
+        handled = sys.exception()
+        try:
+            response = await handler(request)
+        except BaseException as error:
+            _seal(request, error, handled)
+            raise
+        _seal(request)
+        return response

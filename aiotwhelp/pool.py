@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakSet
 
 import aiohttp
@@ -21,53 +21,60 @@ from aiotwhelp.windows import Room
 logger = logging.getLogger("aiotwhelp")
 
 
+class Cuttable(Protocol):
+    """A call under way."""
+
+    def cut(self) -> None:
+        """End it now."""
+
+
 class Pool:
     """What sessions on one pool share: connections, a limiter, and the room for calls in flight."""
 
     def __init__(self, limiter: Limiter | None, concurrency: int, options: dict[str, Any]) -> None:
-        self._active = 0
         self.is_closed = False
+        #: Calls under way, and answers that are being read: closing waits for them. Whoever leaves
+        #: a closed pool says so by `left`.
+        self.calls: set[Cuttable] = set()
+        self.reading = 0
         self._owns_limiter = limiter is None
         self.limiter = limiter if limiter is not None else Limiter()
         self.room = Room(checks.whole("concurrency", concurrency, least=1, of=" of calls"))
-        self.raise_for_status = options.pop("raise_for_status", False)
         #: Credentials in use: their token requests go over these connections.
         self.auths: WeakSet[Auth] = WeakSet()
         self._options = options
-        self._client: aiohttp.ClientSession | None = None
-        #: By which the calls under way can be cut.
-        self._limits: set[asyncio.Timeout] = set()
+        #: The connections, while there are any: `connect` makes them.
+        self.client: aiohttp.ClientSession | None = None
+        self._closing: aiohttp.ClientSession | None = None
         self._sleepers: set[asyncio.Future[None]] = set()
         self._rested: asyncio.Event | None = None
 
     def __repr__(self) -> str:
-        return f"<Pool {self._active} calls{', closed' if self.is_closed else ''}>"
+        return f"<Pool {self.active} calls{', closed' if self.is_closed else ''}>"
 
     @property
-    def client(self) -> aiohttp.ClientSession:
-        """The connections, made on first use, since aiohttp wants a running loop for that."""
+    def active(self) -> int:
+        """How many calls are under way, or have an answer that is being read."""
+        return len(self.calls) + self.reading
+
+    def connect(self) -> aiohttp.ClientSession:
+        """Return the connections, made on first use, since aiohttp wants a running loop for that.
+
+        Raises `SessionClosedError` if the pool is closed.
+        """
         if self.is_closed:
             raise SessionClosedError("the session is closed: make a new one")
-        if self._client is None:
+        if self.client is None:
             # Cookies of one user must not ride on the calls of another.
             self._options.setdefault("cookie_jar", aiohttp.DummyCookieJar())
             self._options.setdefault("request_class", Request)
-            self._client = aiohttp.ClientSession(**self._options)
-            self.room.limit = min(self.room.limit, *_connections(self._client.connector))
-        return self._client
+            self.client = aiohttp.ClientSession(**self._options)
+            self.room.limit = min(self.room.limit, *_connections(self.client.connector))
+        return self.client
 
-    def begin(self, limit: asyncio.Timeout | None = None) -> None:
-        """Note that a call has begun, within a limit, or that an answer is being read."""
-        self._active += 1
-        if limit is not None:
-            self._limits.add(limit)
-
-    def end(self, limit: asyncio.Timeout | None = None) -> None:
-        """Note its end."""
-        self._active -= 1
-        if limit is not None:
-            self._limits.remove(limit)
-        if self._active == 0 and self._rested is not None:
+    def left(self) -> None:
+        """Note that a call has ended, or the reading of an answer, while the pool closes."""
+        if not self.active and self._rested is not None:
             self._rested.set()
 
     async def pause(self, delay: float) -> None:
@@ -91,6 +98,7 @@ class Pool:
         Whatever a close that was cancelled has left, the next one brings to its end.
         """
         self.is_closed = True
+        self._closing, self.client = self.client or self._closing, None
         for sleeper in self._sleepers:
             _wake(sleeper)
         try:
@@ -100,27 +108,22 @@ class Pool:
         except TimeoutError:
             calls = (
                 "1 call in flight was"
-                if self._active == 1
-                else f"{self._active} calls in flight were"
+                if self.active == 1
+                else f"{self.active} calls in flight were"
             )
             logger.warning("%s cut when the session closed", calls)
         finally:
-            self._cut()
-            if self._client is not None:
-                await self._client.close()
-
-    def _cut(self) -> None:
-        """End the calls under way, also where they wait for no connection that could be closed."""
-        now = asyncio.get_running_loop().time()
-        for limit in self._limits:
-            if not limit.expired():
-                limit.reschedule(now)
+            # Also where they wait for no connection that could be closed.
+            for call in list(self.calls):
+                call.cut()
+            if self._closing is not None:
+                await self._closing.close()
 
     async def _rest(self) -> None:
         """Wait for calls in flight, and then for token requests that outlive their calls."""
         if self._rested is None:
             self._rested = asyncio.Event()
-        while self._active:
+        while self.active:
             self._rested.clear()
             await self._rested.wait()
         for auth in list(self.auths):

@@ -74,25 +74,27 @@ class RetryBudget:
     timeout; a retry that succeeds gives its cost back, any other success gives 1.
     """
 
-    __slots__ = ("_capacity", "_left")
+    __slots__ = ("_capacity", "drawn")
 
     def __init__(self, capacity: int = 500) -> None:
-        self._capacity = self._left = capacity
+        self._capacity = capacity
+        #: What is out; while that is nothing, successes need not be noted.
+        self.drawn = 0
 
     def __repr__(self) -> str:
-        return f"<RetryBudget {self._left}/{self._capacity}>"
+        return f"<RetryBudget {self._capacity - self.drawn}/{self._capacity}>"
 
     def draw(self, *, timed_out: bool) -> int:
         """Take the cost of one retry; 0 if the budget does not have it."""
         cost = 10 if timed_out else 5
-        if cost > self._left:
+        if self.drawn + cost > self._capacity:
             return 0
-        self._left -= cost
+        self.drawn += cost
         return cost
 
     def refill(self, cost: int = 1) -> None:
         """Note a success, of a retry that had this cost."""
-        self._left = min(self._capacity, self._left + max(1, cost))
+        self.drawn = max(0, self.drawn - max(1, cost))
 
 
 class _Raised:
@@ -166,27 +168,22 @@ class Retries:
         """
         return 2 * self.retries
 
-    async def run(
+    async def after(
         self,
+        failure: Failure,
         attempt: Callable[[], Awaitable[T]],
         *,
         pause: Callable[[float, Failure, int], Awaitable[None]],
         time_left: Callable[[], float],
     ) -> T:
-        """Return the result of the first attempt that does not raise `Failure`.
+        """Return the result of the first attempt after a failed one that does not raise `Failure`.
 
-        The first goes without tenacity, whose machinery costs more than the rest of the stack.
-        ``pause`` sleeps between attempts; there is none when its delay is longer than
+        The one that failed went without tenacity, whose machinery costs more than the rest of the
+        stack. ``pause`` sleeps between attempts; there is none when its delay is longer than
         ``time_left``. If all fail, the last failure's error is raised or its result returned.
         """
-        try:
-            result = await attempt()
-        except Failure as failure:
-            attempts = _Attempts(failure.with_traceback(None), attempt)
-        else:
-            self.budget.refill()
-            return result
-        # Outside of the handler: our own Failure shall not hang on what is raised in the end.
+        attempts = _Attempts(failure.with_traceback(None), attempt)
+        del failure
         last = await self._go_on(attempts, pause, time_left)
         if isinstance(last, Failure) and last.otherwise is not None:
             return cast("T", await last.otherwise())

@@ -12,6 +12,7 @@ import copy
 import os
 from collections.abc import Coroutine, Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from inspect import signature
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from yarl import URL
 from aiotwhelp import answers, checks, events
 from aiotwhelp.apis import Api, X, api_at
 from aiotwhelp.auth import Auth, Bearer, ClientCredentials, OAuth1, discreet
-from aiotwhelp.calls import MIDDLEWARES, Call, Settings, has_credential
+from aiotwhelp.calls import MIDDLEWARES, Call, Settings, Targets, has_credential
 from aiotwhelp.coalesce import Coalescer
 from aiotwhelp.dialects import AUTO, DIALECTS
 from aiotwhelp.headers import X_DIALECT, Dialect
@@ -68,12 +69,14 @@ class RequestContext(Coroutine[Any, Any, aiohttp.ClientResponse]):
     async def __aenter__(self) -> aiohttp.ClientResponse:
         response = self._response = await self._coroutine
         # Its body is still to be read: closing the session waits for the end of the block.
-        self._pool.begin()
+        self._pool.reading += 1
         return response
 
     async def __aexit__(self, *error: Any) -> None:  # noqa: PYI036 - passed on
         if self._response is not None:
-            self._pool.end()
+            self._pool.reading -= 1
+            if self._pool.is_closed:
+                self._pool.left()
             await self._response.__aexit__(*error)
 
 
@@ -130,9 +133,12 @@ class Session:
             del client_session  # for a traceback that is printed with its locals
             raise ValueError("pass auth= or an Authorization header, not both")
         self.api = _api(api, dialect)
+        raise_for_status = client_session.pop("raise_for_status", False)
         pool = Pool(limiter, concurrency, client_session)
+        caller = Caller.of(self.api, auth, pool.limiter)
         self._settings = Settings(
-            caller=Caller.of(self.api, auth, pool.limiter),
+            caller=caller,
+            targets=Targets(caller),
             pool=pool,
             retries=Retries(retries),
             max_wait=checks.seconds("max_wait", max_wait),
@@ -140,10 +146,11 @@ class Session:
             priority=checks.member("priority", priority, Priority),
             coalesce=coalesce,
             middlewares=checks.functions("middlewares", middlewares, MIDDLEWARES),
+            raise_for_status=raise_for_status,
         )
         self._coalescer: Coalescer[answers.Json] = Coalescer()
         self._owns_pool = True
-        self.limiter.adopt(self._settings.caller.host, self.api.rates)
+        self.limiter.adopt(caller.host, self.api.rates)
         self._note_auth(auth)
         self._on_event = on_event
         if on_event is not None:
@@ -189,11 +196,13 @@ class Session:
         `AuthError` (no token could be had), `BodyNotReplayableError`, `SessionClosedError`,
         TimeoutError, and aiohttp's own errors. Other statuses are the caller's to look at.
         """
-        return RequestContext(self._respond(method, path, options), self._settings.pool)
+        call = Call(self._settings, method, path, options)
+        return RequestContext(call.run(Call.respond), self._settings.pool)
 
     def get(self, path: str | URL, **options: Any) -> RequestContext:
         """Make a GET request; see `request`."""
-        return self.request("GET", path, **options)
+        call = Call(self._settings, "GET", path, options)
+        return RequestContext(call.run(Call.respond), self._settings.pool)
 
     def post(self, path: str | URL, **options: Any) -> RequestContext:
         """Make a POST request; see `request`."""
@@ -229,17 +238,13 @@ class Session:
         """
         checks.whole("max_body", max_body, of=" of bytes")
 
-        def begin() -> Coroutine[Any, Any, answers.Json]:
-            async def finish(call: Call, response: aiohttp.ClientResponse) -> answers.Json:
-                return await call.read_json(response, max_body)
-
-            return Call(self._settings, method, path, options).run(finish)
-
+        call = Call(self._settings, method, path, options)
+        finish = partial(_read_json, max_body)
         if self._settings.coalesce if coalesce is None else coalesce:
             key = self._coalescing_key(method, path, options, max_body)
             if key is not None:
-                return (await self._coalescer.join(key, begin)).copy()
-        return (await begin()).value
+                return (await self._coalescer.join(key, partial(call.run, finish))).copy()
+        return (await call.run(finish)).value
 
     def quota(
         self,
@@ -269,7 +274,7 @@ class Session:
         own = self._settings.caller.auth if auth is None else auth
         user = copy.copy(self)
         caller = Caller.of(self.api, own, self.limiter, identity)
-        user._settings = replace(self._settings, caller=caller)
+        user._settings = replace(self._settings, caller=caller, targets=Targets(caller))
         user._coalescer = Coalescer()
         user._owns_pool = False
         user._note_auth(own)
@@ -304,22 +309,13 @@ class Session:
                 self._on_event = None
 
     async def __aenter__(self) -> Self:
-        _ = self._settings.pool.client
+        self._settings.pool.connect()
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     # Below -------------------------------------------------------------------------------------
-
-    async def _respond(
-        self, method: str, path: str | URL, options: Mapping[str, Any]
-    ) -> aiohttp.ClientResponse:
-        async def finish(call: Call, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
-            await call.raise_for_status(response)
-            return response
-
-        return await Call(self._settings, method, path, options).run(finish)
 
     def _note_auth(self, auth: Auth | None) -> None:
         if auth is not None:
@@ -348,6 +344,10 @@ class Session:
         except TypeError:
             return None
         return key
+
+
+async def _read_json(most: int, call: Call, response: aiohttp.ClientResponse) -> answers.Json:
+    return await call.read_json(response, most)
 
 
 def _api(api: Api | str | URL, dialect: Dialect | str | None) -> Api:

@@ -131,7 +131,7 @@ def plain_api(url: str, **facts: Any) -> Api:
 
 
 def client_of(session: Session) -> aiohttp.ClientSession:
-    return session._settings.pool.client
+    return session._settings.pool.connect()
 
 
 def connections_in_use(session: Session) -> int:
@@ -152,7 +152,7 @@ async def assert_at_rest(session: Session) -> None:
     stats = session.limiter.stats()
     assert (stats.in_flight, stats.waiting) == (0, 0), stats
     pool = session._settings.pool
-    assert (pool._active, len(pool._sleepers), pool.room.in_flight) == (0, 0, 0)
+    assert (pool.active, len(pool._sleepers), pool.room.in_flight) == (0, 0, 0)
     if not session.closed:
         assert connections_in_use(session) == 0
 

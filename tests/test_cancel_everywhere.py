@@ -297,7 +297,7 @@ class Stage:
         """Before any time has passed."""
         stats, pool = self.session.limiter.stats(), self.session._settings.pool
         assert (stats.in_flight, stats.waiting, pool.room.in_flight) == (0, 0, 0)
-        assert (pool._active, len(pool._sleepers)) == (0, 0)
+        assert (pool.active, len(pool._sleepers)) == (0, 0)
         assert not [name for name in running_loop().timers() if name.startswith(OURS)]
 
     async def _assert_closed(self, session: Session) -> None:

@@ -45,7 +45,11 @@ class Attempts:
         self.pauses.append(delay)
 
     async def run(self, retries: Retries, time_left: Callable[[], float] = lambda: 1e9) -> str:
-        return await retries.run(self, pause=self.pause, time_left=time_left)
+        try:
+            return await self()
+        except Failure as failure:
+            first = failure
+        return await retries.after(first, self, pause=self.pause, time_left=time_left)
 
 
 def failure(error: Exception | None = None, **facts: Any) -> Failure:
@@ -102,7 +106,7 @@ async def test_a_cancelled_pause_gives_its_cost_back() -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await Retries(4, budget).run(Attempts(failure()), pause=pause, time_left=lambda: 1e9)
+        await Retries(4, budget).after(failure(), Attempts(), pause=pause, time_left=lambda: 1e9)
     assert repr(budget) == "<RetryBudget 500/500>"
 
 
