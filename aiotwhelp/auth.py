@@ -13,6 +13,7 @@ import asyncio
 import base64
 import copy
 import hashlib
+import hmac
 import json
 import math
 import re
@@ -21,14 +22,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, ClassVar, Literal, NoReturn, ParamSpec, Protocol, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from oauthlib import oauth1, oauth2
-from oauthlib.oauth1.rfc5849 import signature
+from oauthlib.oauth1 import rfc5849
+from oauthlib.oauth1.rfc5849 import parameters, signature, utils
 from yarl import URL
 
 from aiotwhelp.errors import AuthError, SessionClosedError
@@ -273,17 +275,9 @@ class OAuth1(Auth):
     ) -> str:
         """Sign the request, with a nonce of its own."""
         form = _signable_form(body) if self.needs_body(method, content_type) else ""
-        headers = {"Host": host} if host else {}
-        if form:
-            headers["Content-Type"] = _FORM
-        self._signer.timestamp = str(int(now))
-        _, signed, _ = self._signer.sign(
-            _signable(url),
-            method,  # type: ignore[arg-type] # the stubs list some methods; HTTP has more
-            form or None,
-            headers,
+        return self._signer.authorization(
+            method, _signable(url), timestamp=str(int(now)), host=host, form=form
         )
-        return str(signed["Authorization"])
 
 
 class Bearer(Auth):
@@ -723,16 +717,77 @@ def secrets_in(authorization: str) -> list[str]:
 
 
 class _Signer(_Secretive, oauth1.Client):
-    """oauthlib's client, without its five DEBUG lines per request.
+    """oauthlib's client, with what no request changes worked out once.
 
-    They hold the token and every parameter, and are formatted even when nobody logs.
+    Its own ``sign`` takes 116 to 160 µs, in which it percent-encodes 53 texts and formats five
+    DEBUG lines that hold the token. Here, too, each text is encoded and each URL read by oauthlib;
+    that the whole is what it would make is what the tests compare. Where a parameter is named as
+    the protocol's own are, it signs by itself.
     """
+
+    def __init__(self, key: str, secret: str, token: str, token_secret: str) -> None:
+        super().__init__(key, secret, token, token_secret)
+        escape = utils.escape
+        fixed = {
+            "oauth_version": "1.0",
+            "oauth_signature_method": oauth1.SIGNATURE_HMAC_SHA1,
+            "oauth_consumer_key": key,
+            "oauth_token": token,
+        }
+        signed = parameters.prepare_headers(list(fixed.items()))  # type: ignore[no-untyped-call]
+        #: RFC 5849, 3.5.1: what stands between the timestamp and the signature.
+        self._fixed = signed["Authorization"].removeprefix("OAuth ")
+        #: 3.4.1.3.2: in the order of their names the nonce and the timestamp come between these.
+        self._before_nonce = escape(f"oauth_consumer_key={escape(key)}&oauth_nonce=")
+        self._before_timestamp = escape("&oauth_signature_method=HMAC-SHA1&oauth_timestamp=")
+        self._after_timestamp = escape(f"&oauth_token={escape(token)}&oauth_version=1.0")
+        #: 3.4.2.
+        self._hmac_key = f"{escape(secret)}&{escape(token_secret)}".encode()
 
     def __repr__(self) -> str:
         return "<_Signer>"
 
+    def authorization(
+        self, method: str, uri: str, *, timestamp: str, host: str | None, form: str
+    ) -> str:
+        """Return the header's value for a request (RFC 5849, 3.5.1)."""
+        base, _, query = uri.partition("?")
+        before = after = ""
+        if query or form:
+            pairs = _encoded(query, form)
+            if any(name.startswith("oauth_") for name, _ in pairs):
+                return self._by_oauthlib(method, uri, timestamp, host, form)
+            before = utils.escape("".join(f"{n}={v}&" for n, v in pairs if n < "oauth_"))
+            after = utils.escape("".join(f"&{n}={v}" for n, v in pairs if n > "oauth_"))
+        nonce = rfc5849.generate_nonce()  # type: ignore[attr-defined] # it is; of digits
+        base_string = (
+            f"{utils.escape(method.upper())}&{_encoded_base(base, host)}&{before}"
+            f"{self._before_nonce}{nonce}{self._before_timestamp}{timestamp}"
+            f"{self._after_timestamp}{after}"
+        )
+        signed = utils.escape(_hmac_sha1(self._hmac_key, base_string))
+        return (
+            f'OAuth oauth_nonce="{nonce}", oauth_timestamp="{timestamp}", {self._fixed}, '
+            f'oauth_signature="{signed}"'
+        )
+
+    def _by_oauthlib(
+        self, method: str, uri: str, timestamp: str, host: str | None, form: str
+    ) -> str:
+        headers = {"Host": host} if host else {}
+        if form:
+            headers["Content-Type"] = _FORM
+        self.timestamp = timestamp
+        _, signed, _ = self.sign(
+            uri,
+            method,  # type: ignore[arg-type] # the stubs list some methods; HTTP has more
+            form or None,
+            headers,
+        )
+        return str(signed["Authorization"])
+
     def get_oauth_signature(self, request: Any) -> str:
-        """Return the signature of a request (RFC 5849, 3.4)."""
+        """Return the signature of a request (RFC 5849, 3.4), without a line in any log."""
         params = signature.collect_parameters(
             uri_query=urlsplit(request.uri).query, body=request.decoded_body
         )
@@ -741,7 +796,26 @@ class _Signer(_Secretive, oauth1.Client):
             signature.base_string_uri(request.uri, request.headers.get("Host")),
             signature.normalize_parameters(params + request.oauth_params),
         )
-        return str(signature.sign_hmac_sha1_with_client(base_string, self))
+        return _hmac_sha1(self._hmac_key, base_string)
+
+
+def _encoded(query: str, form: str) -> list[tuple[str, str]]:
+    """Return parameters percent-encoded, and in the order in which they are signed."""
+    params = signature.collect_parameters(uri_query=query, body=form)
+    return sorted((_encoded_name(name), utils.escape(value)) for name, value in params)
+
+
+#: An API has some hundred names; their values are without number.
+_encoded_name = lru_cache(maxsize=256)(utils.escape)
+
+
+@lru_cache(maxsize=256)
+def _encoded_base(base: str, host: str | None) -> str:
+    return utils.escape(signature.base_string_uri(base, host))
+
+
+def _hmac_sha1(key: bytes, text: str) -> str:
+    return base64.b64encode(hmac.digest(key, text.encode(), "sha1")).decode()
 
 
 #: Those who wait, in the order in which they came: they wake in it, too.
@@ -901,6 +975,8 @@ def _signable(url: str | URL) -> str:
     """
     sent = str(URL(url) if isinstance(url, str) else url).partition("#")[0]
     base, mark, query = sent.partition("?")
+    if not query:
+        return base
     return base + mark + URL("?" + query).raw_query_string
 
 

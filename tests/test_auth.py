@@ -19,9 +19,9 @@ from urllib.parse import parse_qs, unquote
 import aiohttp
 import pytest
 from oauthlib.oauth1 import Client
-from oauthlib.oauth1.rfc5849 import signature
 from yarl import URL
 
+from aiotwhelp import auth as signing
 from aiotwhelp.auth import (
     ANSWER_LIMIT,
     EARLY,
@@ -85,13 +85,13 @@ def fixed_nonce(monkeypatch: pytest.MonkeyPatch) -> None:
 def base_strings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The signature base strings, as they are signed."""
     seen: list[str] = []
-    sign = signature.sign_hmac_sha1_with_client
+    sign = signing._hmac_sha1
 
-    def record(base_string: str, client: object) -> str:
+    def record(key: bytes, base_string: str) -> str:
         seen.append(base_string)
-        return str(sign(base_string, client))
+        return sign(key, base_string)
 
-    monkeypatch.setattr(signature, "sign_hmac_sha1_with_client", record)
+    monkeypatch.setattr(signing, "_hmac_sha1", record)
     return seen
 
 

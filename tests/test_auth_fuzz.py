@@ -230,14 +230,39 @@ async def test_the_server_of_these_tests_refuses_what_was_not_signed() -> None:
         assert await status("y", other) == 401, "signed for another path"
 
 
+#: Among them the protocol's own, and those that stand just before and after them.
+named = st.tuples(
+    st.sampled_from(["a", "oauth", "oauth-", "oauth_", "oauth_nonce", "oauth`", "oauti", "ü", "~"])
+    | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=10),
+)
+segments = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=3)
+
+
 @slow
-@given(pairs, pairs, st.sampled_from(["POST", "PUT", "DELETE"]))
+@given(
+    st.lists(named, max_size=6),
+    st.lists(named, max_size=3),
+    st.sampled_from(["POST", "PUT", "DELETE", "patch", "M-SEARCH"]),
+    segments,
+    st.sampled_from([None, "api.x.com", "API.example:8443", "127.0.0.1", "[::1]:80"]),
+)
 def test_the_signer_agrees_with_oauthlibs_own(
-    query: list[tuple[str, str]], form: list[tuple[str, str]], method: Any
+    query: list[tuple[str, str]],
+    form: list[tuple[str, str]],
+    method: Any,
+    path: list[str],
+    host: str | None,
 ) -> None:
-    url, body = URL("https://api.x.com/1.1/x.json").with_query(query), urlencode(form)
+    url = URL("https://api.x.com/1.1").joinpath(*(each.strip("/") for each in path))
+    url, body = url.with_query(query), urlencode(form)
     header = oauth1().authorize(
-        method, url, now=time.time(), content_type=f"{FORM};charset=utf-8", body=body.encode()
+        method,
+        url,
+        now=time.time(),
+        content_type=f"{FORM};charset=utf-8",
+        body=body.encode(),
+        host=host,
     )
     said = dict(part.split("=", 1) for part in header.removeprefix("OAuth ").split(", "))
     stock = Client(
@@ -249,6 +274,7 @@ def test_the_signer_agrees_with_oauthlibs_own(
         timestamp=said["oauth_timestamp"].strip('"'),
     )
     headers = {"Content-Type": FORM} if body else {}
+    headers |= {"Host": host} if host else {}
     assert stock.sign(str(url), method, body or None, headers)[1]["Authorization"] == header
 
 
