@@ -818,7 +818,7 @@ class Limiter:
         self._soon(self._wake, gate)
         return True
 
-    def _tell_others(self, gate: Window | LocalWindow | Room) -> None:
+    def _tell_others(self, gate: _Gate) -> None:
         """That the last call in flight brought no token is news for all lines behind a gate."""
         if gate.in_flight:
             return

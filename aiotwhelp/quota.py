@@ -604,9 +604,9 @@ class Bucket:
             else:
                 window.unread(granted, number, now, refused=refused, failed=failed)
                 if readings and not (failed or refused):
-                    was_told = not window.is_untold
+                    was_probe = granted.is_probe_of(window.probing)
                     _note_silence(window, granted, shown)
-                    if was_told and window.is_untold:
+                    if was_probe and window.is_untold and not window.kind.turns:
                         # How many may go at once without it is to be found out again.
                         self.answered = 1
 

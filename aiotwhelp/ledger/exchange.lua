@@ -188,7 +188,7 @@ function exchange(record, report, now)
   local granted, wait, probe, starts_in = 0, nil, 0, 0
   if report.want ~= 0 then
     if client.asks < now then
-      client.taken = of_all(max, taken_by(record, now), client.taken)
+      client.taken = max(client.taken, of_all(min, taken_by(record, now)) or 0)
     end
     client.asks = now
     if report.counts == "rate" then

@@ -177,7 +177,7 @@ def exchange(record: Record, report: Report, now: int) -> Lease:
     granted, wait, probe, starts_in = 0, None, 0, 0
     if report.want:
         if client.asks < now:
-            client.taken = max([client.taken, *_taken(record, now)])
+            client.taken = max(client.taken, min(_taken(record, now), default=0))
         client.asks = now
         if report.counts is Counts.RATE:
             granted, wait, starts_in = _slots(record, report, now)
