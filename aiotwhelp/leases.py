@@ -113,11 +113,15 @@ def _ms(seconds: float) -> int:
 class Health:
     """Whether the ledger answers, for all shares at once."""
 
-    __slots__ = ("failure", "is_away", "outages")
+    __slots__ = ("clients", "failure", "is_away", "is_reachable", "outages")
 
     def __init__(self) -> None:
+        self.is_reachable = True
+        #: Whether calls go without it: for a while after it is back, too, until all have reported.
         self.is_away = False
         self.outages = 0
+        #: The most processes that any record was shared by.
+        self.clients = 1
         #: Why nobody may go while it is away, if that is to be an error.
         self.failure: Exception | None = None
 
@@ -278,7 +282,9 @@ class Share(Entry):
                 return number
         return 0
 
-    def report(self, client: str, record: str, now: float, want: int) -> Report:
+    def report(
+        self, client: str, record: str, now: float, want: int, *, leaves: bool = False
+    ) -> Report:
         """Write a report; its answer, or the next report, settles what becomes of it."""
         if self.left and not self.turn and (not (self.taken or want) or now >= self.until):
             self.left = 0
@@ -301,6 +307,7 @@ class Share(Entry):
             keep=self.keep,
             vain=self.vain,
             is_probing=bool(self.turn or self.probing.out),
+            leaves=leaves,
             ceiling=self.ceiling,
             shut=_ms(self.shut_until - now) if self.shut_until > now else 0,
             shown=self.shown,
@@ -320,6 +327,7 @@ class Share(Entry):
             self._marks.append((self.numbering.next(), lease.number))
             del self._marks[:-_MOST_MARKS]
         self.lease = lease
+        self.health.clients = max(self.health.clients, lease.clients)
         self.until = sent + _TRUSTED
         if lease.resets_in is not None and lease.confirmed:
             self.until = min(self.until, sent + lease.resets_in / 1000)
@@ -356,8 +364,8 @@ class Share(Entry):
 
     @property
     def clients(self) -> int:
-        """Processes that shared it when the ledger was last heard of."""
-        return max(1, self.lease.clients)
+        """Processes that shared it when the ledger was last heard of, as far as is known."""
+        return max(1, self.lease.clients) if self.lease.number else self.health.clients
 
     @property
     def is_away(self) -> bool:
@@ -368,7 +376,7 @@ class Share(Entry):
         if self._outage != health.outages:
             self._outage = health.outages
             # The others may be about to take the same.
-            self.allowance = self.left + -(-self.lease.remaining // (2 * self.clients))
+            self.allowance = self.left + self.gate.spare // (2 * self.clients)
             self.left = self.turn = 0
             self.ask_at = -INF
         return True
@@ -395,13 +403,19 @@ class LeasedWindow(Window):
         """Return the instant from which a call may go: now or earlier means at once."""
         share = self.share
         if share.is_away:
-            at = super().opens(now, cost, reserve, even)
+            # What is left is for as many calls of each of the others.
+            at = super().opens(now, cost * share.clients, reserve, even)
             is_out = at <= now and self.is_confirmed and share.allowance < cost
             return self.ends if is_out else at
         at = share.opens(now, cost, self._kept(reserve) if reserve else 0)
         if even and at <= now:
             at = self.slot
         return max(at, self.shut)
+
+    @property
+    def spare(self) -> int:
+        """Tokens that nobody holds, as far as this process knows."""
+        return max(0, min(self.share.lease.remaining, self.available - self.share.left))
 
     def take(self, now: float, cost: int, since: float, even: bool) -> tuple[Probing, int] | None:
         """Take tokens that `opens` said are there; return the probe if the call is one."""
@@ -481,6 +495,8 @@ class LeasedWindow(Window):
     def leased(self, now: float) -> None:
         """Believe what the ledger knows."""
         lease = self.share.lease
+        if self.share.is_away:
+            return
         if lease.limit is not None:
             self.limit = lease.limit
         if lease.gap:
@@ -511,14 +527,17 @@ class LeasedWindow(Window):
 
     def _open(self, now: float, remaining: int, told: Edges | None) -> None:
         super()._open(now, remaining, told)
-        # Each of the others does the same with the next window.
-        self.share.allowance = max(1, (self.limit or remaining) // self.share.clients)
+        # Each of the others does the same with the next window, after a probe of its own.
+        self.share.allowance = (self.limit or remaining) // self.share.clients - 1
 
 
 class LeasedRate(RateWindow):
     """A local rate whose slots are shared with other processes."""
 
     __slots__ = ("share",)
+
+    #: Nothing is kept for a time without the ledger: this process goes at its share of the rate.
+    spare = 0
 
     def __init__(
         self, rate: Rate, name: tuple[str, ...], numbering: Numbering, health: Health
@@ -556,6 +575,8 @@ class LeasedConcurrency(ConcurrencyWindow):
 
     __slots__ = ("share",)
 
+    spare = 0
+
     def __init__(
         self, concurrency: Concurrency, name: tuple[str, ...], numbering: Numbering, health: Health
     ) -> None:
@@ -590,6 +611,8 @@ class ColdGate:
 
     __slots__ = ("blocked", "bucket", "share", "unit")
 
+    spare = 0
+
     def __init__(
         self, bucket: Bucket, name: tuple[str, ...], numbering: Numbering, health: Health
     ) -> None:
@@ -623,6 +646,8 @@ class PaceGate:
 
     __slots__ = ("blocked", "bucket", "share", "unit")
 
+    spare = 0
+
     def __init__(
         self, bucket: Bucket, name: tuple[str, ...], numbering: Numbering, health: Health
     ) -> None:
@@ -638,6 +663,8 @@ class PaceGate:
 
     def leased(self, now: float) -> None:
         """Keep the pace that all keep."""
+        if self.share.is_away:
+            return
         self.bucket.pace.gap = self.share.lease.gap / 1000
 
 

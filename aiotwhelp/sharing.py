@@ -33,7 +33,11 @@ _BATCH = 64
 
 #: The ledger is tried again after so many seconds, doubling to the longest.
 _FIRST_RETRY = 0.5
-_LONGEST_RETRY = 15.0
+_LONGEST_RETRY = 2.0
+
+#: When it is back, processes report for so many seconds before they ask again: until then the last
+#: of them has noticed, and nothing that was called without it is unknown.
+_GRACE = _LONGEST_RETRY + 2 * BOUND
 
 #: Callers of a gate that are counted for what is asked: more never make a difference.
 _MOST_LINES = 64
@@ -81,6 +85,7 @@ class Sharing:
         #: Gates whose callers wait on their own while the ledger is away.
         self._alone: dict[Gate, None] = {}
         self._retry_in = _FIRST_RETRY
+        self._resumption: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     def ask(self, share: Share) -> None:
@@ -110,13 +115,13 @@ class Sharing:
         if self._exchange is not None:
             self._exchange.cancel()
             await asyncio.wait([self._exchange])
-        if self.health.is_away or self._secret is None:
+        if not self.health.is_reachable or self._secret is None:
             return
         known = {*self._known, *self._due, *self._pending}
         last = [share for share in known if share.held or share.notes or share.shown]
         for share in last:
             share.left = share.turn = 0
-        reports = [self._report(share, 0) for share in last]
+        reports = [self._report(share, 0, leaves=True) for share in last]
         try:
             async with asyncio.timeout(BOUND):
                 for at in range(0, len(reports), _BATCH):
@@ -178,9 +183,11 @@ class Sharing:
             logger.exception("the ledger failed in a way of its own")
             raise LedgerError(f"the ledger failed: {type(error).__name__}") from error
 
-    def _report(self, share: Share, want: int) -> Report:
+    def _report(self, share: Share, want: int, *, leaves: bool = False) -> Report:
         self._known.add(share)
-        return share.report(self._client, self._record(share.name), self._now(), want)
+        want = 0 if self.health.is_away else want
+        record = self._record(share.name)
+        return share.report(self._client, record, self._now(), want, leaves=leaves)
 
     def _record(self, name: tuple[str, ...]) -> str:
         """Return what names a record: digests of the API and app, and of all of it."""
@@ -214,6 +221,10 @@ class Sharing:
         for share in batch:
             share.failed()
             share.due = -INF
+        self.health.is_reachable = False
+        if self._resumption is not None:
+            self._resumption.cancel()
+            self._resumption = None
         waiting = [*batch, *self._pending]
         self._pending.clear()
         if not self.health.is_away:
@@ -236,9 +247,18 @@ class Sharing:
         self._call()
 
     def _found(self) -> None:
-        self._retry_in = _FIRST_RETRY
-        if not self.health.is_away:
+        if self.health.is_reachable:
             return
+        self.health.is_reachable = True
+        self._retry_in = _FIRST_RETRY
+        for share in self._known:
+            self.settled(share)
+        grace = 0.0 if self._fails else _GRACE
+        self._resumption = asyncio.get_running_loop().call_later(grace, self._resume)
+
+    def _resume(self) -> None:
+        """Ask the ledger again."""
+        self._resumption = None
         self.health.is_away = False
         self.health.failure = None
         logger.info("the ledger is back")
@@ -246,8 +266,6 @@ class Sharing:
         alone, self._alone = self._alone, {}
         for gate in alone:
             asyncio.get_running_loop().call_soon(self._wake, gate)
-        for share in self._known:
-            self.settled(share)
 
     # The timer ---------------------------------------------------------------------------------
 
@@ -261,6 +279,8 @@ class Sharing:
         self._timer = asyncio.get_running_loop().call_later(delay, self._ring)
 
     def _disarm(self) -> None:
+        if self._is_closed and self._resumption is not None:
+            self._resumption.cancel()
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._timer_at = None, INF
@@ -270,7 +290,7 @@ class Sharing:
         now = self._now()
         while (share := self._due.first) is not None and share.rank <= now:
             self._due.discard(share)
-            if not self.health.is_away and not share.is_out:
+            if self.health.is_reachable and not share.is_out:
                 self._pending[share] = None
         self._arm()
         if self._pending:

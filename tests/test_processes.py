@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from aiotwhelp.emulator import Emulator
 from tests.processes import PATH, Worker, refused_by_window
+from tests.servers.engines import ENGINES, running
 
 LIMIT = 30
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'quota.db'}"
+@pytest.fixture(params=["sqlite", "redis", "valkey-9.1"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'quota.db'}"
+    else:
+        with running(ENGINES[request.param]) as engine:
+            yield engine.url
 
 
 def emulator(**options: object) -> Emulator:
@@ -86,6 +92,46 @@ def test_a_process_that_stands_still_for_longer_than_its_lease_does_little_harm(
             # One each, for a call that was about to go when it was stopped.
             assert api.refused <= 2
             assert_used_in_full(api, spare=4)
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        ((), "restart"),
+        (("--appendonly", "yes", "--appendfsync", "always"), "restart"),
+        ((), "pause"),
+    ],
+    ids=["empty", "with its data", "paused"],
+)
+def test_an_engine_that_goes_away_and_comes_back_is_used_again(
+    options: tuple[str, ...], how: str
+) -> None:
+    async def play() -> None:
+        with running(ENGINES["redis"], *options) as engine:
+            async with emulator() as api:
+                workers = [await Worker.start(engine.url, 40, api.env) for _ in range(4)]
+                await seen(api, LIMIT + 15)  # all have taken part
+                if how == "pause":
+                    engine.pause()
+                else:
+                    engine.kill()
+                await asyncio.sleep(4.0)
+                if how == "pause":
+                    engine.go_on()
+                else:
+                    await asyncio.to_thread(engine.start)
+                assert [await each.ended() for each in workers] == [0] * 4
+                assert [each.served for each in workers] == [40] * 4
+                # They went on with what they knew; what others have in flight then is not known.
+                assert api.refused <= 3 * 4
+                assert max(refused_by_window(api.requests, LIMIT).values(), default=0) <= 8
+                for worker in workers:
+                    told = [line.split()[0] for line in worker.said]
+                    assert told.count("LedgerAway") <= told.count("LedgerBack") + 1
+                assert any("LedgerBack" in line for each in workers for line in each.said)
+                assert_used_in_full(api, spare=5)
 
     asyncio.run(play())
 

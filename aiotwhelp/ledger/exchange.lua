@@ -26,6 +26,7 @@ local MOST_DEBTS = 64
 local MOST_BLANK = 65536
 local SLOW_START = 64
 local FIRST_WAIT = 250
+local MOST_CLIENTS = 256
 local OVERDUE = 300
 local ENOUGH = 4
 local UNKNOWN_ROUND_TRIP = 100
@@ -51,7 +52,7 @@ end
 local Client, Record, client_of, forget, dumps, loads, exchange, hear, lifetime
 local grant, share_out, taken_by, grant_probe, grant_pace, patience, grant_when_spent, until_reset, slots
 local use, foreign, margin, held_by_all, left_of, lease
-local ends_at, pass, doubt, expire
+local ends_at, pass, doubt, expire, make_room
 local take_in, take_pace, read, fold, answer_probe, open_window, observe, move_reset
 local apart_by, is_usable, is_same, is_earlier, is_of_next, learn_lateness
 local add_unread, add_ghost, clear_debts, backoff, missed, back_off_refused, confirmed
@@ -174,10 +175,14 @@ function loads(text)
 end
 
 function exchange(record, report, now)
+  if record.number == 0 then
+    record.number = now
+  end
   pass(record, now)
   expire(record, now)
   local client = client_of(record, report.client)
   if not client then
+    make_room(record)
     client = Client(report.client)
     table.insert(record.clients, client)
   end
@@ -202,11 +207,15 @@ function exchange(record, report, now)
       use(record, granted)
     end
     client.asks = granted < report.want and now + OVERDUE + (wait or 0) or 0
-  elseif client.held == 0 and client.probing == 0 then
-    forget(record, client)
   end
-  -- Who waits without holding anything is counted for as long as it was told to wait.
-  client.expires = now + LEASE + (client.held ~= 0 and 0 or wait or 0)
+  client.expires = now + LEASE
+  if client.held == 0 and client.probing == 0 then
+    -- It is one of those that share for as long as it was told to wait, and for a window.
+    client.expires = client.expires + max(wait or 0, record.span)
+    if report.leaves then
+      forget(record, client)
+    end
+  end
   return lease(record, now, {
     granted = granted, wait = wait, probe = probe, starts_in = starts_in,
   })
@@ -509,6 +518,21 @@ function expire(record, now)
     end
   end
   record.clients = living
+end
+
+function make_room(record)
+  if #record.clients < MOST_CLIENTS then
+    return
+  end
+  local idlest
+  for _, each in ipairs(record.clients) do
+    if each.held == 0 and each.probing == 0 and (not idlest or each.expires < idlest.expires) then
+      idlest = each
+    end
+  end
+  if idlest then
+    forget(record, idlest)
+  end
 end
 
 -- Notes -------------------------------------------------------------------------------------------

@@ -97,6 +97,8 @@ class Report:
     vain: int = 0
     #: Whether a probe that was leased is still out.
     is_probing: bool = False
+    #: Whether this process is about to end, and is no longer one of those that share.
+    leaves: bool = False
     #: No reset further away than this is believed.
     ceiling: int = 960_000
     #: Let nothing go for so long: the server asked for it.

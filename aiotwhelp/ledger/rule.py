@@ -50,6 +50,9 @@ _SLOW_START = 64
 #: Who asked in vain asks again after so long at first, doubling to half a lease.
 _FIRST_WAIT = 250
 
+#: Processes that are remembered, those that hold nothing included.
+_MOST_CLIENTS = 256
+
 #: Who was told when to ask again, and has not for so long after, does not ask any more.
 _OVERDUE = 300
 
@@ -166,10 +169,13 @@ class Record:
 
 def exchange(record: Record, report: Report, now: int) -> Lease:
     """Take one report in, changing the record, and return the lease."""
+    # An engine may lose its data: what processes know of an earlier record is older than this one.
+    record.number = record.number or now
     _pass(record, now)
     _expire(record, now)
     client = record.clients.get(report.client)
     if client is None:
+        _make_room(record)
         client = record.clients[report.client] = Client()
     if report.sequence <= client.sequence:
         return _lease(record, now, stale=True)
@@ -188,10 +194,12 @@ def exchange(record: Record, report: Report, now: int) -> Lease:
             client.held += granted
             _use(record, granted)
         client.asks = now + _OVERDUE + (wait or 0) if granted < report.want else 0
-    elif not client.held and not client.probing:
-        del record.clients[report.client]
-    # Who waits without holding anything is counted for as long as it was told to wait.
-    client.expires = now + LEASE + (0 if client.held else wait or 0)
+    client.expires = now + LEASE
+    if not client.held and not client.probing:
+        # It is one of those that share for as long as it was told to wait, and for a window.
+        client.expires += max(wait or 0, record.span)
+        if report.leaves:
+            del record.clients[report.client]
     return _lease(record, now, granted=granted, wait=wait, probe=probe, starts_in=starts_in)
 
 
@@ -446,6 +454,14 @@ def _expire(record: Record, now: int) -> None:
                 _add_ghost(record, now + max(1000, 2 * record.round_trip), client.held)
             if client.probing:
                 _missed(record, now)
+
+
+def _make_room(record: Record) -> None:
+    """Forget who has held nothing for longest, where many processes come and go."""
+    if len(record.clients) >= _MOST_CLIENTS:
+        idle = [name for name, each in record.clients.items() if not each.held | each.probing]
+        if idle:
+            del record.clients[min(idle, key=lambda name: record.clients[name].expires)]
 
 
 # Notes ---------------------------------------------------------------------------------------
