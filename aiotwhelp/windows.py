@@ -569,7 +569,9 @@ class Window:
             return at
         if self.is_confirmed and now < self.ends:
             # Calls in flight and ghosts may be in the floor already: then it is all there.
-            doubtful = self.in_flight or self.debts.ghosts
+            # Not if even without the ghosts nobody may go to see.
+            may_see = self.debts.ghosts and self.floor > self.debts.unread
+            doubtful = self.in_flight or may_see
             ahead -= self.floor if doubtful else self.available
             if ahead < 0:
                 only_ghosts = not (self.available or self.in_flight) and self.debts.ghosts
@@ -791,12 +793,16 @@ class Window:
     def _is_earlier(self, told: Edges) -> bool:
         return self.reset is not None and told[1] < self.low and not self._is_same(told)
 
+    @property
+    def _last_reset(self) -> float:
+        """The reset, or the one that has passed if the server goes on beyond it."""
+        return self.low if self.reset is None else self.reset
+
     def _is_of_next(self, told: Edges) -> bool:
         """Whether a reset is so late that the server has begun the next window meanwhile."""
-        if self.reset is None and self.low == -INF:
+        if self._last_reset == -INF:
             return False
-        latest = self.low if self.reset is None else self.reset
-        return told[0] - latest > max(_OTHER_BACK_END, self.span / 2)
+        return told[0] - self._last_reset > max(_OTHER_BACK_END, self.span / 2)
 
     def _fold(
         self, granted: Granted, now: float, reading: WindowReading, told: Edges | None
@@ -851,9 +857,9 @@ class Window:
                 self.probing.refused(now)
             else:
                 # The old window goes on, or no reset is told. Its tokens are real.
-                low = self.low if self._is_same(told) else -INF
+                goes_on = told is not None and told[0] <= self._last_reset + _SAME_RESET
                 self._open(now, reading.remaining, None)
-                self.low = low
+                self.low = self.low if goes_on else -INF
 
     def _is_later(self, told: Edges) -> bool:
         return not self._is_same(told) and not self._is_earlier(told)

@@ -396,6 +396,15 @@ def test_case_16_a_late_rollover_among_calls_in_flight_idles_nobody():
     film.play([(61.7, Answer("a", 0, reset=60.0), 0), (61.8, Answer("b", 14, reset=121.0), 14)])
 
 
+def test_case_16_a_late_rollover_is_known_for_one_after_a_reserve_was_probed_for():
+    film = opened(5, reset=60.0)
+    film.play([(61, Ask("old"), GO), (61.1, Answer("old", 4, reset=60.0), 4)])
+    film.play([(61.2, Ask(reserve=0.5), Until(62.2)), (62.2, Ask("probe", reserve=0.5), GO)])
+    film.play([(62.3, Answer("probe", 3, reset=60.0), 3)])
+    film.play([(62.4, Ask("a"), GO), (62.4, Ask("b"), GO)])
+    film.play([(62.6, Answer("a", 2, reset=60.0), 1), (62.7, Answer("b", 14, reset=122.0), 14)])
+
+
 def test_a_window_without_a_reset_is_not_taken_for_the_next_one_when_it_is_told():
     film = opened(5, reset=60.0)
     film.play([(61, Ask("old"), GO), (61.1, Answer("old", 5, reset=None), 5)])

@@ -599,6 +599,15 @@ def test_an_estimate_of_a_window_that_lost_calls_may_have_spent_is_the_probe_tha
     assert film.bucket.expect(3.0, 0) == film.window.probing.hold == 4.0
 
 
+def test_an_estimate_of_a_window_that_is_spent_without_the_lost_calls_too_is_the_reset():
+    film = opened(2, reset=60.0)
+    film.play([(1, Ask("a"), GO), (1, Ask("b"), GO)])
+    film.play([(2, Answer("a"), None), (2, Answer("b", 1, reset=60.0), 0)])
+    film.window.debts.add_ghost(4.0, 10**6, 1)
+    film.play([(3, Ask(), Until(60.0))])
+    assert film.bucket.expect(3.0, 0) == 60.0
+
+
 def test_an_estimate_of_an_unknown_length_is_the_next_probe_however_many_are_ahead():
     film = Film().play([(0, Ask("a"), GO)])
     film.play([(0, Answer("a", 0, reset=None, status=429), None)])
