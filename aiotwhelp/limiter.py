@@ -752,7 +752,6 @@ class Limiter:
             line.unpark()
         else:
             line.park(answer.by, waiter)
-            line.was_busy = line.was_busy or answer.at == INF
         if self._sharing is not None:
             for share in _shares(line.bucket):
                 if share.asks:
@@ -808,7 +807,7 @@ class Limiter:
             line.unpark()
             if not self._grant_head(line):
                 if line.parked is not None and line.parked.gate is gate:
-                    self._tell_others(gate)
+                    self._tell_others(gate, line)
                     return False
             elif (waiter := line.head()) is None:
                 self._unpark(line)
@@ -818,14 +817,13 @@ class Limiter:
         self._soon(self._wake, gate)
         return True
 
-    def _tell_others(self, gate: _Gate) -> None:
-        """That the last call in flight brought no token is news for all lines behind a gate."""
-        if gate.in_flight:
+    def _tell_others(self, gate: _Gate, first: Line) -> None:
+        """That the last call in flight brought no token is news for all lines behind a window."""
+        if gate.in_flight or not isinstance(gate, Window):
             return
         for parked in gate.blocked:
             line = parked.line
-            if line.was_busy and line.deadlines:
-                line.was_busy = False
+            if line.deadlines and line is not first:
                 self._review(line, partial(self._judge_deadline, line))
 
     def _kept(self, priority: int) -> float:

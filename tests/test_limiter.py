@@ -1048,6 +1048,25 @@ async def test_case_36_news_of_a_shared_window_reach_the_callers_of_all_who_shar
 
 
 @in_virtual_time
+async def test_case_36_it_is_news_for_all_who_share_it_that_lost_calls_have_spent_a_window():
+    limiter = Limiter()
+    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
+    day = {"x_app_limit_24hour_limit": "10", "x_app_limit_24hour_reset": str(int(wall_time()) + 80)}
+    for user in users:
+        await opened(limiter, 15, user, x_app_limit_24hour_remaining="1", **day)
+    held = limiter.try_acquire(users[0])
+    assert held is not None
+    (probe,) = await waiting(limiter, 1, users[0])
+    (hopeful,) = await waiting(limiter, 1, users[1], max_wait=30)
+    held.lost()
+    await settle()
+    assert not hopeful.done(), "a probe will tell whether it was counted"
+    (await probe).observed(headers(14, x_app_limit_24hour_remaining="0", **day))
+    await settle()
+    assert isinstance(hopeful.exception(), QuotaTimeoutError)
+
+
+@in_virtual_time
 async def test_case_36_a_caller_that_comes_back_is_not_failed_for_those_behind_it():
     limiter = Limiter()
     ticket = limiter.ticket()
