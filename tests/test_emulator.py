@@ -17,6 +17,7 @@ import pytest
 from oauthlib import oauth1
 
 from aiotwhelp.emulator import Emulator, User
+from aiotwhelp.emulator.__main__ import _emulator, _options
 from aiotwhelp.emulator.__main__ import main as shell
 
 PRIVACY = "/1.1/help/privacy.json"
@@ -583,6 +584,18 @@ async def test_a_client_that_hangs_up_is_counted_all_the_same() -> None:
     assert [entry.status for entry in client.api.requests] == [200, 200]
 
 
+def test_the_command_has_what_the_class_has() -> None:
+    text = "--day 9 --users 3 --buckets help/tos=a --buckets help/privacy=a --retired"
+    faults = "--fault reset_rounding=down --fault errors=0.5 --fault backends=[0,3]"
+    api = _emulator(_options().parse_args(f"{text} {faults}".split()))
+    assert len(api.users) == 3
+    assert {
+        end.bucket for name in ("tos", "privacy") for end in api._catalogue.named(f"help/{name}")
+    } == {"a"}
+    assert (api.faults.reset_rounding, api.faults.errors) == ("down", 0.5)
+    assert list(api.faults.backends) == [0, 3]
+
+
 @pytest.mark.asyncio
 async def test_the_command_prints_its_credentials_and_stops_on_ctrl_c() -> None:
     process = await asyncio.create_subprocess_exec(
@@ -710,6 +723,13 @@ def test_what_a_test_arranges_is_checked_where_it_is_arranged(
         (["--dialect", "klingon"], "argument --dialect: invalid choice: 'klingon'"),
         (["--dialect", "github", "--refusal-status", "404"], "refusal_status is None, 403, 429 or"),
         (["--tokens", "-1"], "tokens is a whole number from 0 on, not -1"),
+        (["--buckets", "help/tos"], "write ENDPOINT=NAME, such as help/tos=help, not 'help/tos'"),
+        (["--buckets", "help/x=a"], "the emulator knows no endpoint 'help/x'"),
+        (["--fault", "errors"], "write NAME=VALUE, such as errors=0.1, not 'errors'"),
+        (["--fault", "errors=2"], "errors is a probability"),
+        (["--fault", "latency=2"], "latency is an option of its own: write --latency"),
+        (["--fault", "rounding=up"], "rounding"),
+        (["--day", "0"], "day"),
     ],
 )
 def test_the_command_ends_in_one_line_that_says_what_is_wrong(
