@@ -36,22 +36,23 @@ class Refill:
     #: Whether a call that went before the reset was accepted since the last one that was not.
     is_proven: bool = False
 
-    def observe(self, now: float, missing: int, low: float, high: float) -> None:
-        """Learn from a reading: the reset is so many seconds ahead, at least and at most.
+    def observe(self, sent: float, now: float, missing: int, low: float, high: float) -> None:
+        """Learn from the answer to a call: the reset is so many seconds ahead, low to high.
 
-        ``missing`` is a whole number: up to one token less may be.
+        It was written between ``sent`` and ``now``. ``missing`` is a whole number: up to one token
+        less may be.
         """
         if missing <= 0 or high <= 0:
             return
         slowest = (missing - 1) / high
         quickest = missing / low if low > 0 else _INF
         if slowest > self._quickest or quickest < self._slowest:
-            self._forget()  # it is no such window, or has another limit by now
+            self.forget()  # it is no such window, or has another limit by now
         self._slowest = max(self._slowest, slowest)
         self._quickest = min(self._quickest, quickest)
         if missing < self._fewest:
             self._fewest, self._ends = missing, now + high
-        elif missing > self._fewest and now + low > self._ends:
+        elif missing > self._fewest and sent + low > self._ends:
             self._is_seen = True
 
     def tell(self, at: float) -> None:
@@ -63,7 +64,7 @@ class Refill:
         self._told = _INF
         if early and refused:
             self._vain += 1
-            self._forget()
+            self.forget()
         elif early:
             self._vain = 0
         self.is_proven = not refused if early else self.is_proven
@@ -74,7 +75,8 @@ class Refill:
         comes = seen + missing / self._slowest if is_known else _INF
         return min(self._told, comes)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Know nothing of the rate: another window has begun."""
         self._slowest, self._quickest = 0.0, _INF
         self._fewest = self._ends = _INF
         self._is_seen = False

@@ -612,18 +612,18 @@ class Window:
         if self.kind.unit == _IN_FLIGHT:
             reading = self._with_ours(0 if refused else self.cost_of(granted), reading)
         told = self._told(reading, granted.sent, now)
-        if self.refill is not None:
-            self._learn_refill(self.refill, granted, now, reading, refused=refused)
+        is_early = self.is_confirmed and granted.is_probe_of(self.probing)
         if self.is_confirmed:
             self._fold(granted, now, reading, told)
         else:
             self._answer_probe(granted, now, reading, told, refused=refused)
+        if self.refill is not None:
+            self.refill.answered(early=is_early, refused=refused)
+            self._learn_refill(self.refill, granted, now, reading)
 
     def _learn_refill(
-        self, refill: Refill, granted: Granted, now: float, reading: WindowReading, *, refused: bool
+        self, refill: Refill, granted: Granted, now: float, reading: WindowReading
     ) -> None:
-        early = self.is_confirmed and granted.is_probe_of(self.probing)
-        refill.answered(early=early, refused=refused)
         if reading.resets_in is not None:
             rounding = _rounding(reading.resets_in)  # either way
             low, high = reading.resets_in - rounding, reading.resets_in + rounding
@@ -634,7 +634,8 @@ class Window:
         else:
             return
         if reading.limit is not None:
-            refill.observe(now, reading.limit - reading.remaining, low, high)
+            missing = reading.limit - reading.remaining
+            refill.observe(granted.sent, now, missing, low, high)
         if not reading.remaining and 0 < high <= self.kind.ceiling:
             refill.tell(now + high)
 
@@ -874,6 +875,8 @@ class Window:
         self.seen = now
         self.doubts = 0
         self.slot = -INF
+        if self.refill is not None:
+            self.refill.forget()
         if told is not None:
             low, reset = told
             span = (low if self.counts_down else self.clock.soonest(low)) - now

@@ -191,7 +191,7 @@ def wait_until_all_tokens_are_back(patch: Patch) -> None:
 
 
 def take_every_window_for_one_that_refills(patch: Patch) -> None:
-    patch.setattr(Refill, "_forget", nothing)
+    patch.setattr(Refill, "forget", nothing)
 
 
 def believe_any_reset(patch: Patch) -> None:

@@ -19,7 +19,7 @@ def bucket(*readings: tuple[float, int, float]) -> Refill:
     """Return what is known after readings ``(at, missing, seconds to the reset)``, rounded up."""
     refill = Refill()
     for at, missing, reset in readings:
-        refill.observe(at, missing, reset - 1.0, reset)
+        refill.observe(at, at, missing, reset - 1.0, reset)
     return refill
 
 
@@ -46,10 +46,27 @@ def test_what_a_fixed_window_may_have_said_tells_nothing(readings: list[tuple[fl
     assert bucket(*readings).opens(100.0, 1) == NEVER
 
 
+@given(
+    st.integers(2, 100),
+    st.floats(2.0, 1000.0),
+    st.lists(st.tuples(st.floats(0.0, 0.3), st.floats(0.0, 0.9), st.floats(0.0, 0.9))),
+)
+def test_no_answer_of_a_fixed_window_is_taken_for_one_that_refills(
+    limit: int, length: float, calls: list[tuple[float, float, float]]
+):
+    """Calls come after a pause each; their ways there and back take their time."""
+    refill, now = Refill(), 0.0
+    for missing, (pause, there, back) in enumerate(calls[:limit], start=1):
+        now += pause
+        left = math.ceil((length - now - there) * 1000) / 1000
+        refill.observe(now, now + there + back, missing, left - 0.01, left + 0.01)
+        assert refill.opens(now, 1) == NEVER
+
+
 def test_another_limit_begins_anew():
     refill = bucket((0, 1, 4.0), (1, 10, 40.0), (2, 11, 400.0))
     assert refill.opens(100.0, 1) == NEVER
-    refill.observe(3, 12, 440.0, 441.0)
+    refill.observe(3, 3, 12, 440.0, 441.0)
     assert refill.opens(100.0, 1) == 100.0 + 400.0 / 10
 
 
@@ -98,7 +115,7 @@ def test_no_token_is_expected_before_a_bucket_has_it(
             continue
         debt += cost * gap
         missing = math.ceil(round(debt / gap, 9))
-        refill.observe(now, missing, math.ceil(debt) - 1.0, float(math.ceil(debt)))
+        refill.observe(now, now, missing, math.ceil(debt) - 1.0, float(math.ceil(debt)))
     assume(missing)
     opens = refill.opens(now, 1)
     # Then one token more is there than was said to be left: one less is missing.
