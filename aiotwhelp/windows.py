@@ -842,25 +842,29 @@ class Window:
         refused: bool,
     ) -> None:
         """After the reset only a later one opens the window; the old one means: not yet."""
-        if told is not None and self._is_usable(told, now) and self._is_later(told):
+        ahead = told if told is not None and self._is_usable(told, now) else None
+        if ahead is not None and self._is_later(ahead):
             if granted.is_probe_of(self.probing) and not refused:
                 self._learn_lateness(granted.sent)
             self.debts.clear(granted.known, granted.sent)
-            self._open(now, reading.remaining, told)
+            self._open(now, reading.remaining, ahead)
         elif granted.known < self.reset_number:
             # A slow answer of the window before, or one that cannot be placed.
             if told is None:
                 self.debts.add_unread(self.numbering.next(), self.cost_of(granted))
         else:
             self.debts.clear(granted.known, granted.sent)
-            if refused or reading.remaining <= 0:
-                self.probing.answered()
-                self.probing.refused(now)
-            else:
+            if reading.remaining > 0 and not refused:
                 # The old window goes on, or no reset is told. Its tokens are real.
                 goes_on = told is not None and told[0] <= self._last_reset + _SAME_RESET
                 self._open(now, reading.remaining, None)
                 self.low = self.low if goes_on else -INF
+            elif ahead is not None and not refused:
+                # This call got the last token, and the next one comes soon after the old reset.
+                self._open(now, 0, ahead)
+            else:
+                self.probing.answered()
+                self.probing.refused(now)
 
     def _is_later(self, told: Edges) -> bool:
         return not self._is_same(told) and not self._is_earlier(told)

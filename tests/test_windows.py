@@ -343,7 +343,14 @@ def test_seconds_that_a_slow_answer_tells_may_be_of_the_window_that_has_passed()
     film = Film()
     counting_down(film, 0.0, 0.0, resets_in=60)
     film.play([(60, Ask("a"), GO), (70, Answer("a", 0, resets_in=0.5), 0)])
-    assert not film.window.is_confirmed
+    film.play([(70, Ask(), Until(70.5)), (70.5, Ask(), GO), (70.5, Ask(), WAIT)])
+
+
+def test_a_probe_that_got_the_last_token_tells_when_the_next_is_there_however_soon():
+    film = opened(0, reset=60.0)
+    film.play([(60, Ask("a"), GO), (60, Answer("a", 0, reset=61.8), 0), (60, Ask(), Until(61.8))])
+    film.play([(61.8, Ask("b"), GO), (61.8, Answer("b", 5, reset=120.0), 5)])
+    assert film.window.late == 0.0
 
 
 def test_seconds_that_a_slow_answer_tells_begin_no_window_early():
