@@ -114,7 +114,8 @@ class CheckedLimiter(Limiter):
             assert window.probing.out <= 2, "case 14: a third probe"
         if not granted.is_probe_of(window.probing):
             self._check_last(line, window, granted)
-            if self._reserve and priority != Priority.INTERACTIVE and window.limit:
+            # One that answers tell of no more, such as a garbled header's, is not there.
+            if window.is_confirmed and window.limit and priority != Priority.INTERACTIVE:
                 kept = min(int(self._reserve * window.limit), window.limit - 1)
                 assert window.available >= kept, "the reserve was spent"
         elif not window.is_confirmed and window.reset is not None and self.plan.has_one_clock:
