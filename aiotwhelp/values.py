@@ -39,10 +39,13 @@ _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 #: - ``"epoch"``: POSIX seconds of the server's clock, also with decimals
 #: - ``"milliseconds"``: the same in milliseconds
 #: - ``"delta"``: seconds from the answer
+#: - ``"delta-milliseconds"``: the same in milliseconds
 #: - ``"duration"``: a length of time as Go writes it (``6m0s``), or seconds
 #: - ``"timestamp"``: a date (RFC 3339, ISO 8601, HTTP-date), or epoch seconds
 #: - ``"any"``: whichever of these it looks like, where that leaves no doubt
-Resets = Literal["epoch", "milliseconds", "delta", "duration", "timestamp", "any"]
+Resets = Literal[
+    "epoch", "milliseconds", "delta", "delta-milliseconds", "duration", "timestamp", "any"
+]
 
 
 #: A reset as an epoch, or as seconds from the answer: the other one is None.
@@ -172,6 +175,11 @@ def _delta(value: object) -> Reset:
     return (None, seconds) if seconds is not None and seconds >= 0 else NEVER
 
 
+def _delta_milliseconds(value: object) -> Reset:
+    seconds = number(value)
+    return (None, seconds / 1000) if seconds is not None and seconds >= 0 else NEVER
+
+
 def _duration(value: object) -> Reset:
     seconds = duration(value)
     return (None, seconds) if seconds is not None and seconds >= 0 else NEVER
@@ -199,6 +207,7 @@ RESETS: Mapping[str, Callable[[object], Reset]] = {
     "epoch": _epoch,
     "milliseconds": _milliseconds,
     "delta": _delta,
+    "delta-milliseconds": _delta_milliseconds,
     "duration": _duration,
     "timestamp": _timestamp,
     "any": _any,

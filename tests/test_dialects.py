@@ -469,10 +469,17 @@ def test_what_was_used_in_place_of_what_is_left():
     assert said(dialect.read(headers).windows) == [("hour", 0, 40, None, 3723.0, "")]
 
 
+@pytest.mark.parametrize("said", ["9870", "-1", "soon"])
+def test_milliseconds_from_now(said: str):
+    family = Family(WindowKind("a"), remaining="Left", reset="In", resets="delta-milliseconds")
+    (window,) = Dialect("mine", (family,)).read({"Left": "3", "In": said}).windows
+    assert window.resets_in == (9.87 if said == "9870" else None)
+
+
 def test_a_family_says_what_it_needs():
     with pytest.raises(ValueError, match="needs the header of remaining or of used"):
         Family(WindowKind("hour"), limit="Quota")
-    with pytest.raises(ValueError, match="resets is one of epoch, milliseconds, delta, duration"):
+    with pytest.raises(ValueError, match="resets is one of epoch, milliseconds, delta, delta-"):
         Family(WindowKind("hour"), remaining="Left", resets="soon")  # type: ignore[arg-type]
 
 
