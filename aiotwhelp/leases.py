@@ -15,14 +15,13 @@ from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import WindowKind, WindowReading
 from aiotwhelp.heaps import Entry, Heap
 from aiotwhelp.ledger.port import LEASE, Counts, Lease, Note, Outcome, Report
+from aiotwhelp.local import ConcurrencyWindow, RateWindow
 from aiotwhelp.rates import Concurrency, LocalLimit, Rate
 from aiotwhelp.windows import (
     INF,
-    ConcurrencyWindow,
     Edges,
     Numbering,
     Probing,
-    RateWindow,
     Window,
     next_slot,
 )

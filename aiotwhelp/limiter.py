@@ -41,6 +41,7 @@ from aiotwhelp.leases import (
     Share,
 )
 from aiotwhelp.ledger import Ledger, from_url
+from aiotwhelp.local import LocalWindow, Room, window_of
 from aiotwhelp.queues import Line, Priority, Waiter
 from aiotwhelp.quota import Bucket, Granted, Household, NotUntil
 from aiotwhelp.rates import LocalLimit, Rate
@@ -50,13 +51,10 @@ from aiotwhelp.views import Quota, QuotaKey, Stats, WindowQuota, as_key, left_te
 from aiotwhelp.windows import (
     INF,
     Cost,
-    LocalWindow,
     NeverFitsError,
     Numbering,
-    Room,
     Window,
     cost_in,
-    window_of,
 )
 
 logger = logging.getLogger("aiotwhelp")

@@ -16,7 +16,7 @@ from aiotwhelp.auth import Auth
 from aiotwhelp.connections import Request
 from aiotwhelp.errors import SessionClosedError
 from aiotwhelp.limiter import Limiter
-from aiotwhelp.windows import Room
+from aiotwhelp.local import Room
 
 logger = logging.getLogger("aiotwhelp")
 

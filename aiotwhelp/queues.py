@@ -15,9 +15,10 @@ from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import Dialect
 from aiotwhelp.heaps import Entry, Heap
 from aiotwhelp.leases import ColdGate, PaceGate
+from aiotwhelp.local import LocalWindow, Room
 from aiotwhelp.quota import Bucket
 from aiotwhelp.views import QuotaKey
-from aiotwhelp.windows import INF, LocalWindow, Room, Window
+from aiotwhelp.windows import INF, Window
 
 if TYPE_CHECKING:
     from aiotwhelp.limiter import Permit

@@ -31,19 +31,16 @@ from random import random as uniform
 from aiotwhelp.headers import Reading, WindowReading
 from aiotwhelp.leases import ColdGate, PaceGate
 from aiotwhelp.ledger.port import Outcome
+from aiotwhelp.local import ConcurrencyWindow, LocalWindow, RateWindow, Room
 from aiotwhelp.windows import (
     INF,
     LONGEST_BACKOFF,
     LONGEST_ROUND_TRIP,
-    ConcurrencyWindow,
     Cost,
     Debts,
-    LocalWindow,
     NeverFitsError,
     Numbering,
     Probing,
-    RateWindow,
-    Room,
     Window,
     cost_in,
     ghost_span,

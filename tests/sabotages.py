@@ -10,10 +10,11 @@ import pytest
 from aiotwhelp import windows
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.limiter import Limiter
+from aiotwhelp.local import RateWindow
 from aiotwhelp.queues import Queue
 from aiotwhelp.quota import Bucket, Pace
 from aiotwhelp.refills import Refill
-from aiotwhelp.windows import INF, Debts, Foreign, Probing, RateWindow, Window
+from aiotwhelp.windows import INF, Debts, Foreign, Probing, Window
 
 Patch = pytest.MonkeyPatch
 Sabotage = Callable[[Patch], None]

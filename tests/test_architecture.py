@@ -27,6 +27,7 @@ FLOORS = [
     "heaps",
     "refills",
     "windows",
+    "local",
     "ledger",
     "leases",
     "quota",
@@ -64,6 +65,7 @@ PURE = [
     "heaps",
     "refills",
     "windows",
+    "local",
     "leases",
     "quota",
 ]

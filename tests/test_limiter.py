@@ -26,10 +26,11 @@ from aiotwhelp.errors import (
 )
 from aiotwhelp.headers import FIFTEEN_MINUTES, Dialect, Family, WindowKind, WindowReading
 from aiotwhelp.limiter import Limiter, Permit, Priority, QuotaKey
+from aiotwhelp.local import Room
 from aiotwhelp.rates import Concurrency, Rate
 from aiotwhelp.testing import VirtualTimeLoop, run
 from aiotwhelp.views import Quota, Stats, WindowQuota, left_text
-from aiotwhelp.windows import INF, Room
+from aiotwhelp.windows import INF
 from tests.simulation import KEY, Server, at_rest, caller, headers, in_virtual_time, opened, settle
 
 OTHER = QuotaKey("GET /1.1/help/tos.json", api="x", identity="someone", app="app")

@@ -9,15 +9,13 @@ from dataclasses import replace
 import pytest
 
 from aiotwhelp.headers import DAY_OF_APP, FIFTEEN_MINUTES, Reading, WindowKind, WindowReading
+from aiotwhelp.local import ConcurrencyWindow, RateWindow, Room
 from aiotwhelp.quota import Granted, Household, NotUntil
 from aiotwhelp.rates import Concurrency, Rate
 from aiotwhelp.windows import (
     INF,
     LONGEST_BACKOFF,
-    ConcurrencyWindow,
     Cost,
-    RateWindow,
-    Room,
     Window,
 )
 from tests.film import (

@@ -9,9 +9,10 @@ import pytest
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import FIFTEEN_MINUTES, WindowKind, WindowReading, limited
 from aiotwhelp.heaps import Entry
+from aiotwhelp.local import RateWindow, window_of
 from aiotwhelp.quota import Granted, NotUntil
 from aiotwhelp.rates import Concurrency, Rate
-from aiotwhelp.windows import Cost, Debts, Foreign, RateWindow, Window, window_of
+from aiotwhelp.windows import Cost, Debts, Foreign, Window
 from tests.film import (
     EPOCH,
     GO,

@@ -9,10 +9,11 @@ from weakref import WeakKeyDictionary
 
 from aiotwhelp.headers import Reading, WindowKind
 from aiotwhelp.limiter import Limiter, Permit
+from aiotwhelp.local import RateWindow, Room
 from aiotwhelp.queues import Line, Priority, Waiter
 from aiotwhelp.quota import Bucket, Granted, NotUntil
 from aiotwhelp.views import QuotaKey
-from aiotwhelp.windows import INF, RateWindow, Room, Window
+from aiotwhelp.windows import INF, Window
 from tests.chaos.plan import LIES, LOSSES, Plan
 from tests.chaos.world import Count, World
 

@@ -16,6 +16,8 @@ TESTS = {
     "headers": ["tests/test_headers.py"],
     "windows": RULE,
     "quota": RULE,
+    "local": RULE,
+    "refills": ["tests/test_refills.py"],
     "limiter": ["tests/test_limiter.py", "tests/test_bad_input.py"],
 }
 
