@@ -521,6 +521,11 @@ class Window:
         """Whether a probe has to tell what is left."""
         return not self.is_confirmed and self.silences < _MOST_SILENCES
 
+    @property
+    def _is_passed_over(self) -> bool:
+        """Whether it may be gone: the last answer showed another window in its turn."""
+        return self.silences > 0 and bool(self.kind.turns)
+
     def _opens(self, now: float, cost: int, reserve: float, even: bool) -> float:
         if self.is_confirmed:
             left = self.observations[0][1] - self.in_flight - self.debts.unread - self.debts.ghosts
@@ -537,7 +542,7 @@ class Window:
             return self.ends
         if left < cost <= left + self.debts.ghosts:
             return self._next_probe_of_ghosts()
-        if self.silences:
+        if self._is_passed_over:
             # It has had its turn, and another window was shown: who goes now will tell.
             self._doubt()
             self.reset = None
@@ -564,7 +569,7 @@ class Window:
         """Return the earliest instant for a caller behind so many tokens; a lower bound."""
         at = max(now, self.shut)
         ahead += self._kept(reserve)
-        if self.is_confirmed and self.silences:
+        if self.is_confirmed and self._is_passed_over:
             return at
         if self.is_confirmed and now < self.ends:
             # Calls in flight and ghosts may be in the floor already: then it is all there.

@@ -742,6 +742,13 @@ def test_a_window_that_only_refusals_show_is_not_passed_over():
     film.play([(20, Ask(), Until(1000))])
 
 
+def test_a_window_with_fields_of_its_own_is_never_passed_over():
+    film = opened(15, reset=900.0).play([(0, Ask("a"), GO)])
+    film.play([(0, Answer("a", 14, reset=900.0, day=1), None), (0, Ask("b"), GO)])
+    film.play([(0, Lost("b"), None), (2, Ask("c"), GO), (2, Answer("c", 12, reset=900.0), None)])
+    film.play([(2, Ask(), Until(86_400))])
+
+
 def test_answers_of_calls_that_were_in_flight_together_pass_nobody_over():
     film = Film().play([(0, Ask("a"), GO), (0, told_in_turn("a", WIDE, 800), None)])
     film.bucket.answered = 1000
