@@ -41,6 +41,7 @@ from aiotwhelp.queues import Priority
 from aiotwhelp.rates import Concurrency, Rate
 from aiotwhelp.services import Bluesky, Discord, GitHub, Reddit
 from aiotwhelp.session import Session
+from aiotwhelp.stores import RedisStore, SQLiteStore
 from aiotwhelp.views import Quota, QuotaKey, Stats, WindowQuota
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ __all__ = [
     "RateLimitStatus",
     "Reading",
     "Reddit",
+    "RedisStore",
     "SQLiteLedger",
+    "SQLiteStore",
     "Session",
     "SessionClosedError",
     "Stats",

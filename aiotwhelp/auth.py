@@ -33,7 +33,7 @@ from oauthlib.oauth1 import rfc5849
 from oauthlib.oauth1.rfc5849 import parameters, signature, utils
 from yarl import URL
 
-from aiotwhelp.errors import AuthError, SessionClosedError
+from aiotwhelp.errors import AiotwhelpError, AuthError, SessionClosedError
 
 #: Seconds before its end at which a token is replaced, so that none ends on the way.
 EARLY = 30.0
@@ -99,7 +99,7 @@ def discreet(make: Callable[P, T]) -> Callable[P, T]:
     return made
 
 
-class _Secretive:
+class Secretive:
     """Something that holds secrets: it is neither copied nor pickled."""
 
     __slots__ = ()
@@ -137,7 +137,7 @@ class Send(Protocol):
         ...
 
 
-class Auth(ABC, _Secretive):
+class Auth(ABC, Secretive):
     """What a session needs of a credential.
 
     The way of a call: ``if not auth.ready(now): await auth.prepare(send, now)``, then, after every
@@ -321,7 +321,7 @@ class Bearer(Auth):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Token(_Secretive):
+class Token(Secretive):
     """An OAuth 2.0 token, as a TokenStore keeps it, field by field.
 
     ``access_token`` is None where only a refresh token is known yet, ``refresh_token`` where there
@@ -367,7 +367,7 @@ class TokenStore(Protocol):
         ...
 
 
-class MemoryStore(_Secretive):
+class MemoryStore(Secretive):
     """A token kept in memory: gone when the process ends."""
 
     __slots__ = ("_lock", "_token")
@@ -636,7 +636,8 @@ class OAuth2User(_Renewed):
         """Return the token to use from now on: one that the store has, or holds from now on."""
         if self._unsaved is None:
             with self._store_failure("read"):
-                held = await self._store.load() or self._first
+                # Of a store that has lost its data, what was used last may still be good.
+                held = await self._store.load() or self._token or self._first
             if self._usable(held, now):
                 return held  # renewed by another process
             self._unsaved = await self._refreshed(held, send, now)
@@ -700,6 +701,8 @@ class OAuth2User(_Renewed):
         """Turn what a store raises into ours: an OSError would make aiohttp send again."""
         try:
             yield
+        except AiotwhelpError as error:
+            raise self._fault(f"the token store could not be {what}: {error}") from error
         except Exception as error:
             raise self._fault(f"the token store could not be {what}") from error
 
@@ -716,7 +719,7 @@ def secrets_in(authorization: str) -> list[str]:
     return sorted((each for each in found if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
 
 
-class _Signer(_Secretive, oauth1.Client):
+class _Signer(Secretive, oauth1.Client):
     """oauthlib's client, with what no request changes worked out once.
 
     Its own ``sign`` takes 116 to 160 µs, in which it percent-encodes 53 texts and formats five

@@ -38,6 +38,7 @@ FLOORS = [
     "limiter",
     "retries",
     "auth",
+    "stores",
     "answers",
     "bodies",
     "coalesce",
@@ -70,7 +71,12 @@ PURE = [
     "quota",
 ]
 
-BORDERS = {"tenacity": {"retries"}, "oauthlib": {"auth", "emulator"}, "redis": {"ledger"}}
+BORDERS = {
+    "tenacity": {"retries"},
+    "oauthlib": {"auth", "emulator"},
+    "redis": {"ledger", "stores"},
+    "cryptography": {"stores"},
+}
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:

@@ -114,3 +114,16 @@ async def errors(session: aiotwhelp.Session) -> float | None:
     except aiotwhelp.AiotwhelpError:
         pass
     return None
+
+
+async def stores(key: bytes) -> None:
+    kept: list[aiotwhelp.TokenStore] = [
+        aiotwhelp.SQLiteStore("tokens.db", user="4711", key=key),
+        aiotwhelp.RedisStore("redis://localhost", user="4711", key=[key, "another"]),
+    ]
+    for store in kept:
+        aiotwhelp.OAuth2User("client", store=store, identity="4711")
+        async with store.exclusive():
+            token = await store.load()
+            if token is not None:
+                await store.save(token)

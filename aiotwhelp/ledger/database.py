@@ -48,11 +48,12 @@ CREATE TABLE records (
 ) WITHOUT ROWID;
 CREATE TABLE tokens (
     name TEXT PRIMARY KEY,
-    version INTEGER NOT NULL DEFAULT 0,
     sealed BLOB,
+    saved_by INTEGER NOT NULL DEFAULT 0,
+    fence INTEGER NOT NULL DEFAULT 0,
     holder TEXT,
     held_until INTEGER NOT NULL DEFAULT 0
-);
+) WITHOUT ROWID;
 """
 
 #: The log of changes is cut to so many bytes when its content has moved into the file.
