@@ -279,7 +279,8 @@ function grant(record, client, report, now)
   if report.counts == "concurrency" then
     left = report.limit - held_by_all(record)
   elseif report.counts == "cold" and record.blank > 0 then
-    left = record.blank + 1 - held_by_all(record)
+    -- One call always, whatever it costs.
+    left = max(record.blank + 1, report.need) - held_by_all(record)
   elseif record.confirmed then
     left = left_of(record)
     if record.answered < SLOW_START then

@@ -249,7 +249,8 @@ def _grant(record: Record, client: Client, report: Report, now: int) -> tuple[in
     if report.counts is Counts.CONCURRENCY:
         left = report.limit - _held(record)
     elif report.counts is Counts.COLD and record.blank:
-        left = record.blank + 1 - _held(record)
+        # One call always, whatever it costs.
+        left = max(record.blank + 1, report.need) - _held(record)
     elif record.confirmed:
         left = _left(record)
         if record.answered < _SLOW_START:
