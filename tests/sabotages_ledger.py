@@ -1,0 +1,237 @@
+"""Broken variants of the rule over all processes, each a mistake that somebody would make."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+from aiotwhelp.ledger import rule
+from tests.sabotages import Patch, nothing
+
+
+def forget_what_others_hold(patch: Patch) -> None:
+    patch.setattr(rule, "_held", lambda _: 0)
+
+
+def add_up_what_is_held(patch: Patch) -> None:
+    hear = rule._hear
+
+    def heard(record: Any, client: Any, report: Any, now: int) -> None:
+        before = client.held
+        hear(record, client, report, now)
+        client.held = max(before, report.held)
+
+    patch.setattr(rule, "_hear", heard)
+
+
+def check_no_sequence(patch: Patch) -> None:
+    exchange, numbers = rule.exchange, count(10**9)
+    patch.setattr(
+        rule,
+        "exchange",
+        lambda record, report, now: exchange(record, replace(report, sequence=next(numbers)), now),
+    )
+
+
+def take_notes_in_again(patch: Patch) -> None:
+    hear = rule._hear
+
+    def heard(record: Any, client: Any, *told: Any) -> None:
+        client.noted = 0
+        hear(record, client, *told)
+
+    patch.setattr(rule, "_hear", heard)
+
+
+def never_let_a_process_go(patch: Patch) -> None:
+    exchange = rule.exchange
+
+    def exchanged(record: Any, report: Any, now: int) -> Any:
+        lease = exchange(record, report, now)
+        record.clients.setdefault(report.client, rule.Client(expires=now + 10**6))
+        return replace(lease, clients=len(record.clients))
+
+    patch.setattr(rule, "exchange", exchanged)
+
+
+def let_nobody_die(patch: Patch) -> None:
+    patch.setattr(rule, "_expire", nothing)
+
+
+def give_back_what_the_dead_held(patch: Patch) -> None:
+    patch.setattr(rule, "_add_ghost", nothing)
+
+
+def ignore_ghosts(patch: Patch) -> None:
+    left = rule._left
+    patch.setattr(rule, "_left", lambda record: left(record) + sum(g[2] for g in record.ghosts))
+
+
+def ignore_the_span_of_ghosts(patch: Patch) -> None:
+    add = rule._add_ghost
+    patch.setattr(rule, "_add_ghost", lambda record, _, cost: add(record, 0, cost))
+
+
+def never_go_to_see_ghosts(patch: Patch) -> None:
+    when_spent = rule._grant_when_spent
+
+    def waits(record: Any, *told: Any) -> Any:
+        ghosts, record.ghosts = record.ghosts, []
+        try:
+            return when_spent(record, *told)
+        finally:
+            record.ghosts = ghosts
+
+    patch.setattr(rule, "_grant_when_spent", waits)
+
+
+def ignore_unread_answers(patch: Patch) -> None:
+    patch.setattr(rule, "_add_unread", nothing)
+
+
+def let_any_reading_clear_debts(patch: Patch) -> None:
+    def cleared(record: Any, *_: Any) -> None:
+        record.unread, record.ghosts = [], []
+
+    patch.setattr(rule, "_clear_debts", cleared)
+
+
+def let_debts_grow(patch: Patch) -> None:
+    patch.setattr(rule, "_MOST_DEBTS", 10**9)
+
+
+def let_the_last_answer_win(patch: Patch) -> None:
+    def observed(record: Any, remaining: int) -> None:
+        record.number += 1
+        record.floor = [[record.number, remaining]]
+
+    patch.setattr(rule, "_observe", observed)
+
+
+def a_probe_for_each_process(patch: Patch) -> None:
+    grant = rule._grant_probe
+
+    def granted(record: Any, *told: Any) -> Any:
+        for client in record.clients.values():
+            client.probing = 0
+        return grant(record, *told)
+
+    patch.setattr(rule, "_grant_probe", granted)
+
+
+def never_a_second_probe(patch: Patch) -> None:
+    grant = rule._grant_probe
+
+    def granted(record: Any, client: Any, report: Any, now: int) -> Any:
+        if any(each.probing for each in record.clients.values()):
+            return 0, 100, 0
+        return grant(record, client, report, now)
+
+    patch.setattr(rule, "_grant_probe", granted)
+
+
+def no_back_off_of_lost_probes(patch: Patch) -> None:
+    patch.setattr(rule, "_missed", nothing)
+
+
+def no_back_off_of_refused_probes(patch: Patch) -> None:
+    patch.setattr(rule, "_back_off_refused", nothing)
+
+
+def no_doubt_at_the_reset(patch: Patch) -> None:
+    patch.setattr(rule, "_pass", nothing)
+
+
+def believe_answers_of_the_old_window(patch: Patch) -> None:
+    patch.setattr(rule, "_is_earlier", lambda *_: False)
+
+
+def never_see_an_early_rollover(patch: Patch) -> None:
+    patch.setattr(rule, "_is_of_next", lambda *_: False)
+
+
+def never_doubt_a_later_reset(patch: Patch) -> None:
+    patch.setattr(rule, "_DOUBTS", 10**9)
+
+
+def believe_any_reset(patch: Patch) -> None:
+    patch.setattr(rule, "_is_usable", lambda _, note: note.resets_in is not None)
+
+
+def never_learn_lateness(patch: Patch) -> None:
+    patch.setattr(rule, "_learn_lateness", nothing)
+
+
+def divide_no_share(patch: Patch) -> None:
+    patch.setattr(
+        rule,
+        "_share",
+        lambda record, client, report, left, now: (min(report.want, left), None, 0),
+    )
+
+
+def let_the_quick_run_ahead(patch: Patch) -> None:
+    patch.setattr(rule, "_ENOUGH", 10**9)
+
+
+def wait_for_those_who_ask_no_more(patch: Patch) -> None:
+    patch.setattr(rule, "_OVERDUE", 10**9)
+
+
+def no_slow_start(patch: Patch) -> None:
+    patch.setattr(rule, "_SLOW_START", 0)
+
+
+def presume_to_be_alone(patch: Patch) -> None:
+    patch.setattr(rule, "_margin", lambda _: 0)
+
+
+def ignore_the_reserve(patch: Patch) -> None:
+    grant = rule._grant
+    patch.setattr(
+        rule,
+        "_grant",
+        lambda record, client, report, now: grant(record, client, replace(report, keep=0), now),
+    )
+
+
+def ignore_what_the_server_asked_for(patch: Patch) -> None:
+    grant = rule._grant
+
+    def granted(record: Any, *told: Any) -> Any:
+        record.shut = 0
+        return grant(record, *told)
+
+    patch.setattr(rule, "_grant", granted)
+
+
+def lease_a_slot_twice(patch: Patch) -> None:
+    slots = rule._slots
+
+    def leased(record: Any, report: Any, now: int) -> Any:
+        slot = record.slot
+        lease = slots(record, report, now)
+        record.slot = slot or record.slot
+        return lease
+
+    patch.setattr(rule, "_slots", leased)
+
+
+def fill_a_burst_again(patch: Patch) -> None:
+    patch.setattr(rule, "_AHEAD", 10**12)
+
+
+def grow_the_gap_for_each_refusal(patch: Patch) -> None:
+    take = rule._take_pace
+    patch.setattr(
+        rule, "_take_pace", lambda record, note, now: take(record, replace(note, known=10**15), now)
+    )
+
+
+def forget_refused_gaps(patch: Patch) -> None:
+    patch.setattr(rule, "_GAP_MEMORY", -1)
+
+
+def forget_a_record_at_once(patch: Patch) -> None:
+    patch.setattr(rule, "_KEPT", 0)

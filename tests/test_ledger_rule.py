@@ -1,0 +1,762 @@
+"""The rule over all processes, clause by clause: films of (at, process, report, lease)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from aiotwhelp.ledger import Lease, Note, Report, rule
+from aiotwhelp.ledger.port import LEASE, Counts, Outcome
+from aiotwhelp.ledger.rule import Client, Record
+
+#: Milliseconds; and what is believed of the first window of `known`.
+START = 1_800_000_000_000
+NUMBER, TURN, SPAN = 1000, 5, 60_000
+ENDS = START + SPAN
+
+#: At (milliseconds after START), who, what it reports, what the lease has to say.
+Row = tuple[int, str, dict[str, Any], dict[str, Any]]
+
+
+def film(record: Record, *rows: Row, **always: Any) -> Record:
+    """Play reports on a record; sequences and numbers of notes go on by themselves."""
+    told: dict[str, int] = {}
+    noted: dict[str, int] = {}
+    for at, name, said, expected in rows:
+        told[name] = told.get(name, 0) + 1
+        notes = []
+        for note in said.get("notes", ()):
+            noted[name] = noted.get(name, 0) + 1
+            notes.append(Note(**{"number": noted[name], **note}))
+        fields = {"sequence": told[name], **always, **said, "notes": tuple(notes)}
+        lease = rule.exchange(record, Report("record", name, **fields), START + at)
+        shown = {field: getattr(lease, field) for field in expected}
+        assert shown == expected, f"{name} at {at}"
+    return record
+
+
+def known(remaining: int, **more: Any) -> Record:
+    """A window of 100 that ends after a minute, well known, and spent by nobody else."""
+    said: dict[str, Any] = {
+        "number": NUMBER,
+        "limit": 100,
+        "epoch": None,
+        "reset": ENDS,
+        "reset_number": NUMBER,
+        "confirmed": True,
+        "seen": START,
+        "span": SPAN,
+        "floor": [[NUMBER, remaining]],
+        "answered": 64,
+        "round_trip": 40,
+        "turn": TURN,
+        "explained": remaining,
+        "size": remaining,
+        "presumed": 0,
+    }
+    return Record(**said | more)
+
+
+def read(remaining: int, **more: Any) -> dict[str, Any]:
+    """A note of an answer: of the newest call, a moment ago, of the window that is known."""
+    said = {"outcome": Outcome.READ, "known": NUMBER, "took": 20, "remaining": remaining}
+    return said | {"limit": 100} | more
+
+
+def ended(outcome: Outcome, **more: Any) -> dict[str, Any]:
+    return {"outcome": outcome, "known": NUMBER, "took": 20} | more
+
+
+def asks(want: int = 1, **more: Any) -> dict[str, Any]:
+    return {"want": want, **more}
+
+
+def tells(*notes: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"notes": notes, **more}
+
+
+# Messages --------------------------------------------------------------------------------------
+
+
+def test_a_report_that_is_not_newer_is_stale_and_changes_nothing() -> None:
+    record = known(10)
+    film(record, (0, "a", asks(sequence=5, held=0), {"granted": 1, "stale": False}))
+    before = record.dumps()
+    for sequence in (5, 4, 1):
+        film(
+            record,
+            (
+                1,
+                "a",
+                asks(sequence=sequence, held=9, shut=900),
+                {"granted": 0, "stale": True, "remaining": 9},
+            ),
+        )
+    assert record.dumps() == before
+
+
+def test_what_a_process_holds_is_what_it_says_it_holds() -> None:
+    film(
+        known(10),
+        (0, "a", asks(2), {"granted": 2, "remaining": 8}),
+        (1, "a", {"held": 1}, {"remaining": 9}),
+        (2, "a", {"held": 6}, {"remaining": 4}),
+        (3, "a", {"held": 0}, {"remaining": 10, "clients": 0}),
+    )
+
+
+def test_a_note_is_taken_in_once() -> None:
+    film(
+        known(10),
+        (0, "a", tells(ended(Outcome.UNREAD, number=1), held=1), {"remaining": 8}),
+        (1, "a", tells(ended(Outcome.UNREAD, number=1), held=1), {"remaining": 8}),
+        (2, "a", tells(ended(Outcome.UNREAD, number=2), held=1), {"remaining": 7}),
+        (3, "a", tells(ended(Outcome.UNREAD, number=2), held=1), {"remaining": 7}),
+    )
+
+
+def test_a_process_that_neither_holds_nor_asks_is_not_counted() -> None:
+    film(
+        known(10),
+        (0, "a", {"held": 1}, {"clients": 1}),
+        (0, "b", {}, {"clients": 1}),
+        (1, "a", {}, {"clients": 0}),
+    )
+
+
+def test_who_waits_is_counted_for_as_long_as_it_was_told_to_wait() -> None:
+    film(
+        known(0),
+        (0, "a", asks(), {"wait": SPAN}),
+        (SPAN + LEASE - 1, "b", asks(), {"clients": 2}),
+        (SPAN + LEASE, "b", asks(), {"clients": 1}),
+    )
+
+
+def test_a_record_is_written_down_and_read_again() -> None:
+    record = film(
+        known(10),
+        (0, "a", asks(2), {}),
+        (1, "a", tells(read(8), ended(Outcome.LOST), held=0, shown=("ä",)), {}),
+    )
+    assert Record.loads(record.dumps()) == record
+    for text in ("", "[]", "{}", '{"clients": 1}', json.dumps({"nothing": 1, "clients": {}})):
+        with pytest.raises(ValueError, match=r"record|Expecting"):
+            Record.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("record", "kept"),
+    [
+        (Record(), 4 * LEASE + 60_000),
+        (known(1), SPAN + 60_000),
+        (Record(shut=START + 90_000), 150_000),
+        (Record(hold=START + 90_000), 150_000),
+        (Record(slot=1000 * (START + 90_000)), 150_000),
+        (known(1, reset=START - 90_000), 4 * LEASE + 60_000),
+    ],
+)
+def test_a_record_is_kept_for_a_minute_after_all_it_knows_of(record: Record, kept: int) -> None:
+    assert rule.lifetime(record, START) == kept
+
+
+# Tokens ----------------------------------------------------------------------------------------
+
+
+def test_nobody_is_granted_what_others_hold() -> None:
+    film(
+        known(3),
+        (0, "a", asks(3), {"granted": 1}),
+        (0, "b", asks(3), {"granted": 1}),
+        (0, "c", asks(3), {"granted": 1, "remaining": 0}),
+        (0, "d", asks(3), {"granted": 0}),
+    )
+
+
+def test_half_of_what_is_left_is_divided_among_those_who_ask() -> None:
+    film(
+        known(80),
+        (0, "a", asks(99), {"granted": 40}),
+        (0, "b", asks(99), {"granted": 10}),
+        (0, "c", asks(99), {"granted": 5}),
+    )
+
+
+def test_nobody_gets_more_than_it_wants_or_less_than_it_needs() -> None:
+    film(
+        known(80),
+        (0, "a", asks(3), {"granted": 3}),
+        (0, "a", asks(70, need=60, held=3), {"granted": 60}),
+        (0, "b", asks(70, need=60), {"granted": 0}),
+    )
+
+
+def test_nobody_runs_far_ahead_of_another_who_asks() -> None:
+    """Of 80 tokens for two, by 20."""
+    record = known(80, clients={"b": Client(asks=START + 300, expires=START + LEASE)})
+    film(
+        record,
+        (0, "a", asks(99), {"granted": 20}),
+        (1, "a", asks(99, held=20), {"granted": 0, "wait": 250}),
+        (2, "b", asks(99), {"granted": 20}),
+        (3, "a", asks(99, held=20), {"granted": 10}),
+    )
+
+
+def test_who_begins_to_ask_is_as_far_as_the_others() -> None:
+    film(
+        known(80),
+        (0, "a", asks(99), {"granted": 40}),
+        (0, "b", asks(99), {"granted": 10}),
+        (1, "a", asks(99, held=40), {"granted": 7}),
+    )
+
+
+def test_who_has_not_asked_again_in_time_holds_nobody_back() -> None:
+    film(
+        known(80),
+        (0, "b", asks(99), {"granted": 40}),
+        (0, "a", asks(99), {"granted": 10}),
+        (300, "b", asks(held=40), {"granted": 1}),
+        (301, "b", asks(99, held=41), {"granted": 14}),
+    )
+
+
+def test_a_reserve_stays() -> None:
+    film(
+        known(5),
+        (0, "a", asks(2, keep=4), {"granted": 1}),
+        (0, "a", asks(2, keep=4, held=1), {"granted": 0}),
+        (0, "b", asks(1), {"granted": 1}),
+    )
+
+
+def test_a_new_window_opens_slowly() -> None:
+    film(
+        known(90, answered=1),
+        (0, "a", asks(50), {"granted": 1}),
+        (0, "b", asks(50), {"granted": 1}),
+        (0, "c", asks(50), {"granted": 0}),
+        (1, "a", tells(read(89, times=29), want=50), {"granted": 5}),
+    )
+
+
+def test_tokens_are_left_to_others_who_use_the_quota_too() -> None:
+    """A thousand of others' calls for each thousand of ours: as many again, and a margin."""
+    film(
+        known(12, before=1000),
+        (0, "a", asks(), {"granted": 1}),
+        (0, "b", asks(), {"granted": 1}),
+        (0, "c", asks(), {"granted": 1}),
+        (0, "d", asks(), {"granted": 1}),
+        (0, "e", asks(), {"granted": 0, "remaining": 8}),
+    )
+
+
+def test_others_are_seen_in_what_our_calls_do_not_explain() -> None:
+    record = film(
+        known(50),
+        (0, "a", asks(1), {"granted": 1}),
+        (1, "a", tells(read(47), want=1), {"granted": 1, "remaining": 46}),
+    )
+    assert (record.others, record.own) == (2, 2)
+
+
+# Who knows nothing -----------------------------------------------------------------------------
+
+
+def test_one_probe_goes_and_a_second_after_its_silence_and_no_third() -> None:
+    alive = {"is_probing": True, "held": 1}
+    film(
+        Record(),
+        (0, "a", asks(50), {"granted": 1, "probe": 1, "confirmed": False}),
+        (0, "b", asks(50), {"granted": 0, "probe": 0}),
+        (1500, "a", alive, {}),
+        (1999, "b", asks(50), {"granted": 0}),
+        (2000, "b", asks(50), {"granted": 1, "probe": 1}),
+        (3400, "a", alive, {}),
+        (3900, "b", alive, {}),
+        (5000, "a", alive, {}),
+        (5001, "c", asks(50), {"granted": 0}),
+    )
+
+
+def test_others_look_a_round_trip_after_the_probe_and_less_often_in_vain() -> None:
+    film(
+        Record(round_trip=400),
+        (0, "a", asks(), {"probe": 1}),
+        (100, "b", asks(), {"wait": 400 + 20}),
+        (100, "c", asks(vain=3), {"wait": 400 + 160}),
+        (700, "c", asks(vain=99), {"wait": 640}),
+    )
+
+
+def test_a_probe_that_its_process_speaks_of_no_more_is_over() -> None:
+    film(
+        Record(),
+        (0, "a", asks(), {"probe": 1}),
+        (10, "a", {"held": 0, "is_probing": False}, {}),
+        (10, "b", asks(), {"probe": 1}),
+    )
+
+
+def test_the_answer_to_a_probe_opens_the_window_for_all() -> None:
+    film(
+        Record(answered=64, presumed=0),
+        (0, "a", asks(), {"probe": 1}),
+        (
+            20,
+            "a",
+            tells(read(40, probe=1, resets_in=50_000, epoch=4711)),
+            {
+                "confirmed": True,
+                "limit": 100,
+                "remaining": 40,
+                "resets_in": 50_000,
+                "epoch": 4711,
+                "clients": 0,
+            },
+        ),
+        (20, "b", asks(99), {"granted": 20}),
+    )
+
+
+def test_a_window_without_a_reset_that_is_spent_is_asked_about_ever_less_often() -> None:
+    record = film(
+        Record(answered=64, presumed=0),
+        (0, "a", asks(), {"probe": 1}),
+        (20, "a", tells(read(0, probe=1, known=START)), {"confirmed": False}),
+        (20, "a", asks(), {"granted": 0, "wait": 1000}),
+    )
+    at = 20
+    for wait in (1000, 2000, 4000):
+        at += wait
+        turn = record.turn
+        film(
+            record,
+            (at, f"p{at}", asks(), {"probe": turn}),
+            (
+                at,
+                f"p{at}",
+                tells(read(0, probe=turn, known=2 * START), sequence=2),
+                {"confirmed": False},
+            ),
+        )
+        assert record.hold - START - at == 2 * wait
+
+
+def test_answers_without_headers_let_one_more_go_than_there_were() -> None:
+    film(
+        Record(),
+        (0, "a", asks(), {"probe": 1}),
+        (0, "b", asks(), {"granted": 0}),
+        (20, "a", tells(ended(Outcome.UNREAD, times=7)), {}),
+        (20, "a", asks(99), {"granted": 2}),
+        (20, "b", asks(99), {"granted": 1}),
+        (30, "a", tells(ended(Outcome.REFUSED), held=0), {}),
+        (40, "b", asks(99, held=0), {"granted": 2}),
+        counts=Counts.COLD,
+    )
+
+
+def test_a_window_that_was_shown_ends_the_cold_start_for_all() -> None:
+    film(
+        Record(),
+        (0, "a", asks(), {"probe": 1}),
+        (0, "b", asks(), {"granted": 0}),
+        (20, "a", {"shown": ("window",)}, {"shown": ("window",)}),
+        (21, "b", asks(9), {"granted": 0, "wait": None, "shown": ("window",)}),
+        counts=Counts.COLD,
+    )
+
+
+# Answers ---------------------------------------------------------------------------------------
+
+
+def test_answers_fold_by_their_minimum_until_a_later_call_tells() -> None:
+    film(
+        known(10),
+        (0, "a", asks(3), {"granted": 3}),
+        (20, "a", tells(read(7), held=2), {"remaining": 5}),
+        (21, "a", tells(read(9), held=1), {"remaining": 6}),
+        (22, "a", tells(read(8), held=0), {"remaining": 7}),
+        # Sent when all those were known.
+        (40, "a", tells(read(9, known=2 * START)), {"remaining": 9}),
+    )
+
+
+def test_a_call_costs_what_it_costs() -> None:
+    film(
+        known(10),
+        (0, "a", tells(ended(Outcome.UNREAD, cost=3)), {"remaining": 7}),
+        (1, "a", tells(ended(Outcome.LOST, cost=4)), {"remaining": 3}),
+    )
+
+
+def test_an_answer_without_headers_is_owed_until_one_that_knows_of_it_is_read() -> None:
+    record = film(
+        known(10), (0, "a", tells(ended(Outcome.UNREAD), ended(Outcome.REFUSED)), {"remaining": 8})
+    )
+    newest = record.number
+    film(
+        record,
+        (1, "b", tells(read(10, known=newest - 2)), {"remaining": 8}),
+        (2, "b", tells(read(10, known=newest - 1)), {"remaining": 9}),
+        (3, "b", tells(read(10, known=newest)), {"remaining": 10}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "span"), [(Outcome.LOST, 1000), (Outcome.FAILED, 0), (Outcome.UNSENT, None)]
+)
+def test_a_lost_call_is_a_ghost_for_its_span(outcome: Outcome, span: int | None) -> None:
+    record = film(
+        known(10),
+        (100, "a", tells(ended(outcome, ago=30)), {"remaining": 10 if span is None else 9}),
+    )
+    if span is None:
+        assert not record.ghosts
+        return
+    clear = 100 - 30 + span
+    later = {"known": 2 * START, "took": 5}
+    film(
+        record,
+        (clear + 4, "b", tells(read(10, **later)), {"remaining": 9}),
+        (clear + 5, "b", tells(read(10, **later | {"known": NUMBER})), {"remaining": 9}),
+        (clear + 6, "b", tells(read(10, **later)), {"remaining": 10}),
+    )
+
+
+def test_a_ghosts_span_grows_with_the_round_trip() -> None:
+    record = film(known(10, round_trip=3000), (0, "a", tells(ended(Outcome.LOST)), {}))
+    assert record.ghosts == [[START + 6000, record.number, 1]]
+
+
+def test_debts_beyond_the_most_are_put_together() -> None:
+    record = known(900)
+    for _ in range(200):
+        film(
+            record,
+            (0, f"a{record.number}", tells(ended(Outcome.LOST)), {}),
+            (0, f"b{record.number}", tells(ended(Outcome.UNREAD)), {}),
+        )
+    assert len(record.ghosts) == len(record.unread) == 64
+    film(record, (0, "c", {"held": 1}, {"remaining": 900 - 400 - 1}))
+
+
+# The dead --------------------------------------------------------------------------------------
+
+
+def test_what_the_dead_held_becomes_ghosts() -> None:
+    record = film(
+        known(10),
+        (0, "a", asks(4), {"granted": 4}),
+        (LEASE - 1, "b", {"held": 1}, {"remaining": 5, "clients": 2}),
+        (LEASE, "b", {"held": 1}, {"remaining": 5, "clients": 1}),
+    )
+    assert record.ghosts == [[START + LEASE + 1000, NUMBER + 1, 4]]
+
+
+def test_a_dead_process_missed_its_probe() -> None:
+    record = film(Record(), (0, "a", asks(), {"probe": 1}), (LEASE, "b", asks(), {"probe": 1}))
+    assert record.misses == 1
+    film(record, (2 * LEASE, "c", asks(), {"granted": 0, "wait": 1000}))
+
+
+def test_if_only_ghosts_block_one_goes_to_see_and_the_others_wait() -> None:
+    film(
+        known(2, ghosts=[[START + 700, NUMBER, 2]]),
+        (0, "a", asks(), {"granted": 0, "wait": 700}),
+        (700, "a", asks(), {"granted": 1, "probe": TURN}),
+        (701, "b", asks(), {"granted": 0}),
+        (720, "a", tells(read(1, known=NUMBER)), {"remaining": 1}),
+        (720, "b", asks(), {"granted": 1, "probe": 0}),
+    )
+
+
+def test_who_waits_for_what_others_hold_asks_ever_less_often() -> None:
+    film(
+        known(1),
+        (0, "a", asks(), {"granted": 1}),
+        (0, "b", asks(vain=0), {"wait": 250}),
+        (250, "b", asks(vain=1), {"wait": 500}),
+        (750, "b", asks(vain=2), {"wait": 1000}),
+        (1750, "b", asks(vain=9), {"wait": 1000}),
+    )
+
+
+def test_who_waits_for_itself_is_told_to_ask_when_its_own_call_has_ended() -> None:
+    film(known(1), (0, "a", asks(), {"granted": 1}), (1, "a", asks(held=1), {"wait": None}))
+
+
+# Resets ----------------------------------------------------------------------------------------
+
+
+def test_when_all_is_spent_everybody_waits_for_the_reset() -> None:
+    film(
+        known(0, late=300),
+        (0, "a", asks(), {"granted": 0, "wait": SPAN + 300, "resets_in": SPAN + 300}),
+    )
+
+
+def test_at_the_reset_nothing_is_known_until_one_probe_is_answered() -> None:
+    later = {"resets_in": SPAN, "probe": TURN + 1, "known": 2 * START}
+    film(
+        known(90),
+        (SPAN - 1, "a", asks(9), {"granted": 9, "confirmed": True}),
+        (SPAN, "a", asks(9, held=0), {"granted": 1, "probe": TURN + 1, "confirmed": False}),
+        (SPAN, "b", asks(9), {"granted": 0}),
+        (SPAN + 20, "a", tells(read(99, **later)), {"confirmed": True, "remaining": 99}),
+        (SPAN + 20, "b", asks(9), {"granted": 9}),
+    )
+
+
+def test_the_old_window_at_the_reset_means_not_yet() -> None:
+    told = {"resets_in": -20, "probe": TURN + 1, "known": 2 * START}
+    film(
+        known(0),
+        (SPAN, "a", asks(), {"probe": TURN + 1}),
+        (SPAN + 20, "a", tells(read(0, refused=True, **told)), {"confirmed": False}),
+        (SPAN + 20, "b", asks(), {"granted": 0, "wait": 1000}),
+        (SPAN + 1020, "b", asks(), {"probe": TURN + 1}),
+    )
+
+
+def test_a_server_that_is_late_at_its_reset_is_expected_to_be_late_again() -> None:
+    record = known(0, epoch=START)
+    late = {"refused": True, "resets_in": -20, "epoch": START}
+    opens = {"resets_in": SPAN, "epoch": START + 61_000}
+    film(
+        record,
+        (SPAN, "a", asks(), {"probe": TURN + 1}),
+        (SPAN + 20, "a", tells(read(0, probe=TURN + 1, known=2 * START, **late)), {}),
+        (SPAN + 1020, "a", asks(), {"probe": TURN + 1}),
+        (SPAN + 1040, "a", tells(read(99, probe=TURN + 1, known=2 * START, **opens)), {}),
+    )
+    assert record.late == 1020
+    clean = {"resets_in": SPAN, "epoch": START + 122_000}
+    film(
+        record,
+        (2 * SPAN + 2060, "b", asks(), {"probe": TURN + 2}),
+        (2 * SPAN + 2080, "b", tells(read(99, probe=TURN + 2, known=3 * START, **clean)), {}),
+    )
+    assert record.late == 510
+
+
+def test_a_slow_answer_of_the_old_window_does_not_open_the_next() -> None:
+    film(
+        known(50),
+        (SPAN, "a", asks(), {"probe": TURN + 1}),
+        (SPAN + 5, "b", tells(read(49, known=NUMBER, resets_in=-5)), {"confirmed": False}),
+    )
+
+
+def test_a_later_reset_with_more_left_is_an_early_rollover() -> None:
+    film(
+        known(3),
+        (
+            0,
+            "a",
+            tells(read(99, known=NUMBER - 1, resets_in=2 * SPAN)),
+            {"remaining": 99, "resets_in": 2 * SPAN},
+        ),
+    )
+
+
+def test_an_answer_of_a_window_that_has_passed_is_ignored() -> None:
+    film(
+        known(50),
+        (0, "a", tells(read(3, known=NUMBER - 1, resets_in=-30_000)), {"remaining": 50}),
+    )
+
+
+def test_an_earlier_reset_that_is_not_surely_older_counts_until_a_later_call_tells() -> None:
+    film(
+        known(50),
+        (0, "a", tells(read(3, known=NUMBER - 1, resets_in=20_000)), {"remaining": 49}),
+        (1, "a", tells(read(49, known=2 * START)), {"remaining": 49}),
+    )
+
+
+def test_of_two_resets_the_later_stands_until_many_answers_say_otherwise() -> None:
+    record = known(50)
+    for number in range(7):
+        film(
+            record,
+            (0, f"p{number}", tells(read(50, resets_in=20_000)), {"resets_in": SPAN}),
+        )
+    film(record, (0, "a", tells(read(50, resets_in=20_000)), {"resets_in": 20_000}))
+
+
+def test_of_one_reset_the_earliest_bound_stands() -> None:
+    film(
+        known(50),
+        (0, "a", tells(read(50, resets_in=SPAN - 300)), {"resets_in": SPAN - 300}),
+        (0, "a", tells(read(50, resets_in=SPAN)), {"resets_in": SPAN - 300}),
+    )
+
+
+def test_no_reset_beyond_the_ceiling_is_believed() -> None:
+    film(
+        Record(),
+        (0, "a", asks(), {"probe": 1}),
+        (9, "a", tells(read(5, probe=1, resets_in=20_001)), {"confirmed": True, "resets_in": None}),
+        ceiling=20_000,
+    )
+
+
+def test_what_was_seen_long_ago_is_believed_no_longer_than_the_ceiling() -> None:
+    film(
+        known(50, reset=START + 10**9, ceiling=20_000),
+        (20_000, "a", asks(), {"confirmed": False, "probe": TURN + 1}),
+        ceiling=20_000,
+    )
+
+
+def test_what_a_server_asked_for_holds_all_back() -> None:
+    film(
+        known(50),
+        (0, "a", {"shut": 5000}, {}),
+        (1000, "b", asks(), {"granted": 0, "wait": 4000}),
+        (5000, "b", asks(), {"granted": 1}),
+        (5001, "a", {"shut": 10**9}, {}),
+        (5002, "b", asks(held=1), {"granted": 0, "wait": 19_999}),
+        ceiling=20_000,
+    )
+
+
+def test_lost_probes_are_followed_by_others_ever_later() -> None:
+    record = Record()
+    at, holds = 0, []
+    for number in range(9):
+        film(
+            record,
+            (at, f"p{number}", asks(), {"probe": 1}),
+            (
+                at,
+                f"p{number}",
+                tells(ended(Outcome.LOST, probe=1, cost=0), sequence=2),
+                {"granted": 0},
+            ),
+        )
+        holds.append(max(0, record.hold - START - at))
+        at += holds[-1]
+    assert holds == [0, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]
+
+
+def test_a_probe_that_never_left_counts_for_nothing_but_the_back_off() -> None:
+    record = film(
+        Record(),
+        (0, "a", asks(), {"probe": 1}),
+        (9, "a", tells(ended(Outcome.UNSENT, probe=1)), {}),
+    )
+    assert (record.ghosts, record.unread, record.misses) == ([], [], 1)
+
+
+# Limits of one's own ---------------------------------------------------------------------------
+
+
+def test_slots_of_a_rate_follow_each_other_whoever_takes_them() -> None:
+    film(
+        Record(),
+        (0, "a", asks(3), {"granted": 1, "starts_in": 0}),
+        (0, "b", asks(3), {"granted": 1, "starts_in": 60}),
+        (0, "c", asks(3), {"granted": 1, "starts_in": 120}),
+        (0, "a", asks(3), {"granted": 0, "wait": 61}),
+        (61, "a", asks(3), {"granted": 1, "starts_in": 119}),
+        counts=Counts.RATE,
+        limit=1,
+        gap=60_000,
+    )
+
+
+def test_a_rate_that_was_idle_has_its_burst_and_no_more() -> None:
+    film(
+        Record(slot=1),
+        (0, "a", asks(99, need=10), {"granted": 10, "starts_in": 0}),
+        (0, "a", asks(99, need=10), {"granted": 0, "wait": 8001}),
+        counts=Counts.RATE,
+        limit=10,
+        gap=1_000_000,
+    )
+
+
+def test_room_is_for_all_together() -> None:
+    film(
+        Record(),
+        (0, "a", asks(2), {"granted": 1}),
+        (0, "b", asks(2), {"granted": 1}),
+        (0, "c", asks(2), {"granted": 0, "wait": 250}),
+        (1, "a", {"held": 0}, {}),
+        (2, "c", asks(2), {"granted": 1}),
+        counts=Counts.CONCURRENCY,
+        limit=2,
+    )
+
+
+def test_a_learned_pace_is_single_file_with_a_gap() -> None:
+    film(
+        Record(),
+        (0, "a", asks(), {"granted": 0, "wait": None, "gap": 0}),
+        (0, "a", tells(ended(Outcome.REFUSED, known=START)), {"gap": 250}),
+        (100, "b", asks(), {"granted": 0, "wait": 150}),
+        (250, "b", asks(), {"granted": 1}),
+        (600, "a", asks(), {"granted": 0, "wait": 250}),
+        (600, "b", asks(held=1), {"granted": 0, "wait": None}),
+        (700, "b", tells(ended(Outcome.READ)), {"gap": 237}),
+        (700, "a", asks(), {"granted": 1}),
+        counts=Counts.PACE,
+    )
+
+
+def test_a_learned_gap_doubles_once_for_all_who_were_refused_together() -> None:
+    refused = ended(Outcome.REFUSED)
+    film(
+        Record(number=NUMBER),
+        (0, "a", tells(refused), {"gap": 250, "number": NUMBER + 1}),
+        (1, "b", tells(refused), {"gap": 250}),
+        (2, "b", tells(refused | {"known": NUMBER + 1}), {"gap": 500}),
+        counts=Counts.PACE,
+    )
+
+
+def test_a_gap_shrinks_with_what_is_served_but_not_below_what_was_refused() -> None:
+    record = Record(gap=1000, gaps=[[START, 800]])
+    for number in range(9):
+        film(record, (number, f"p{number}", tells(ended(Outcome.READ)), {}), counts=Counts.PACE)
+    assert record.gap == 880
+    later = 600_000 + 1
+    for number in range(200):
+        film(
+            record,
+            (later, f"q{number}", tells(ended(Outcome.READ)), {}),
+            counts=Counts.PACE,
+        )
+    assert record.gap == 0
+
+
+def test_a_refusal_with_tokens_left_is_told_to_all_as_a_pace() -> None:
+    film(
+        known(50),
+        (0, "a", tells(read(50, refused=True)), {"gap": LEASE}),
+        (500, "b", asks(), {"gap": LEASE - 500}),
+        (LEASE, "b", asks(held=1), {"gap": 0}),
+    )
+
+
+def test_a_lease_tells_what_is_known() -> None:
+    record = known(50, epoch=4711, shown=["window"])
+    record.clients["a"] = Client(held=3, expires=ENDS, sequence=1)
+    lease = rule.exchange(record, Report("record", "a", 2, held=3), START)
+    assert lease == Lease(
+        number=NUMBER,
+        confirmed=True,
+        limit=100,
+        remaining=47,
+        resets_in=SPAN,
+        epoch=4711,
+        clients=1,
+        shown=("window",),
+    )
