@@ -598,6 +598,60 @@ def test_of_one_reset_the_earliest_bound_stands() -> None:
     )
 
 
+def test_a_reset_that_is_nearly_the_same_ends_the_doubt() -> None:
+    record = known(50, epoch=START, doubts=5)
+    film(record, (0, "a", tells(read(50, resets_in=SPAN, epoch=START - 1500)), {"epoch": START}))
+    assert record.doubts == 0
+    film(record, (0, "b", tells(read(50, resets_in=SPAN, epoch=START + 1500)), {}))
+    assert (record.epoch, record.reset_number) == (START + 1500, NUMBER)
+
+
+def test_a_reset_is_learned_from_whichever_answer_tells_one() -> None:
+    film(
+        known(50, reset=None),
+        (0, "a", tells(read(50)), {"resets_in": None}),
+        (0, "a", tells(read(50, resets_in=9000)), {"resets_in": 9000}),
+    )
+
+
+def test_more_left_without_a_reset_is_no_early_rollover() -> None:
+    film(
+        known(3, reset=None),
+        (0, "a", tells(read(9, known=NUMBER - 1, resets_in=9000)), {"remaining": 3}),
+    )
+
+
+def test_a_window_that_is_spent_and_tells_no_reset_is_asked_about_with_a_back_off() -> None:
+    film(
+        known(0, reset=None),
+        (0, "a", asks(), {"granted": 0, "wait": 1000}),
+        (1000, "a", asks(), {"granted": 1, "probe": TURN + 1}),
+    )
+
+
+def test_a_slow_answer_that_cannot_be_placed_is_owed_by_the_next_window() -> None:
+    film(
+        known(50),
+        (SPAN, "a", asks(), {"probe": TURN + 1}),
+        (SPAN + 5, "b", tells(read(49, known=NUMBER)), {"confirmed": False}),
+        (
+            SPAN + 9,
+            "a",
+            tells(read(99, resets_in=SPAN, probe=TURN + 1, known=NUMBER + 1)),
+            {"confirmed": True, "remaining": 98},
+        ),
+    )
+
+
+def test_a_probe_that_is_refused_without_headers_is_followed_by_another_later() -> None:
+    film(
+        known(0),
+        (SPAN, "a", asks(), {"probe": TURN + 1}),
+        (SPAN + 20, "a", tells(ended(Outcome.REFUSED, probe=TURN + 1)), {"confirmed": False}),
+        (SPAN + 20, "b", asks(), {"granted": 0, "wait": 1000}),
+    )
+
+
 def test_no_reset_beyond_the_ceiling_is_believed() -> None:
     film(
         Record(),

@@ -298,6 +298,20 @@ def test_what_is_not_ours_is_left_as_it_is(
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ["DELETE FROM host", "DROP TABLE records", "UPDATE records SET state = '{}'"],
+)
+def test_a_file_of_ours_that_was_damaged_by_hand_is_an_error(path: Path, damage: str) -> None:
+    used(path, one)
+    with sqlite3.connect(path) as ours:
+        ours.execute(damage)
+    ours.close()
+    before = path.read_bytes()
+    assert "the ledger" in refusal(path)
+    assert path.read_bytes() == before
+
+
 def test_an_empty_file_is_taken(path: Path) -> None:
     path.touch()
     used(path, one)
