@@ -34,7 +34,7 @@ from aiotwhelp.errors import (
 )
 from aiotwhelp.headers import Dialect, Family, Reading, WindowKind, WindowReading
 from aiotwhelp.help import EndpointLimit, Help, Language, RateLimitStatus
-from aiotwhelp.ledger import Ledger, MemoryLedger, SQLiteLedger
+from aiotwhelp.ledger import Ledger, MemoryLedger, RedisLedger, SQLiteLedger
 from aiotwhelp.limiter import Limiter, Permit
 from aiotwhelp.middleware import RateLimitMiddleware
 from aiotwhelp.queues import Priority
@@ -92,6 +92,7 @@ __all__ = [
     "RateLimitStatus",
     "Reading",
     "Reddit",
+    "RedisLedger",
     "RedisStore",
     "SQLiteLedger",
     "SQLiteStore",

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from aiotwhelp.auth import Secretive, Token, discreet
 from aiotwhelp.errors import LedgerError
 from aiotwhelp.ledger.database import Database, Host
+from aiotwhelp.ledger.redis import _checked_prefix, _Server
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
@@ -343,9 +344,6 @@ class RedisStore(_Store):
         key: str | bytes | Iterable[str | bytes],
         prefix: str = "aiotwhelp",
     ) -> None:
-        # redis-py is imported by those alone who use it.
-        from aiotwhelp.ledger.redis import _checked_prefix, _Server
-
         super().__init__(user, key)
         self._server = _Server(redis, is_cluster=False)
         self._prefix = _checked_prefix(prefix)

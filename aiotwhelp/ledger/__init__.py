@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from aiotwhelp.ledger.memory import MemoryLedger
 from aiotwhelp.ledger.port import Lease, Ledger, Note, Report
+from aiotwhelp.ledger.redis import RedisLedger
 from aiotwhelp.ledger.sqlite import SQLiteLedger
 
-__all__ = ["Lease", "Ledger", "MemoryLedger", "Note", "Report", "SQLiteLedger", "from_url"]
+__all__ = [
+    "Lease",
+    "Ledger",
+    "MemoryLedger",
+    "Note",
+    "RedisLedger",
+    "Report",
+    "SQLiteLedger",
+    "from_url",
+]
 
 _FILE = "sqlite:///"
-_SERVERS = ("redis://", "rediss://", "valkey://", "unix://")
+_SERVERS = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
 
 
 def from_url(url: str) -> Ledger:
     """Return the ledger that a URL names; raises ValueError for none.
 
     ``sqlite:///relative.db`` and ``sqlite:////absolute.db``, the path as it is; ``redis://``,
-    ``rediss://`` (TLS), ``valkey://`` and ``unix://`` (a socket) as redis-py reads them.
+    ``rediss://`` (TLS), ``valkey://``, ``valkeys://`` and ``unix://`` (a socket), as redis-py reads
+    them. ImportError without redis-py.
     """
     if url.startswith(_SERVERS):
-        from aiotwhelp.ledger.redis import (  # type: ignore[import-not-found,unused-ignore]
-            RedisLedger,
-        )
-
-        ledger: Ledger = RedisLedger(url)
-        return ledger
+        return RedisLedger(url)
     if url.startswith(_FILE) and len(url) > len(_FILE):
         return SQLiteLedger(url.removeprefix(_FILE))
     # No more is shown: a password may follow.
