@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from aiotwhelp.auth import Secretive, Token, discreet
 from aiotwhelp.errors import LedgerError
 from aiotwhelp.ledger.database import Database, Host
-from aiotwhelp.ledger.redis import _checked_prefix, _Server
+from aiotwhelp.ledger.redis import Server, checked_prefix
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
@@ -345,8 +345,8 @@ class RedisStore(_Store):
         prefix: str = "aiotwhelp",
     ) -> None:
         super().__init__(user, key)
-        self._server = _Server(redis, is_cluster=False)
-        self._prefix = _checked_prefix(prefix)
+        self._server = Server(redis, is_cluster=False)
+        self._prefix = checked_prefix(prefix)
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._server.where}, keys {self._prefix}>"

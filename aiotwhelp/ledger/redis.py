@@ -85,8 +85,8 @@ class RedisLedger:
         secret: bytes | str | None = None,
         cluster: bool = False,
     ) -> None:
-        self._server = _Server(redis, is_cluster=cluster)
-        self._prefix = _checked_prefix(prefix)
+        self._server = Server(redis, is_cluster=cluster)
+        self._prefix = checked_prefix(prefix)
         self._given = _checked_secret(secret)
         self._secret: str | None = None
         self._looked_at = 0.0
@@ -165,7 +165,7 @@ class RedisLedger:
         return agreed
 
 
-class _Server:
+class Server:
     """One engine, or a cluster: a client of redis-py, and its errors as ours."""
 
     def __init__(self, redis: str | Redis | RedisCluster, *, is_cluster: bool) -> None:
@@ -179,6 +179,7 @@ class _Server:
         self.where = _where(self._url)
 
     def now(self) -> float:
+        """Return seconds of the loop's clock."""
         return asyncio.get_running_loop().time()
 
     async def run(self, *command: Any) -> Any:
@@ -201,6 +202,7 @@ class _Server:
                 raise
 
     async def close(self) -> None:
+        """Close the client, unless it is the user's own."""
         if self._url is not None and self._client is not None:
             client, self._client, self._loop = self._client, None, None
             with self._errors():
@@ -301,7 +303,8 @@ def _checked_client(client: Redis | RedisCluster) -> Redis | RedisCluster:
     )
 
 
-def _checked_prefix(prefix: str) -> str:
+def checked_prefix(prefix: str) -> str:
+    """Return the beginning of keys; raises TypeError or ValueError for none."""
     checks.instance("prefix", prefix, str, "a string")
     if not prefix or set(prefix) & set("{}"):
         raise ValueError(f"prefix is the beginning of keys, without braces, not {prefix!r}")
