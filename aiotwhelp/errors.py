@@ -102,7 +102,8 @@ class TooManyWaitersError(AiotwhelpError, aiohttp.ClientError):
 class LedgerError(AiotwhelpError, aiohttp.ClientError):
     """The ledger that shares quotas between processes is away, or holds something else.
 
-    Callers see it with ``Limiter(on_ledger_failure="fail")`` only.
+    Callers see it with ``Limiter(on_ledger_failure="fail")`` only. `SQLiteStore` and `RedisStore`
+    raise it as well; in a call that becomes an `AuthError` with the same words.
     """
 
 
