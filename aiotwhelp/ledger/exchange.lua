@@ -41,12 +41,33 @@ local floor, ceil, sqrt = math.floor, math.ceil, math.sqrt
 local max, min, abs = math.max, math.min, math.abs
 
 -- Unlike pick(unpack(list)) for lists of any length.
-local function of_all(pick, list, first)
-  local found = first
+local function of_all(pick, list)
+  local found
   for _, each in ipairs(list) do
     found = found and pick(found, each) or each
   end
   return found
+end
+
+-- The lists of a record, and what each of their rows holds.
+local ROWS = {
+  floor = {"number", "number"},
+  unread = {"number", "number"},
+  ghosts = {"number", "number", "number"},
+  gaps = {"number", "number"},
+  clients = {"string", "number", "number", "number", "number", "number", "number", "number"},
+}
+
+local function is_row(row, kinds)
+  if type(row) ~= "table" or #row ~= #kinds then
+    return false
+  end
+  for place, kind in ipairs(kinds) do
+    if type(row[place]) ~= kind then
+      return false
+    end
+  end
+  return true
 end
 
 local Client, Record, client_of, forget, dumps, loads, exchange, hear, lifetime
@@ -156,7 +177,7 @@ function loads(text)
   if not is_json or type(state) ~= "table" or type(state.turn) ~= "number" then
     return nil
   end
-  state.slot = tonumber(state.slot)
+  state.slot = tonumber(state.slot) or state.slot
   for name, value in pairs(record) do
     if state[name] == nil then
       state[name] = value
@@ -165,11 +186,15 @@ function loads(text)
       return nil
     end
   end
-  for place, each in ipairs(state.clients) do
-    if type(each) ~= "table" or type(each[1]) ~= "string" then
-      return nil
+  for name, kinds in pairs(ROWS) do
+    for _, row in ipairs(state[name]) do
+      if not is_row(row, kinds) then
+        return nil
+      end
     end
-    state.clients[place] = Client(unpack(each))
+  end
+  for place, row in ipairs(state.clients) do
+    state.clients[place] = Client(unpack(row))
   end
   return state
 end

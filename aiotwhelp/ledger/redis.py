@@ -7,8 +7,7 @@ import functools
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -43,9 +42,11 @@ redis.call("PEXPIRE", KEYS[1], ARGV[2])
 return redis.call("GET", KEYS[1])
 """
 
+_REPLICA = "it is a replica, which takes no writes"
+
 #: What an engine says, as a class of redis-py or in its own words, and what that means.
 _MEANINGS = (
-    (("ReadOnly", "READONLY"), "it is a replica, which takes no writes"),
+    (("ReadOnly", "READONLY"), _REPLICA),
     (("OutOfMemory", "OOM "), "it is full: its maxmemory is reached"),
     (("BusyLoading", "LOADING"), "it is loading its data"),
     (("Authentication", "WRONGPASS", "NOAUTH"), "it does not take this user name and password"),
@@ -106,14 +107,13 @@ class RedisLedger:
         for report in reports:
             apps.setdefault(report.record.partition("/")[0], []).append(report)
         if len(apps) == 1:
-            answers = [await self._run(reports)]
-        else:
-            answers = await asyncio.gather(*map(self._run, apps.values()))
-        leases = {
-            id(report): lease
-            for asked, answer in zip(apps.values(), answers, strict=True)
-            for report, lease in zip(asked, answer, strict=True)
-        }
+            return await self._run(reports)
+        leases: dict[int, Lease] = {}
+        answers = await asyncio.gather(*map(self._run, apps.values()), return_exceptions=True)
+        for asked, answer in zip(apps.values(), answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            leases |= zip(map(id, asked), answer, strict=True)
         return [leases[id(report)] for report in reports]
 
     async def secret(self) -> bytes:
@@ -129,12 +129,11 @@ class RedisLedger:
         await self._server.close()
 
     async def _run(self, reports: Sequence[Report]) -> list[Lease]:
-        keys = [self._key(report.record) for report in reports]
         text, digest = _script()
-        command = (len(keys), *keys, _dumps(reports))
-        answer = await self._server.run("EVALSHA", digest, *command)
-        if answer is None:  # it knows the script no longer
-            answer = await self._server.run("EVAL", text, *command)
+        said = self._said(reports)
+        answer = await self._server.run("EVALSHA", digest, *said)
+        if answer is None:  # it does not know the script, or no longer
+            answer = await self._server.run("EVAL", text, *said)
         leases = json.loads(answer)
         begun = [lease.pop("fresh") for lease in leases]
         if any(
@@ -142,6 +141,11 @@ class RedisLedger:
         ):
             await self._look_at_secret()
         return [_lease(lease) for lease in leases]
+
+    def _said(self, reports: Sequence[Report]) -> tuple[int | str, ...]:
+        """Return what the script is told."""
+        keys = [self._key(report.record) for report in reports]
+        return len(keys), *keys, _dumps(reports)
 
     def _key(self, record: str) -> str:
         app, _, quota = record.partition("/")
@@ -188,25 +192,24 @@ class Server:
         Safe to cancel: the connection is given up then, and the next command makes another.
         """
         client = self._here()
-        with self._errors():
-            if self._url is not None and not self._is_cluster:
-                await self._refresh(client)
-            try:
-                return await client.execute_command(*command)
-            except _redis().NoScriptError:
-                return None
-            except _redis().ReadOnlyError:
-                # The name may lead to another engine by now.
-                if self._url is not None and not self._is_cluster:
-                    await client.connection_pool.disconnect()
-                raise
+        try:
+            await self._renew()
+            # Else commands that come together make a cluster's client close its connections.
+            await client.initialize()
+            return await client.execute_command(*command)
+        except _redis().NoScriptError:
+            return None
+        except Exception as error:  # redis-py has other errors than its own
+            meaning = _meaning(error)
+            if meaning is _REPLICA:
+                await self._disconnect()  # the name may lead to another engine by now
+            raise LedgerError(f"the ledger at {self.where}: {meaning}") from error
 
     async def close(self) -> None:
         """Close the client, unless it is the user's own."""
         if self._url is not None and self._client is not None:
             client, self._client, self._loop = self._client, None, None
-            with self._errors():
-                await client.aclose()
+            await client.aclose()
 
     def _here(self) -> Any:
         loop = asyncio.get_running_loop()
@@ -218,19 +221,19 @@ class Server:
             self._client = _client(self._url, is_cluster=self._is_cluster)
         return self._client
 
-    async def _refresh(self, client: Redis) -> None:
-        now = self.now()
-        if now > self._used + _IDLE:
-            await client.connection_pool.disconnect()
-        self._used = now
+    async def _renew(self) -> None:
+        used, self._used = self._used, self.now()
+        if self._used > used + _IDLE:
+            await self._disconnect()
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        errors = _redis()
-        try:
-            yield
-        except (errors.RedisError, errors.RedisClusterException, OSError) as error:
-            raise LedgerError(f"the ledger at {self.where}: {_meaning(error)}") from error
+    async def _disconnect(self) -> None:
+        """Have the next command make a new connection."""
+        if self._url is None:
+            return
+        if self._is_cluster:
+            await self._client.aclose()
+        else:
+            await self._client.connection_pool.disconnect()
 
 
 def _client(url: str, *, is_cluster: bool) -> Redis | RedisCluster:
@@ -325,7 +328,7 @@ def _checked_secret(secret: bytes | str | None) -> bytes | None:
 def _where(url: str | None) -> str:
     """Return what may be shown of a URL."""
     if url is None:
-        return "a client of yours"
+        return "your client"
     parts = urlsplit(url)
     place = parts.path if parts.scheme == "unix" else (parts.hostname or "localhost")
     port = f":{parts.port}" if parts.port else ""
@@ -347,13 +350,13 @@ def _script() -> tuple[bytes, str]:
 
 def _dumps(reports: Sequence[Report]) -> str:
     said = [
-        {**_said(report, _SAID_BY_REPORT), "notes": [_said(n, _SAID_BY_NOTE) for n in report.notes]}
+        {**_told(report, _SAID_BY_REPORT), "notes": [_told(n, _SAID_BY_NOTE) for n in report.notes]}
         for report in reports
     ]
     return json.dumps(said, separators=(",", ":"))
 
 
-def _said(what: Report | Note, names: Sequence[str]) -> dict[str, Any]:
+def _told(what: Report | Note, names: Sequence[str]) -> dict[str, Any]:
     """Return what is not None by its name: an engine knows no None that a script could compare."""
     return {name: value for name in names if (value := getattr(what, name)) is not None}
 
