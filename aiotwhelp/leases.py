@@ -526,8 +526,9 @@ class LeasedWindow(Window):
 
     def _open(self, now: float, remaining: int, told: Edges | None) -> None:
         super()._open(now, remaining, told)
-        # Each of the others does the same with the next window, after a probe of its own.
-        self.share.allowance = (self.limit or remaining) // self.share.clients - 1
+        if self.share.is_away:
+            # Each of the others does the same with the next window, after a probe of its own.
+            self.share.allowance = (self.limit or remaining) // self.share.clients - 1
 
 
 class LeasedRate(RateWindow):
