@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
+import redis
 
 from aiotwhelp import MemoryLedger, SQLiteLedger
 from aiotwhelp.ledger import Lease, Ledger, Note, Report
 from aiotwhelp.ledger.hosts import Clocks
 from aiotwhelp.ledger.port import Outcome
+from aiotwhelp.ledger.redis import RedisLedger
+from aiotwhelp.ledger.rule import Client, Record, lifetime
+from tests.servers import engines
 
 RECORD = "app/quota"
 
@@ -83,7 +88,65 @@ class SQLite(Engine):
         return ledger
 
 
-ENGINES: dict[str, Callable[[Path], Engine]] = {"memory": Memory, "sqlite": SQLite}
+class Server(Engine):
+    """Redis or Valkey: a program of its own, which a test needs."""
+
+    is_virtual = False
+
+    def __init__(self, directory: Path, engine: engines.Engine) -> None:
+        super().__init__(directory)
+        self._stack = ExitStack()
+        self._engine = engine
+        self.ends: dict[str, int] = {}
+
+    async def __aenter__(self) -> Self:
+        self._server = self._stack.enter_context(engines.running(self._engine))
+        self.client = self._stack.enter_context(redis.Redis(port=self._server.port))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.restart()
+        self._stack.close()
+
+    def _made(self) -> Ledger:
+        return OnClock(self._server.url, self)
+
+
+class OnClock(RedisLedger):
+    """Tells the script what the time is, and has keys expire by that clock."""
+
+    def __init__(self, url: str, engine: Server) -> None:
+        super().__init__(url)
+        self._engine = engine
+
+    def _said(self, reports: Sequence[Report]) -> tuple[int | str, ...]:
+        return *super()._said(reports), self._engine.now
+
+    async def _run(self, reports: Sequence[Report]) -> list[Lease]:
+        engine = self._engine
+        for key in [key for key, ends in engine.ends.items() if ends <= engine.now]:
+            engine.client.delete(key)
+            del engine.ends[key]
+        leases = await super()._run(reports)
+        for key in {self._key(report.record) for report in reports}:
+            record = record_of(engine.client.get(key))
+            engine.client.persist(key)
+            engine.ends[key] = engine.now + lifetime(record, engine.now)
+        return leases
+
+
+def record_of(text: bytes) -> Record:
+    """Read what the script has written."""
+    state = json.loads(text)
+    state["clients"] = {name: Client(*held) for name, *held in state.get("clients", ())}
+    return Record(**{**state, "slot": int(state["slot"])})
+
+
+ENGINES: dict[str, Callable[[Path], Engine]] = {
+    "memory": Memory,
+    "sqlite": SQLite,
+    **{name: functools.partial(Server, engine=each) for name, each in engines.ENGINES.items()},
+}
 
 
 def on_every_engine(test: Callable[[Engine], Awaitable[None]]) -> Callable[[str, Path], None]:

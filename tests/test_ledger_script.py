@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from aiotwhelp.ledger.port import Counts, Lease, Note, Outcome, Report
 from aiotwhelp.ledger.redis import _dumps, _lease, _script
-from aiotwhelp.ledger.rule import Client, Record, exchange, lifetime
+from aiotwhelp.ledger.rule import Record, exchange, lifetime
+from tests.ledgers import record_of
 from tests.servers import engines
 
 KEY = "{aiotwhelp:app}:quota"
@@ -155,12 +156,6 @@ def leases_of(answer: bytes) -> list[Lease]:
     for lease in leases:
         del lease["fresh"]
     return [_lease(lease) for lease in leases]
-
-
-def record_of(text: bytes) -> Record:
-    state = json.loads(text)
-    state["clients"] = {name: Client(*held) for name, *held in state.get("clients", ())}
-    return Record(**{**state, "slot": int(state["slot"])})
 
 
 # The two agree -----------------------------------------------------------------------------------
