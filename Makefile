@@ -91,12 +91,13 @@ format: $(VENV)/.ready
 
 build/lowest/.ready: pyproject.toml
 	$(PYTHON) -m venv build/lowest
-	build/lowest/bin/$(PIP) --editable '.[dev]' aiohttp==3.14.0 oauthlib==3.2.0 tenacity==9.1.2
+	build/lowest/bin/$(PIP) --editable '.[dev]' aiohttp==3.14.0 oauthlib==3.2.0 tenacity==9.1.2 \
+	  redis==5.0.1
 	@touch $@
 
 # What is random or long, and says nothing of versions: `make test` has it.
-LONG := any_api cancel_everywhere chaos fuzz invariants leaks outages sabotage security_servers \
-  third_party
+LONG := any_api cancel_everywhere chaos fuzz invariants leaks ledger_machine ledger_script outages \
+  sabotage security_servers third_party
 BUT_LONG := $(LONG:%=--ignore=tests/test_%.py)
 
 # Without the debug mode, in which aiohttp 3.14.0's own server warns.

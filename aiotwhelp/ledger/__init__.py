@@ -23,11 +23,11 @@ _SERVERS = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
 
 
 def from_url(url: str) -> Ledger:
-    """Return the ledger that a URL names; raises ValueError for none.
+    """Return the ledger that a URL names; raises ValueError for none, ImportError without redis-py.
 
     ``sqlite:///relative.db`` and ``sqlite:////absolute.db``, the path as it is; ``redis://``,
-    ``rediss://`` (TLS), ``valkey://``, ``valkeys://`` and ``unix://`` (a socket), as redis-py reads
-    them. ImportError without redis-py.
+    ``rediss://`` (TLS), ``valkey://``, ``valkeys://`` and ``unix://`` (a socket) as redis-py
+    reads them.
     """
     if url.startswith(_SERVERS):
         return RedisLedger(url)

@@ -46,15 +46,15 @@ _REPLICA = "it is a replica, which takes no writes"
 
 #: What an engine says, as a class of redis-py or in its own words, and what that means.
 _MEANINGS = (
-    (("ReadOnly", "READONLY"), _REPLICA),
-    (("OutOfMemory", "OOM "), "it is full: its maxmemory is reached"),
-    (("BusyLoading", "LOADING"), "it is loading its data"),
-    (("Authentication", "WRONGPASS", "NOAUTH"), "it does not take this user name and password"),
-    (("Permission", "Authorization", "NOPERM"), "this user may not run scripts on these keys"),
-    (("ClusterDown", "CLUSTERDOWN", "MasterDown"), "the cluster is down"),
-    (("Moved", "Ask", "CrossSlot", "CROSSSLOT"), "it is a cluster: RedisLedger(url, cluster=True)"),
-    (("FOREIGN", "WRONGTYPE"), "a key of this prefix holds something else, which is left alone"),
-    (("user_script", "Error running script"), "a record is damaged, and is left alone"),
+    (("foreign", "wrongtype"), "a key of this prefix holds something else, which is left alone"),
+    (("readonly",), _REPLICA),
+    (("oom ", "outofmemory"), "it is full: its maxmemory is reached"),
+    (("loading",), "it is loading its data"),
+    (("authentication", "wrongpass", "noauth"), "it does not take this user name and password"),
+    (("permission", "authorization", "noperm"), "this user may not run scripts on these keys"),
+    (("clusterdown", "masterdown"), "the cluster is down"),
+    (("moved", "askerror", "crossslot"), "it is a cluster: RedisLedger(url, cluster=True)"),
+    (("user_script", "error running script"), "a record is damaged, and is left alone"),
 )
 
 
@@ -267,7 +267,7 @@ def _redis() -> Any:
 def _meaning(error: Exception) -> str:
     said = f"{type(error).__name__}: {error}"
     for words, meaning in _MEANINGS:
-        if any(word in said for word in words):
+        if any(word in said.lower() for word in words):
             return meaning
     return said
 
