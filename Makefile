@@ -7,7 +7,7 @@ PIP := python -m pip install --quiet --disable-pip-version-check
 # What `make test-pythons` looks for, besides PYTHON.
 OTHERS ?= python3.12 python3.13 python3.14
 
-.PHONY: help demo test servers chaos fuzz mutants test-lowest test-pythons check format clean
+.PHONY: help demo test servers chaos fuzz mutants test-lowest test-pythons check format bench bench-quick clean
 
 help:
 	@echo "make demo          run the main job on the embedded emulator"
@@ -17,6 +17,8 @@ help:
 	@echo "make fuzz          search for inputs that break a parser or the rule"
 	@echo "make mutants       change the rule, one thing at a time: do the tests notice?"
 	@echo "make check         format, lint and types"
+	@echo "make bench         measure speed and memory, beside other libraries (15 minutes)"
+	@echo "make bench-quick   the same in three minutes, with more noise"
 	@echo "make format        mend what can be mended by itself"
 	@echo "make test-lowest   run the tests on the lowest declared versions"
 	@echo "make test-pythons  run the tests on the other Pythons that are here"
@@ -88,6 +90,18 @@ check: $(VENV)/.ready
 format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+build/bench/.ready: pyproject.toml benchmarks/requirements.txt
+	$(PYTHON) -m venv build/bench
+	build/bench/bin/$(PIP) --editable . --requirement benchmarks/requirements.txt
+	@touch $@
+
+# Two quiet cores: the client is pinned to the first, its server to the last.
+bench: build/bench/.ready
+	build/bench/bin/python -m benchmarks
+
+bench-quick: build/bench/.ready
+	build/bench/bin/python -m benchmarks --quick
 
 build/lowest/.ready: pyproject.toml
 	$(PYTHON) -m venv build/lowest
