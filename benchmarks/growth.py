@@ -3,7 +3,7 @@
     python -m benchmarks.growth                    # docs/growth.svg
     python -m benchmarks.growth --quick            # no plot, up to 10 000
 
-Each point is the median of processes of their own. The exponent is that of the straight line
+Each point is a process of its own, or the median of three. The exponent is that of the straight line
 through the points on logarithmic axes: 1 is in proportion, 0 is no growth at all.
 """
 
@@ -170,11 +170,10 @@ def _text(x: float, y: float, value: float, unit: str = "", anchor: str = "middl
 
 def main(*, quick: bool) -> None:
     sizes = (100, 1_000, 10_000) if quick else (1_000, 3_000, 10_000, 30_000, 100_000)
-    times = 1 if quick else 3
     found = [
-        *grown("callers", callers, sizes, times),
-        *grown("quotas", quotas, sizes, times),
-        *grown("windows of a call", windows, (1, 2, 4, 8, 16), times),
+        *grown("callers", callers, sizes, 1),
+        *grown("quotas", quotas, sizes, 1),
+        *grown("windows of a call", windows, (1, 2, 4, 8, 16), 1 if quick else 3),
     ]
     print_table(
         ("what grows", "from", "to", "each at first, µs or bytes", "each at last", "exponent"),
