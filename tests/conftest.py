@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import aiotwhelp.testing
 
 # The same examples in every run. Another profile explores: HYPOTHESIS_PROFILE=default make test
-settings.register_profile("repeatable", derandomize=True, database=None)
+# How slow the machine is just then is no fault of a strategy.
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
