@@ -3,8 +3,8 @@
     python -m benchmarks.growth                    # docs/growth.svg
     python -m benchmarks.growth --quick            # no plot, up to 10 000
 
-Each point is a process of its own, or the median of three. The exponent is that of the straight line
-through the points on logarithmic axes: 1 is in proportion, 0 is no growth at all.
+Each point is a process of its own, or the median of three. The exponent is that of the straight
+line through the points on logarithmic axes: 1 is in proportion, 0 is no growth at all.
 """
 
 from __future__ import annotations
