@@ -64,6 +64,12 @@ def ask(sequence: int = 1, record: str = RECORD, **told: Any) -> Report:
     return Report(record, "a client", sequence, **{"want": 1, **told})
 
 
+def saw(limit: int, record: str = RECORD, sequence: int = 1) -> Report:
+    """Tell of an answer, so that the record is known by its limit."""
+    note = Note(sequence, Outcome.READ, limit=limit, remaining=1, resets_in=600_000)
+    return Report(record, "another client", sequence, notes=(note,))
+
+
 async def exchanged(ledger: RedisLedger, *reports: Report) -> list[Lease]:
     return list(await ledger.exchange(reports))
 
@@ -180,11 +186,9 @@ async def test_reports_of_many_apps_are_answered_in_their_order(engine: Running)
     records = [f"app {number % 5}/{number}" for number in range(20)]
     async with ledger_on(engine.url) as ledger:
         for number, record in enumerate(records):
-            for sequence in range(1, number + 1):
-                note = Note(sequence, Outcome.LOST, took=1)
-                await exchanged(ledger, Report(record, "other", sequence, notes=(note,)))
+            await exchanged(ledger, saw(number, record))
         leases = await exchanged(ledger, *(ask(record=record) for record in records))
-    assert [lease.number for lease in leases] == list(range(20))
+    assert [lease.limit for lease in leases] == list(range(20))
 
 
 @pytest.mark.asyncio
@@ -228,9 +232,8 @@ async def test_a_cancelled_exchange_never_leaves_its_answer_to_the_next(
                 await asyncio.sleep(0.00005)
             exchange.cancel()
             await asyncio.wait([exchange])
-            note = Note(sequence, Outcome.LOST, took=1)
-            (lease,) = await exchanged(ledger, Report(RECORD, "b", sequence, notes=(note,)))
-            assert lease.number == sequence
+            (lease,) = await exchanged(ledger, saw(sequence, sequence=sequence))
+            assert lease.limit == sequence
 
 
 @pytest.mark.asyncio
