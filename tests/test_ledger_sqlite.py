@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from aiotwhelp import LedgerError, Limiter, SQLiteLedger
+from aiotwhelp import LedgerError, Limiter, SQLiteLedger, sharing
 from aiotwhelp.ledger import Lease, Report, database, from_url
 from aiotwhelp.ledger.database import APPLICATION, Database
 from aiotwhelp.ledger.hosts import RENEWED, Anchor, Clocks
@@ -375,6 +375,7 @@ async def test_a_full_disk_is_an_error_and_what_is_there_stays(path: Path) -> No
 @in_virtual_time
 async def test_a_file_that_is_locked_for_long_is_an_error_within_the_bound(path: Path) -> None:
     ledger = SQLiteLedger(path)
+    assert ledger._database.patience < sharing.BOUND
     await one(ledger)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

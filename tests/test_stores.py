@@ -23,7 +23,7 @@ from aiotwhelp.stores import LEASE, RedisStore, SQLiteStore, _Store
 from aiotwhelp.testing import VirtualTimeLoop
 from tests.servers import engines
 from tests.stack import in_virtual_time, session_of
-from tests.test_auth import NOW, Server, bearer
+from tests.test_auth import NOW, Server, bearer, ok, says
 
 KEY, OTHER_KEY = Fernet.generate_key(), Fernet.generate_key()
 USER = "user-4711"
@@ -510,6 +510,49 @@ def _die_holding(path: Path) -> None:
     async def main() -> None:
         async with SQLiteStore(path, user=USER, key=KEY).exclusive():
             os.kill(os.getpid(), signal.SIGKILL)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_real_processes_renew_a_token_once_for_each_of_its_ends(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    issued, asked = context.Value("i", 0), context.Value("i", 0)
+    children = [
+        context.Process(target=_renew_often, args=[tmp_path / "tokens.db", issued, asked])
+        for _ in range(6)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0] * 6
+    assert issued.value == asked.value == RENEWALS
+
+
+RENEWALS = 5
+
+
+def _renew_often(path: Path, issued: Any, asked: Any) -> None:
+    async def send(method: str, url: str, *, headers: Any, data: bytes) -> TokenAnswer:
+        with issued.get_lock():
+            asked.value += 1
+            if f"refresh_token=refresh-{issued.value}".encode() not in data.split(b"&"):
+                return says(400, {"error": "invalid_grant"})
+            issued.value += 1
+            fresh = {"access_token": f"access-{issued.value}", "expires_in": 7200}
+            fresh |= {"refresh_token": f"refresh-{issued.value}", "token_type": "bearer"}
+        await asyncio.sleep(0.01)
+        return ok(fresh)
+
+    async def main() -> None:
+        store = SQLiteStore(path, user=USER, key=KEY)
+        auth = OAuth2User("the-client-id", refresh_token="refresh-0", store=store)
+        for number in range(RENEWALS):
+            # Of a token that is asked for after its end, all processes at about the same time.
+            await auth.prepare(send, NOW + 7200 * number)
+            assert bearer(auth) in {f"Bearer access-{each}" for each in range(number + 1, 6)}
+        await store.close()
 
     asyncio.run(main())
 
