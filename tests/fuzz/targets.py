@@ -21,10 +21,11 @@ from yarl import URL
 from aiotwhelp.answers import as_error, parse_error
 from aiotwhelp.apis import X, api_at
 from aiotwhelp.auth import ClientCredentials, OAuth2User, TokenAnswer
-from aiotwhelp.calls import Call, Settings
+from aiotwhelp.calls import Call, Settings, Targets
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.errors import ApiError, AuthError, BodyError
 from aiotwhelp.headers import X_DIALECT, Reading, parse_date, parse_retry_after
+from aiotwhelp.limiter import Limiter
 from aiotwhelp.middleware import Caller
 from aiotwhelp.pool import Pool
 from aiotwhelp.queues import Priority
@@ -157,7 +158,7 @@ def _response(status: int, body: bytes) -> Any:
         headers=fields,
         request_info=aiohttp.RequestInfo(url, "GET", fields, url),
         content_length=None,
-        content=SimpleNamespace(at_eof=lambda: True),
+        content=SimpleNamespace(at_eof=lambda: True, is_eof=lambda: True),
         read=read,
     )
 
@@ -274,7 +275,10 @@ def urls(data: bytes) -> None:
     except ValueError:
         return
     assert api.base_url.startswith(("http://", "https://"))
-    assert Caller.of(api, None).key("GET", api.url("/2/users/12")).route == "GET /2/users/{id}"
+    assert (
+        Caller.of(api, None, Limiter()).key("GET", api.url("/2/users/12")).route
+        == "GET /2/users/{id}"
+    )
 
 
 # The rule and the limiter ------------------------------------------------------------------------
@@ -310,9 +314,20 @@ def _number(word: str) -> float:
 _NOW = 1.7e9
 _HOSTS = {"api.x.com", "api.twitter.com", "upload.x.com", "upload.twitter.com"}
 _ROUTES = Routes([("GET", "/2/users/{id}"), ("GET", "/2/users/me"), ("GET", "/files/{name}")])
-_CALLER = Caller.of(X, None)
+_CALLER = Caller.of(X, None, Limiter())
 _CALL = Call(
-    Settings(_CALLER, Pool(None, 1, {}), Retries(0), None, None, Priority.NORMAL, False, ()),
+    Settings(
+        caller=_CALLER,
+        targets=Targets(_CALLER),
+        pool=Pool(None, 1, {}),
+        retries=Retries(0),
+        max_wait=None,
+        total_timeout=None,
+        priority=Priority.NORMAL,
+        coalesce=False,
+        middlewares=(),
+        raise_for_status=None,
+    ),
     "GET",
     "/1.1/help/privacy.json",
     {},
