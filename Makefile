@@ -18,7 +18,7 @@ help:
 	@echo "make mutants       change the rule, one thing at a time: do the tests notice?"
 	@echo "make check         format, lint and types"
 	@echo "make bench         measure speed and memory, beside other libraries (15 minutes)"
-	@echo "make bench-quick   the same in three minutes, with more noise"
+	@echo "make bench-quick   the same in five minutes, with more noise"
 	@echo "make format        mend what can be mended by itself"
 	@echo "make test-lowest   run the tests on the lowest declared versions"
 	@echo "make test-pythons  run the tests on the other Pythons that are here"
