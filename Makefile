@@ -110,22 +110,23 @@ build/lowest/.ready: pyproject.toml
 	@touch $@
 
 # What is random or long, and says nothing of versions: `make test` has it.
-LONG := any_api cancel_everywhere chaos fuzz invariants leaks ledger_machine ledger_script outages \
-  sabotage security_servers third_party
+LONG := any_api auth_fuzz cancel_everywhere chaos fuzz invariants leaks ledger_machine \
+  ledger_script outages sabotage scenarios_runs security_servers third_party whole_stack
 BUT_LONG := $(LONG:%=--ignore=tests/test_%.py)
 
 # Without the debug mode, in which aiohttp 3.14.0's own server warns.
 test-lowest: build/lowest/.ready
 	build/lowest/bin/python -m pytest --numprocesses auto -p no:cacheprovider -q $(BUT_LONG)
 
-# A Python that is not installed, or has no working venv, is named and passed over.
+# A Python that is not installed, or has no working venv, is named and passed over. `make test` has
+# the debug mode, which takes two fifths more.
 test-pythons:
 	@for python in $(OTHERS); do \
 	  if ! $$python -c 'import venv' 2>/dev/null; then echo "$$python: not here"; continue; fi; \
 	  $$python -m venv build/$$python && \
 	  build/$$python/bin/$(PIP) --editable '.[dev]' && \
-	  PYTHONDEVMODE=1 build/$$python/bin/python -m pytest --numprocesses auto -p no:cacheprovider -q \
-	    $(BUT_LONG) || exit 1; \
+	  build/$$python/bin/python -m pytest --numprocesses auto -p no:cacheprovider -q $(BUT_LONG) || \
+	    exit 1; \
 	done
 
 clean:

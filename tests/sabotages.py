@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from aiotwhelp import windows
+from aiotwhelp import quota, windows
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.local import RateWindow
 from aiotwhelp.queues import Queue
-from aiotwhelp.quota import Bucket, Pace
+from aiotwhelp.quota import Bucket, Household, Pace
 from aiotwhelp.refills import Refill
 from aiotwhelp.windows import INF, Debts, Foreign, Probing, Window
 
@@ -236,6 +236,63 @@ def never_speed_up(patch: Patch) -> None:
     patch.setattr(Pace, "accepted", nothing)
 
 
+def go_on_as_before_after_a_learned_pace(patch: Patch) -> None:
+    obey = Bucket._obey
+
+    def obeyed(bucket: Bucket, *told: Any, **options: Any) -> None:
+        before = bucket.answered, bucket.blank
+        obey(bucket, *told, **options)
+        bucket.answered, bucket.blank = before
+
+    patch.setattr(Bucket, "_obey", obeyed)
+
+
+def go_on_as_before_without_a_window(patch: Patch) -> None:
+    tell = Bucket._tell_windows
+
+    def told(bucket: Bucket, *those: Any, **options: Any) -> None:
+        before = bucket.answered
+        tell(bucket, *those, **options)
+        bucket.answered = before
+
+    patch.setattr(Bucket, "_tell_windows", told)
+
+
+def owe_only_to_the_windows_that_show_first(patch: Patch) -> None:
+    join = Bucket._join_shown
+
+    def joined(bucket: Bucket, shown: Any) -> None:
+        join(bucket, shown)
+        bucket.debts = Debts()
+
+    patch.setattr(Bucket, "_join_shown", joined)
+
+
+def take_a_late_rollover_for_the_old_window(patch: Patch) -> None:
+    is_of_next = Window._is_of_next
+    patch.setattr(
+        Window,
+        "_is_of_next",
+        lambda window, told: window.reset is not None and is_of_next(window, told),
+    )
+
+
+def let_other_routes_go_on(patch: Patch) -> None:
+    patch.setattr(Household, "shut", property(lambda _: -INF, nothing))
+
+
+def forget_lateness_as_quickly_each_time(patch: Patch) -> None:
+    patch.setattr(windows, "_MOST_RELAPSES", 0)
+
+
+def remember_whatever_windows_are_told_of(patch: Patch) -> None:
+    patch.setattr(quota, "_MOST_WINDOWS", 10**9)
+
+
+def wait_for_a_window_that_only_refusals_tell_of(patch: Patch) -> None:
+    patch.setattr(Window, "is_untold", property(lambda _: False, nothing))
+
+
 def believe_what_was_restored(patch: Patch) -> None:
     def restored(window: Window, now: float, reading: Any) -> None:
         window._open(now, reading.remaining, window._told(reading, now, now))
@@ -303,6 +360,10 @@ def wake_nobody_else(patch: Patch) -> None:
 
 def never_look_again_at_deadlines(patch: Patch) -> None:
     patch.setattr(Limiter, "_check_deadlines", nothing)
+
+
+def tell_no_other_line(patch: Patch) -> None:
+    patch.setattr(Limiter, "_tell_others", nothing)
 
 
 def never_forget_a_quota(patch: Patch) -> None:

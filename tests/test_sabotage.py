@@ -179,6 +179,38 @@ CAUGHT_BY: list[tuple[sabotages.Sabotage, Check]] = [
         test_quota.test_case_22_a_success_shrinks_the_pace_and_a_failure_does_not,
     ),
     (
+        sabotages.go_on_as_before_after_a_learned_pace,
+        test_quota.test_calls_are_as_few_after_a_learned_pace_as_after_a_first_answer,
+    ),
+    (
+        sabotages.go_on_as_before_without_a_window,
+        test_windows.test_how_many_may_go_at_once_without_a_window_that_has_ended_is_found_out_again,
+    ),
+    (
+        sabotages.owe_only_to_the_windows_that_show_first,
+        test_quota.test_case_30_a_loss_is_owed_by_every_window_that_shows_within_its_span,
+    ),
+    (
+        sabotages.take_a_late_rollover_for_the_old_window,
+        test_quota.test_case_16_a_late_rollover_among_calls_in_flight_idles_nobody,
+    ),
+    (
+        sabotages.let_other_routes_go_on,
+        lambda: test_quota.test_a_refusal_that_is_for_every_route_shuts_every_route(30.0, 32.0),
+    ),
+    (
+        sabotages.forget_lateness_as_quickly_each_time,
+        test_windows.test_a_lateness_that_is_found_again_is_forgotten_more_slowly,
+    ),
+    (
+        sabotages.remember_whatever_windows_are_told_of,
+        test_quota.test_a_server_that_names_another_window_each_time_is_heard_sixteen_times,
+    ),
+    (
+        sabotages.wait_for_a_window_that_only_refusals_tell_of,
+        test_windows.test_a_refusal_by_a_window_that_only_refusals_tell_of_makes_a_pace,
+    ),
+    (
         sabotages.believe_what_was_restored,
         test_windows.test_a_restored_state_has_its_limit_and_its_reset,
     ),
@@ -233,6 +265,10 @@ CAUGHT_BY: list[tuple[sabotages.Sabotage, Check]] = [
     (
         sabotages.never_forget_a_quota,
         test_limiter.test_case_44_idle_quotas_are_forgotten_spent_ones_last,
+    ),
+    (
+        sabotages.tell_no_other_line,
+        test_limiter.test_case_36_news_of_a_shared_window_reach_the_callers_of_all_who_share_it,
     ),
     (sabotages.close_in_one_go, test_limiter.test_case_52_grants_go_in_slices),
 ]

@@ -679,6 +679,23 @@ def test_a_window_of_which_an_answer_tells_again_counts_again():
     film.play([(90_000, Answer("f", 11, reset=1e6), None), (90_000, Ask(), Until(90_001))])
 
 
+def test_how_many_may_go_at_once_without_a_window_that_has_ended_is_found_out_again():
+    film = told_of_a_day_once()
+    film.bucket.answered = 1000
+    for name in "bcd":
+        film.play([(90_000, Ask(name), GO), (90_000, Answer(name, 13, reset=1e6), None)])
+    assert len(film.take_all(90_000)) == 2
+
+
+def test_a_refusal_by_a_window_that_only_refusals_tell_of_makes_a_pace():
+    film = told_of_a_day_once()
+    for name in "bcd":
+        film.play([(90_000, Ask(name), GO), (90_000, Answer(name, 13, reset=1e6), None)])
+    film.play([(90_000, Ask("e"), GO)])
+    film.play([(90_000, Answer("e", 12, reset=1e6, day=0, status=429), None)])
+    assert film.bucket.pace.gap == 0.25
+
+
 # Windows that take turns in one set of fields ----------------------------------------------------
 
 WIDE, NARROW = (limited(WindowKind("window"), limit) for limit in (900, 300))

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from aiotwhelp.headers import Reading, WindowKind
+from aiotwhelp.headers import FIFTEEN_MINUTES, Reading, WindowKind
 from aiotwhelp.limiter import Limiter, Permit
 from aiotwhelp.local import RateWindow, Room
 from aiotwhelp.queues import Line, Priority, Waiter
 from aiotwhelp.quota import Bucket, Granted, NotUntil
 from aiotwhelp.views import QuotaKey
-from aiotwhelp.windows import INF, Window
+from aiotwhelp.windows import INF, Probing, Window
 from tests.chaos.plan import LIES, LOSSES, Plan
 from tests.chaos.world import Count, World
 
 #: The longest that a window without a reset, and a back-off, keep anyone waiting.
 LONGEST_BACKOFF = 60.0
 
-#: More than this in one callback of the loop is no slice.
-SLICE = 600
-
+#: More callers than this in one callback of the loop are no slice.
+SLICE = 128
 
 #: After so many of them a window holds nobody.
 SILENCES = 3
+
+#: So many answers in a row that tell of one reset end the belief in a later one.
+DOUBTS = 8
+
+#: A server may tell of another window each time; so many are heard.
+MOST_WINDOWS = 16
+
+#: So many seconds a refused gap is remembered.
+GAP_MEMORY = 600.0
+
+#: After so many probes in a row that nobody answered, each more fails those who waited for long.
+MISSES = 5
 
 #: So many calls of others in a window that is spent cannot be overlooked.
 SEEN_OTHERS = 5
@@ -43,12 +55,22 @@ class CheckedLimiter(Limiter):
         self.names: dict[str, str] = {}
         self._answers: WeakKeyDictionary[Bucket, int] = WeakKeyDictionary()
         self._shut_until: WeakKeyDictionary[Bucket, float] = WeakKeyDictionary()
+        #: By identity: what was refused for all routes.
+        self._all_shut_until: dict[str, float] = {}
+        #: The last reset that was told of a window, and how often in a row.
+        self._told: dict[Window, tuple[float, int]] = {}
         #: What quotas owed when they were forgotten, by the names of their windows.
         self._forgotten: Counter[object] = Counter()
         #: Calls that an app's window was not told of, with the instants of their answers.
         self._left_out: dict[object, list[tuple[float, int]]] = {}
         #: Answers in a row to a window's probes that told of others only.
         self._silences: Counter[tuple[object, Window]] = Counter()
+        #: Probes in a row that nobody answered.
+        self._misses: Counter[Probing] = Counter()
+        #: Gaps that a limit nobody tells of has refused, with the instants.
+        self._refused_gaps: WeakKeyDictionary[Bucket, list[tuple[float, float]]] = (
+            WeakKeyDictionary()
+        )
         self._rated: dict[RateWindow, list[float]] = {}
         self._idle: dict[Line, tuple[float, float]] = {}
         self._in_this_callback = 0
@@ -97,6 +119,8 @@ class CheckedLimiter(Limiter):
         if bucket.shown:
             assert bucket.calls <= self._answers.get(bucket, 0) + 1, "case 1: no slow start"
         assert now >= self._shut_until.get(bucket, -INF), "case 24: before the Retry-After"
+        shut = self._all_shut_until.get(line.key.identity, -INF)
+        assert now >= shut, "a refusal that holds for every route was forgotten"
         app = self._app_of(line)
         if app is not None and self._leaves_out(line, app):
             self._note_unknown(app)
@@ -112,6 +136,7 @@ class CheckedLimiter(Limiter):
 
     def _check_taken(self, line: Line, window: Window, granted: Granted, priority: int) -> None:
         if not window.is_confirmed and self._silences_of(line, window) < SILENCES:
+            assert granted.is_probe_of(window.probing), "case 14: more than the probes"
             assert window.probing.out <= 2, "case 14: a third probe"
         if not granted.is_probe_of(window.probing):
             self._check_last(line, window, granted)
@@ -148,17 +173,75 @@ class CheckedLimiter(Limiter):
         self, line: Line, granted: Granted, reading: Reading, status: int, cost: int | None
     ) -> None:
         self._check_probes(line, granted)
-        bucket, now = line.bucket, self._now()
+        self._note_answer(line, granted, reading, status)
+        pace = line.bucket.pace
+        gap, growths = pace.gap, pace.growths
+        knew = [each for each in line.bucket.windows if granted.known >= each.reset_number]
+        unread = {each.kind: each.debts.unread for each in line.bucket.windows}
+        super()._observed(line, granted, reading, status, cost)
+        self._note_left_out(line, granted, reading)
+        if gap or pace.gap:
+            is_success = not (reading.refused or reading.cached or status >= 500)
+            self._check_pace(granted, gap, grew=pace.growths > growths, success=is_success)
+        if not self.plan.has("adversarial", "steps"):
+            self._check_doubts(line, knew, reading)
+        if self.plan.is_understood:
+            self._check_understood(line, reading, unread)
+        if not self.plan.has("drift", "steps", *LIES, *LOSSES):
+            self._check_lateness(line)
+
+    def _note_answer(self, line: Line, granted: Granted, reading: Reading, status: int) -> None:
+        bucket = line.bucket
         if reading.windows:
             self._answers[bucket] = self._answers.get(bucket, 0) + 1
         if not reading.cached or status == 429:
             self._count_silences(line, granted, reading, status)
         if status == 429 and reading.retry_after:
-            self._shut_until[bucket] = now + min(reading.retry_after, 960.0)
-        super()._observed(line, granted, reading, status, cost)
-        self._note_left_out(line, granted, reading)
-        if not self.plan.has("drift", "steps", *LIES, *LOSSES):
-            self._check_lateness(line)
+            self._shut_until[bucket] = self._now() + min(reading.retry_after, 960.0)
+            if reading.everywhere:
+                self._all_shut_until[line.key.identity] = self._shut_until[bucket]
+        if status >= 500 and not reading.windows:
+            self._note_misses(line, granted)
+        else:
+            for probing in (bucket.probing, *(window.probing for window in bucket.windows)):
+                self._misses[probing] = 0
+
+    def _check_pace(self, granted: Granted, before: float, *, grew: bool, success: bool) -> None:
+        """A gap that was refused is not tried again for a while; a wider one shrinks."""
+        bucket, now = granted.bucket, self._now()
+        refused = self._refused_gaps.setdefault(bucket, [])
+        if grew:
+            is_new = not refused or granted.sent >= refused[-1][0]
+            assert is_new, "case 22: calls in flight together were refused more than once"
+            refused.append((now, before))
+        latest = (gap for at, gap in refused if at >= now - GAP_MEMORY)
+        least = min(LONGEST_BACKOFF, 1.1 * max(latest, default=0.0))
+        assert bucket.pace.gap >= least - 1e-6, "case 22: what was refused is tried again"
+        if success:
+            most = max(least, 0.95 * before)
+            assert bucket.pace.gap <= most + 1e-6, "case 22: a success, and no faster"
+        if before and not bucket.pace.gap:
+            self._answers[bucket] = 1  # how many at once do is to be found out again
+
+    def _note_misses(self, line: Line, granted: Granted) -> None:
+        for probing, turn in granted.probes or ():
+            if probing.turn != turn:
+                continue
+            self._misses[probing] += 1
+            if self._misses[probing] > MISSES:
+                # 1, 2, 4 ... seconds after the second of them: so far apart the probes are now.
+                patience = min(LONGEST_BACKOFF, 2.0 ** (self._misses[probing] - 2))
+                waiting = [each for each in line.everyone() if self._now() - each.since > patience]
+                asyncio.get_running_loop().call_later(0.01, self._check_patience, waiting)
+
+    def _check_patience(self, waiters: Iterable[Waiter]) -> None:
+        assert all(each.future.done() for each in waiters), "case 49: nobody answers, and they wait"
+
+    def restore(self, key: Any, readings: Any) -> None:
+        super().restore(key, readings)
+        bucket = self._line(key).bucket
+        if any(window.is_confirmed for window in bucket.windows):
+            self._answers[bucket] = 1
 
     def _note_left_out(self, line: Line, granted: Granted, reading: Reading) -> None:
         """Count the calls that an app's window cannot know, until a later call has read it.
@@ -174,7 +257,7 @@ class CheckedLimiter(Limiter):
             calls[:] = [each for each in calls if each[0] > granted.sent]
         elif self._leaves_out(line, name):
             calls.append((self._now(), granted.cost))
-            if self._answers[line.bucket] == 1:
+            if self._answers.get(line.bucket) == 1:
                 self._note_unknown(name)
 
     def _app_of(self, line: Line) -> object:
@@ -211,9 +294,34 @@ class CheckedLimiter(Limiter):
                 place = (self.name_of(line.key, window.kind), window)
                 if place[0] not in told and granted.is_probe_of(window.probing):
                     self._silences[place] += 1
+                    if self._silences[place] == SILENCES:
+                        self._answers[line.bucket] = 1  # how many at once go without it?
 
     def _silences_of(self, line: Line, window: Window) -> int:
         return self._silences[self.name_of(line.key, window.kind), window]
+
+    def _check_understood(
+        self, line: Line, reading: Reading, unread: dict[WindowKind, int]
+    ) -> None:
+        told = [each.kind for each in reading.windows if each.reset is not None]
+        for window in line.bucket.windows:
+            if window.kind in told and window.kind in unread:
+                more = window.debts.unread > unread[window.kind]
+                assert not more, "case 48: an answer that tells all was not understood"
+
+    def _check_doubts(self, line: Line, knew: list[Window], reading: Reading) -> None:
+        """A reset is believed, however late another was told, once many answers have told it."""
+        told = {each.kind: each.reset for each in reading.windows if each.reset is not None}
+        for window in line.bucket.windows:
+            reset = told.get(window.kind)
+            if reset is None or reset < self.world.clock() + 2.0:
+                continue  # one that has passed is no news
+            last, times = self._told.get(window, (reset, 0))
+            times = (times if reset == last else 0) + (window in knew)
+            self._told[window] = (reset, times)
+            if times > DOUBTS and window.is_confirmed and window.reset is not None:
+                apart = abs(window.reset - reset)
+                assert apart <= 3.0, f"{times} answers say {reset}, and {window.reset} is believed"
 
     def _check_lateness(self, line: Line) -> None:
         """It is found out by a probe that was not held back for longer than it was late."""
@@ -227,6 +335,10 @@ class CheckedLimiter(Limiter):
             count = self.world.counts.get(self.name_of(line.key, window.kind))
             if count is not None:
                 count.unknown += 1
+        self._note_misses(line, granted)
+        app = self._app_of(line)
+        if app is not None and self._leaves_out(line, app):
+            self._left_out.setdefault(app, []).append((self._now() + 1.0, granted.cost))
         super()._lost(line, granted, reason=reason)
 
     def _unsent(self, line: Line, granted: Granted, *, failed: bool, reason: str) -> None:
@@ -234,12 +346,16 @@ class CheckedLimiter(Limiter):
             grants = self._rated.get(gate, [])
             if granted.sent in grants and self._now() < granted.sent + gate.rate.gap:
                 grants.remove(granted.sent)
+        if failed:
+            self._note_misses(line, granted)
         super()._unsent(line, granted, failed=failed, reason=reason)
 
     def _check_probes(self, line: Line, granted: Granted) -> None:
         """A probe that was silent for long must have been followed by another."""
         waiter, now = line.head(), self._now()
-        if waiter is None or self.plan.has("app", "hidden", "retry_after", "rated", "closing"):
+        if waiter is None or self.plan.has(
+            "app", "hidden", "retry_after", "outcry", "rated", "closing"
+        ):
             return
         bucket = line.bucket
         if bucket.pace.gap:
@@ -257,6 +373,8 @@ class CheckedLimiter(Limiter):
 
     def _settled(self, line: Line, room: Room | None) -> None:
         super()._settled(line, room)
+        for window in line.bucket.windows:
+            self._note_spent(window)
         self.check(line)
         self.check_sums()
 
@@ -281,10 +399,20 @@ class CheckedLimiter(Limiter):
         super()._park(line, waiter, answer, now)
         # More urgent callers, who may spend the reserve, may find out what lost calls have taken.
         may_open = self._reserve and any(w.debts.ghosts for w in line.bucket.windows)
-        if line.bucket.calls or answer.at == INF or may_open:
+        if line.bucket.calls or answer.by.in_flight or answer.at == INF or may_open:
             self._idle.pop(line, None)
         elif self._idle.get(line, (None,))[0] != answer.at:
             self._idle[line] = (answer.at, now)
+
+    def _note_spent(self, window: Window) -> None:
+        """Everyone who waits for a window that is surely spent knows for how long."""
+        unsure = window.in_flight or window.debts.ghosts or window.available
+        if unsure or not window.is_confirmed or window.reset is None:
+            return
+        for parked in window.blocked:
+            line = parked.line
+            if not line.bucket.calls and line not in self._idle:
+                self._idle[line] = (window.ends, self._now())
 
     def _expire(self, line: Line, waiter: Waiter) -> None:
         at, since = self._idle.get(line, (-INF, 0.0))
@@ -321,6 +449,7 @@ class CheckedLimiter(Limiter):
         bucket = line.bucket
         assert bucket.calls >= 0, "I2"
         assert bucket.in_flight >= 0, "I2"
+        assert len(bucket.windows) <= MOST_WINDOWS, "a server makes us remember what it likes"
         for window in bucket.windows:
             self._check_window(line, window)
         if line.head() is not None and not line.pumping:
@@ -337,8 +466,6 @@ class CheckedLimiter(Limiter):
         assert window.in_flight >= 0, "I2"
         assert window.debts.unread >= 0, "I2"
         assert window.debts.ghosts >= 0, "I2"
-        if self.plan.has_like_backends:
-            assert not window.debts.unread, "case 48: one of two back ends was not understood"
         if not window.is_confirmed or self._now() >= window.ends or self.plan.lies:
             return
         assert window.observations, "a window that is confirmed was read"
@@ -360,7 +487,7 @@ class CheckedLimiter(Limiter):
             self._check_at_rest(window, count)
 
     def _check_at_rest(self, window: Window, count: Count) -> None:
-        if self.plan.has("garbled", "early") or self.plan.has_near_backends:
+        if self.plan.has("garbled") or self.plan.has_near_windows:
             return
         if not self.world.under_way[count.key]:
             left = max(0, count.limit - count.used)
@@ -369,7 +496,8 @@ class CheckedLimiter(Limiter):
     def name_of(self, key: QuotaKey, kind: WindowKind) -> object:
         if kind.scope == "app":
             return ("app", key.route.partition(" ")[2])
-        return self._own_name(key)
+        own = self._own_name(key)
+        return own if kind == FIFTEEN_MINUTES else (own, kind.name)
 
     def _own_name(self, key: QuotaKey) -> object:
         method, _, path = key.route.partition(" ")

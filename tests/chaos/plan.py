@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 #: Faults after which no header could have told a caller what is left.
-LIES = frozenset({"adversarial", "foreign", "shrinking"})
+LIES = frozenset({"adversarial", "foreign", "misled", "names", "shrinking"})
 
 #: Faults of which an answer that is not there or cannot be read is the consequence.
 LOSSES = frozenset(
@@ -25,6 +25,9 @@ LOSSES = frozenset(
     }
 )
 
+#: The chance of each of the kinds that were added later.
+RARE = 0.06
+
 #: When a late rollover is looked for, in seconds after the reset.
 PROBES = (0, 1, 3, 7, 15, 31, 63, 123)
 
@@ -39,11 +42,13 @@ class Plan:
     limit: int = 15
     length: float = 5.0
     app_limit: int = 0
+    shy: bool = False
     users: int = 1
     routes: int = 1
     # The callers.
     calls: int = 110
     spread: float = 0.0
+    together: bool = False
     # The way there and back.
     latency: tuple[float, float] = (0.01, 0.08)
     drop_before: float = 0.0
@@ -63,6 +68,8 @@ class Plan:
     cached: float = 0.0
     retry_after: float = 0.0
     no_reset: bool = False
+    misled: float = 0.0
+    names: float = 0.0
     backends: tuple[float, ...] = (0.0,)
     # Its clock and windows.
     skew: float = 0.0
@@ -74,6 +81,8 @@ class Plan:
     shrink_at: float | None = None
     hidden_gap: float = 0.0
     hidden_from: float = 0.0
+    hidden_until: float = float("inf")
+    outcry: float = 0.0
     foreign: float = 0.0
     # What callers do.
     cancelled: float = 0.0
@@ -87,6 +96,9 @@ class Plan:
     priorities: bool = False
     primed: bool = False
     horde: int = 0
+    lull: bool = False
+    brink: bool = False
+    restored: str = ""
     close_at: float | None = None
     # The limiter.
     reserve: float = 0.0
@@ -114,7 +126,7 @@ class Plan:
     def blurs_windows(self) -> bool:
         """Whether a caller may take one window of the server's for two, or two for one."""
         return self.has(
-            "adversarial", "garbled", "cached", "steps", "backends", "early", "no_reset"
+            "adversarial", "garbled", "cached", "misled", "steps", "backends", "early", "no_reset"
         )
 
     @property
@@ -123,15 +135,15 @@ class Plan:
         return not self.has("adversarial", "steps", "drift", "backends", "early")
 
     @property
-    def has_like_backends(self) -> bool:
-        """Whether two back ends differ by a rounding, and all that is told of resets is true."""
-        steady = not self.has("drift", "steps", "early", "no_reset", *LIES, *LOSSES)
-        return 0.0 < max(self.backends) <= 1.0 and steady
+    def is_understood(self) -> bool:
+        """Whether what answers tell of resets, if anything, is true or rounded."""
+        false = {"drift", "steps", "early", "garbled", *LIES}
+        return max(self.backends) <= (1.0 if self.length < 60.0 else 2.0) and not self.has(*false)
 
     @property
-    def has_near_backends(self) -> bool:
-        """Whether they disagree by about as much as two windows are apart."""
-        return max(self.backends) > 0.0 and self.length < 10.0
+    def has_near_windows(self) -> bool:
+        """Whether one window's reset may be taken for that of the next."""
+        return self.length < 10.0 and (max(self.backends) > 0.0 or self.early > 0.0)
 
     @property
     def has_only_a_hidden_limit(self) -> bool:
@@ -194,6 +206,12 @@ def compose(seed: int) -> Plan:
     plan.kinds = tuple(sorted(names))
     for name in plan.kinds:
         KINDS[name](plan, dice)
+    # From dice of their own: what comes to these leaves the course of all other schedules as it is.
+    dice = random.Random(seed ^ 0xADDED)
+    more = [name for name in MORE_KINDS if dice.random() < RARE]
+    plan.kinds = tuple(sorted((*names, *more)))
+    for name in more:
+        MORE_KINDS[name](plan, dice)
     return plan
 
 
@@ -320,7 +338,7 @@ def _dawdlers(plan: Plan, dice: random.Random) -> None:
 
 
 def _horde(plan: Plan, dice: random.Random) -> None:
-    plan.horde = 700
+    plan.horde = 200
 
 
 def _foreign(plan: Plan, dice: random.Random) -> None:
@@ -352,6 +370,75 @@ def _mixed(plan: Plan, dice: random.Random) -> None:
 
 def _closing(plan: Plan, dice: random.Random) -> None:
     plan.close_at = dice.uniform(0, 3 * plan.length)
+
+
+def _with(plan: Plan, *kinds: str) -> None:
+    plan.kinds = tuple(sorted({*plan.kinds, *kinds}))
+
+
+def _misled(plan: Plan, dice: random.Random) -> None:
+    plan.misled = dice.choice([0.02, 0.05])
+
+
+def _names(plan: Plan, dice: random.Random) -> None:
+    plan.names = dice.choice([0.1, 0.5])
+
+
+def _outcry(plan: Plan, dice: random.Random) -> None:
+    plan.outcry, plan.routes = 0.03, 2
+
+
+def _lifted(plan: Plan, dice: random.Random) -> None:
+    if not plan.has("hidden"):
+        _with(plan, "hidden")
+        _hidden(plan, dice)
+    plan.hidden_until = plan.hidden_from + dice.uniform(0.1, 1.0)
+    # One learns only from one's own: many successes make a gap small.
+    plan.users = plan.routes = 1
+    plan.calls += 40
+
+
+def _lull(plan: Plan, dice: random.Random) -> None:
+    plan.lull = True
+    if not plan.early:
+        _with(plan, "late")
+        plan.late = plan.late or 2.5
+
+
+def _restored(plan: Plan, dice: random.Random) -> None:
+    # By the local clock, as nobody has told of the server's yet.
+    if not plan.skew:
+        plan.restored = dice.choice(["it holds", "it has reset", "no reset", "no reset"])
+
+
+def _brink(plan: Plan, dice: random.Random) -> None:
+    plan.brink = True
+    plan.early, plan.late = dice.choice([(0.3, 0.0), (2.0, 0.0), (0.0, 0.7), (0.0, 2.5)])
+    _with(plan, "early" if plan.early else "late")
+    plan.late_until = float("inf")
+    plan.length, plan.limit, plan.latency = 15.0, max(40, plan.limit), (0.1, 0.35)
+
+
+def _lasting(plan: Plan, dice: random.Random) -> None:
+    """Each of many windows begins late."""
+    _with(plan, "late")
+    plan.early, plan.late, plan.late_until = 0.0, dice.choice([0.7, 2.5]), float("inf")
+    plan.limit = 3
+    plan.users = plan.routes = 1
+
+
+def _shy(plan: Plan, dice: random.Random) -> None:
+    """The app's window is not told of at first, though a call that was lost is in it."""
+    _with(plan, "app", "cancels", "missing")
+    plan.app_limit, plan.shy = plan.app_limit or 30, True
+    plan.cancelled, plan.spread = plan.cancelled or 0.1, 0.0
+
+
+def _common(plan: Plan, dice: random.Random) -> None:
+    """Impatient callers of several users wait while the last of an app's tokens is spent."""
+    _with(plan, "app", "impatient")
+    plan.app_limit, plan.users, plan.routes = dice.choice([20, 40]), 3, 1
+    plan.impatient, plan.limit, plan.spread, plan.together = 0.5, 100, 0.0, True
 
 
 def _times(plan: Plan, dice: random.Random) -> list[tuple[float, float]]:
@@ -399,5 +486,22 @@ KINDS: dict[str, Callable[[Plan, random.Random], None]] = {
         _redirects,
         _mixed,
         _closing,
+    )
+}
+
+#: Kinds that came later, each with a chance of its own.
+MORE_KINDS: dict[str, Callable[[Plan, random.Random], None]] = {
+    function.__name__.removeprefix("_"): function
+    for function in (
+        _misled,
+        _names,
+        _outcry,
+        _lifted,
+        _lull,
+        _restored,
+        _brink,
+        _lasting,
+        _shy,
+        _common,
     )
 }

@@ -21,6 +21,12 @@ from tests.chaos.plan import Plan
 APP_LENGTH = 10_800.0
 BODY = b'{"privacy": "of your data", "padding": "................................"}'
 
+#: Faults by which an answer tells less than it should.
+UNREADABLE = ("garbled headers", "an answer from a cache")
+
+#: Says that a refusal holds for all routes.
+EVERYWHERE = "x-everywhere"
+
 #: How much longer than others the first request of a cancelled caller takes: the next overtakes it,
 #: and is answered before it is counted.
 OVERTAKEN = 0.5
@@ -108,7 +114,7 @@ class World:
         self.orphans: dict[object, list[tuple[float, int]]] = {}
         self.in_silence: Counter[object] = Counter()
         self.turn = 0
-        self.hiding = (plan.hidden_from, float("inf"))
+        self.hiding = (plan.hidden_from, plan.hidden_until)
         #: Whoever made a call, by its number: some leave while it is on its way.
         self.callers: dict[str, asyncio.Future[None]] = {}
         self.is_calm = False
@@ -254,14 +260,19 @@ class World:
             self.faults["hidden limit"] += spent is None
             if spent is not None and plan.retry_after:
                 headers["Retry-After"] = f"{max(0.0, spent.ends - now) + plan.retry_after:.1f}"
+        elif self.falls(plan.outcry, "a refusal for every route"):
+            verdict.status = 429
+            headers |= {EVERYWHERE: "true", "Retry-After": f"{self.dice.uniform(0.5, 5.0):.1f}"}
         else:
             self.last_accepted[key] = now
             for count in counts:
                 count.used += request.cost
-        garbled = self.faults["garbled headers"]
+        garbled = sum(self.faults[name] for name in UNREADABLE)
         if not self.falls(plan.missing, "no headers"):
             headers |= self.told(counts)
-        verdict.is_garbled = self.faults["garbled headers"] > garbled
+        if self.falls(plan.names, "another name each time"):
+            headers["RateLimit"] = f'"{self.requests}";r=50;t={self.dice.randint(1, 9)}'
+        verdict.is_garbled = sum(self.faults[name] for name in UNREADABLE) > garbled
         if self.falls(plan.adversarial, "a lie"):
             headers |= self.dice.choice(LIES)
         return verdict
@@ -270,9 +281,10 @@ class World:
         """Return what the headers say of the windows, or said before, out of a cache."""
         self.turn += 1
         headers: dict[str, str] = {}
-        for name, count in zip(("x-rate-limit", "x-app-limit-24hour"), counts, strict=False):
-            headers |= self.told_of(name, count)
         key = counts[0].key
+        for name, count in zip(("x-rate-limit", "x-app-limit-24hour"), counts, strict=False):
+            if count is counts[0] or key in self.last_told or not self.plan.shy:
+                headers |= self.told_of(name, count)
         if key in self.last_told and self.falls(self.plan.cached, "an answer from a cache"):
             return {**self.last_told[key], "Age": "77"}
         self.last_told[key] = headers
@@ -285,6 +297,8 @@ class World:
             remaining = self.dice.choice(NONSENSE)
         if self.falls(self.plan.garbled, "garbled headers"):
             reset = self.dice.choice(NONSENSE)
+        if self.falls(self.plan.misled, "a reset that is told too late"):
+            reset = str(int(count.ends + self.dice.uniform(30.0, 700.0)))
         headers = {f"{name}-limit": str(count.limit), f"{name}-remaining": remaining}
         return headers if self.plan.no_reset else {**headers, f"{name}-reset": reset}
 
@@ -309,6 +323,14 @@ class World:
         elif count.limit > limit:
             self.faults["a limit that shrinks"] += 1
             count.limit, count.used = limit, min(count.used, limit)
+        return count
+
+    def spend(self, name: object, used: int, ends: float) -> Count:
+        """Let a window have begun before the schedule, and so much of it have been used."""
+        self.numbers[name] += 1
+        count = Count(name, self.numbers[name], self.plan.limit, self.plan.length, ends, used)
+        self.counts[name] = count
+        self.history.append(count)
         return count
 
     def delivered(self, verdict: Verdict) -> None:
