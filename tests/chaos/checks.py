@@ -277,12 +277,12 @@ class CheckedLimiter(Limiter):
     def _unknown_to(self, name: object) -> int:
         """Return the cost of calls that a window may not know of, through nobody's fault."""
         answered = sum(cost for _, cost in self._left_out.get(name, ()))
-        in_flight = sum(
-            line.bucket.in_flight
+        elsewhere = sum(
+            line.bucket.in_flight + line.bucket.debts.ghosts
             for line in self._lines.values()
             if self._app_of(line) == name and self._leaves_out(line, name)
         )
-        return self._forgotten[name] + answered + in_flight
+        return self._forgotten[name] + answered + elsewhere
 
     def _count_silences(self, line: Line, granted: Granted, reading: Reading, status: int) -> None:
         told = {self.name_of(line.key, each.kind) for each in reading.windows}
@@ -495,7 +495,8 @@ class CheckedLimiter(Limiter):
 
     def name_of(self, key: QuotaKey, kind: WindowKind) -> object:
         if kind.scope == "app":
-            return ("app", key.route.partition(" ")[2])
+            method, _, path = key.route.partition(" ")
+            return ("app", path) if method == "GET" else ("app", path, method)
         own = self._own_name(key)
         return own if kind == FIFTEEN_MINUTES else (own, kind.name)
 
