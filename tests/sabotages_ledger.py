@@ -46,13 +46,15 @@ def take_notes_in_again(patch: Patch) -> None:
 
 def never_let_a_process_go(patch: Patch) -> None:
     exchange = rule.exchange
+    patch.setattr(
+        rule,
+        "exchange",
+        lambda record, report, now: exchange(record, replace(report, leaves=False), now),
+    )
 
-    def exchanged(record: Any, report: Any, now: int) -> Any:
-        lease = exchange(record, report, now)
-        record.clients.setdefault(report.client, rule.Client(expires=now + 10**6))
-        return replace(lease, clients=len(record.clients))
 
-    patch.setattr(rule, "exchange", exchanged)
+def remember_every_process(patch: Patch) -> None:
+    patch.setattr(rule, "_make_room", nothing)
 
 
 def let_nobody_die(patch: Patch) -> None:

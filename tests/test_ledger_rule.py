@@ -103,7 +103,7 @@ def test_what_a_process_holds_is_what_it_says_it_holds() -> None:
         (0, "a", asks(2), {"granted": 2, "remaining": 8}),
         (1, "a", {"held": 1}, {"remaining": 9}),
         (2, "a", {"held": 6}, {"remaining": 4}),
-        (3, "a", {"held": 0}, {"remaining": 10, "clients": 0}),
+        (3, "a", {"held": 0}, {"remaining": 10}),
     )
 
 
@@ -117,21 +117,40 @@ def test_a_note_is_taken_in_once() -> None:
     )
 
 
-def test_a_process_that_neither_holds_nor_asks_is_not_counted() -> None:
+def test_a_process_that_leaves_is_counted_no_more() -> None:
     film(
         known(10),
         (0, "a", {"held": 1}, {"clients": 1}),
-        (0, "b", {}, {"clients": 1}),
-        (1, "a", {}, {"clients": 0}),
+        (0, "b", {}, {"clients": 2}),
+        (1, "b", {"leaves": True}, {"clients": 1}),
+        (2, "a", {"held": 1, "leaves": True}, {"clients": 1}),
     )
+
+
+def test_a_process_that_holds_nothing_is_one_of_those_who_share_for_a_window() -> None:
+    film(
+        known(10),
+        (0, "a", {}, {"clients": 1}),
+        (LEASE + SPAN - 1, "b", {}, {"clients": 2}),
+        (LEASE + SPAN, "b", {}, {"clients": 1}),
+    )
+
+
+def test_of_many_processes_that_come_and_go_the_longest_idle_is_forgotten() -> None:
+    record = film(known(900), (0, "holds", {"held": 1}, {}))
+    film(record, *((at, f"p{at}", {}, {}) for at in range(300)))
+    assert len(record.clients) == 256
+    assert "holds" in record.clients
+    assert "p0" not in record.clients
+    assert "p299" in record.clients
 
 
 def test_who_waits_is_counted_for_as_long_as_it_was_told_to_wait() -> None:
     film(
-        known(0),
-        (0, "a", asks(), {"wait": SPAN}),
-        (SPAN + LEASE - 1, "b", asks(), {"clients": 2}),
-        (SPAN + LEASE, "b", asks(), {"clients": 1}),
+        known(0, reset=START + 2 * SPAN),
+        (0, "a", asks(), {"wait": 2 * SPAN}),
+        (2 * SPAN + LEASE - 1, "b", {}, {"clients": 2}),
+        (2 * SPAN + LEASE, "b", {}, {"clients": 1}),
     )
 
 
@@ -316,7 +335,7 @@ def test_the_answer_to_a_probe_opens_the_window_for_all() -> None:
                 "remaining": 40,
                 "resets_in": 50_000,
                 "epoch": 4711,
-                "clients": 0,
+                "clients": 1,
             },
         ),
         (20, "b", asks(99), {"granted": 20}),

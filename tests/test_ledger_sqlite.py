@@ -560,7 +560,7 @@ async def test_cancelled_work_that_has_begun_is_finished(path: Path) -> None:
     await asyncio.wait([asked])
     assert asked.cancelled()
     go.set()
-    assert (await one(ledger, client="c", want=1)).clients == 2
+    assert (await one(ledger, client="c", want=1)).clients == 3
     await ledger.close()
 
 

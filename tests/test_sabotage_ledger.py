@@ -18,9 +18,10 @@ CAUGHT_BY: list[tuple[Sabotage, Check]] = [
         films.test_a_report_that_is_not_newer_is_stale_and_changes_nothing,
     ),
     (sabotages.take_notes_in_again, films.test_a_note_is_taken_in_once),
+    (sabotages.never_let_a_process_go, films.test_a_process_that_leaves_is_counted_no_more),
     (
-        sabotages.never_let_a_process_go,
-        films.test_a_process_that_neither_holds_nor_asks_is_not_counted,
+        sabotages.remember_every_process,
+        films.test_of_many_processes_that_come_and_go_the_longest_idle_is_forgotten,
     ),
     (sabotages.let_nobody_die, films.test_what_the_dead_held_becomes_ghosts),
     (sabotages.give_back_what_the_dead_held, films.test_what_the_dead_held_becomes_ghosts),
