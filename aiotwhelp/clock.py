@@ -38,6 +38,12 @@ class _Bound:
     run: int = 1
     trust: float = 1.0
 
+    def latest(self, epoch: float) -> float:
+        """Return the latest instant of an epoch; what is left until then may drift, too."""
+        at = epoch - self.low
+        left = at - self.at
+        return at + DRIFT * left if left > 0.0 else at
+
     def narrow(self, low: float, high: float, at: float) -> bool:
         """Intersect with another answer's interval; False if they contradict each other."""
         drift = DRIFT * (at - self.at)
@@ -107,11 +113,7 @@ class ServerClock:
         """
         if not self._bounds:
             return epoch - (self._assumed or 0.0)
-        # What is left until the epoch may drift, too, hence the second term.
-        return max(
-            epoch - bound.low + DRIFT * max(0.0, epoch - bound.low - bound.at)
-            for bound in self._speaking
-        )
+        return max([bound.latest(epoch) for bound in self._speaking])
 
     def soonest(self, epoch: float) -> float:
         """Return the earliest instant at which the server's clock may come to show ``epoch``."""

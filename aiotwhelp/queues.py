@@ -223,8 +223,7 @@ class Line(Entry):
     def head(self) -> Waiter | None:
         """Return who is first, of the highest priority that waits."""
         for queue in self.queues:
-            waiter = queue.head()
-            if waiter is not None:
+            if queue is not _NOBODY and (waiter := queue.head()) is not None:
                 return waiter
         return None
 

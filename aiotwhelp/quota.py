@@ -282,9 +282,10 @@ class Bucket:
     def _opens(self, now: float, cost: int, reserve: float, even: bool) -> tuple[float, Gate]:
         at: float = max(self.next, self.household.shut)
         by: Gate = self
-        for opens, gate in self._opens_itself(now, cost):
-            if opens > at:
-                at, by = opens, gate
+        if self.pace.gap or not self.shown or self.calls > self.answered:
+            for opens, gate in self._opens_itself(now, cost):
+                if opens > at:
+                    at, by = opens, gate
         for window in self.windows:
             takes = cost_in(window.unit, cost)
             if window.limit is not None and takes > window.limit:
