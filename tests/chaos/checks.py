@@ -294,7 +294,7 @@ class CheckedLimiter(Limiter):
                 place = (self.name_of(line.key, window.kind), window)
                 if place[0] not in told and granted.is_probe_of(window.probing):
                     self._silences[place] += 1
-                    if self._silences[place] == SILENCES:
+                    if self._silences[place] == SILENCES and not window.kind.turns:
                         self._answers[line.bucket] = 1  # how many at once go without it?
 
     def _silences_of(self, line: Line, window: Window) -> int:
