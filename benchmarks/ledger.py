@@ -1,0 +1,295 @@
+"""One quota for several processes on one Redis: permits, client CPU and round trips.
+
+    python -m benchmarks.ledger                 starts redis-server on a free port
+    python -m benchmarks.ledger --quick
+
+The first table is of a rate that nobody reaches, so that it is the limiters that are measured:
+ours, and pyrate-limiter, limits and throttled-py (`pip install aiotwhelp[redis] pyrate-limiter
+limits throttled-py`; who is not installed is passed over). The second is of a quota that a server
+announces, spent to its end in window after window, with a ledger and without. CPU is that of the
+clients' processes; round trips are the scripts that Redis has run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import mmap
+import os
+import platform
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from aiotwhelp import Limiter, QuotaKey, Rate
+
+#: Callers of each process, who ask again at once.
+CALLERS = 50
+#: Seconds that are not counted: connections are made, quotas found out.
+WARMING = 3.5
+ENOUGH = 10_000_000
+KEY = QuotaKey("GET /things", api="api", identity="somebody", app="app")
+
+Acquire = Callable[[], Awaitable[object]]
+
+
+# The limiters ----------------------------------------------------------------------------------
+
+
+async def ours(url: str) -> Acquire:
+    limiter = Limiter(ledger=url, rates={"GET /things": Rate(ENOUGH, per=1, burst=1000)})
+
+    async def acquire() -> None:
+        (await limiter.acquire(KEY)).observed({}, status=200)
+
+    return acquire
+
+
+async def by_limits(url: str) -> Acquire:
+    from limits import RateLimitItemPerSecond
+    from limits.aio.storage import RedisStorage
+    from limits.aio.strategies import FixedWindowRateLimiter
+
+    limiter = FixedWindowRateLimiter(RedisStorage(f"async+{url}", implementation="redispy"))
+    item = RateLimitItemPerSecond(ENOUGH)
+
+    async def acquire() -> object:
+        return await limiter.hit(item, "things")
+
+    return acquire
+
+
+async def by_throttled(url: str) -> Acquire:
+    from throttled.asyncio import RateLimiterType, Throttled, rate_limiter, store
+
+    limiter = Throttled(
+        key="things",
+        using=RateLimiterType.TOKEN_BUCKET.value,
+        quota=rate_limiter.per_sec(ENOUGH),
+        store=store.RedisStore(server=url),
+    )
+
+    async def acquire() -> object:
+        return await limiter.limit()
+
+    return acquire
+
+
+async def by_pyrate(url: str) -> Acquire:
+    import pyrate_limiter
+    from redis.asyncio import Redis
+
+    rates = [pyrate_limiter.Rate(ENOUGH, pyrate_limiter.Duration.SECOND)]
+    bucket = await pyrate_limiter.RedisBucket.init(rates, Redis.from_url(url), "things")
+    limiter = pyrate_limiter.Limiter(bucket)
+
+    async def acquire() -> object:
+        return await limiter.try_acquire_async("things")
+
+    return acquire
+
+
+CONTESTANTS: dict[str, tuple[str, Callable[[str], Awaitable[Acquire]]]] = {
+    "aiotwhelp": ("aiotwhelp", ours),
+    "limits, fixed window": ("limits", by_limits),
+    "throttled-py, token bucket": ("throttled", by_throttled),
+    "pyrate-limiter": ("pyrate_limiter", by_pyrate),
+}
+
+
+# A server that all processes call --------------------------------------------------------------
+
+
+class Server:
+    """Counts in fixed windows of whole seconds, in a file that the processes share."""
+
+    def __init__(self, path: str, limit: int, window: int) -> None:
+        self.limit, self.window = limit, window
+        self._file = Path(path).open("r+b")  # noqa: SIM115 - held for as long as the process
+        self._state = mmap.mmap(self._file.fileno(), 24)
+
+    def call(self) -> tuple[int, dict[str, str]]:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            ends, used, refused = struct.unpack("qqq", self._state[:24])
+            if time.time() >= ends:
+                ends, used = int(time.time()) + self.window, 0
+            status = 200 if used < self.limit else 429
+            used, refused = min(used + 1, self.limit), refused + (status == 429)
+            self._state[:24] = struct.pack("qqq", ends, used, refused)
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        return status, {
+            "x-rate-limit-limit": str(self.limit),
+            "x-rate-limit-remaining": str(self.limit - used),
+            "x-rate-limit-reset": str(ends),
+        }
+
+
+async def spending(url: str, told: Mapping[str, Any]) -> Acquire:
+    limiter = Limiter(ledger=url or None)
+    server = Server(told["path"], told["limit"], told["window"])
+
+    async def acquire() -> None:
+        permit = await limiter.acquire(KEY)
+        await asyncio.sleep(0.02)
+        status, headers = server.call()
+        permit.observed(headers, status=status)
+
+    return acquire
+
+
+# A process -------------------------------------------------------------------------------------
+
+
+async def work(told: Mapping[str, Any]) -> None:
+    """Acquire for so many seconds, when told to begin, and say what came of it."""
+    logging.getLogger("aiotwhelp").setLevel(logging.ERROR)
+    name = told["name"]
+    acquire = await (
+        spending(told["url"], told) if name == "spend" else CONTESTANTS[name][1](told["url"])
+    )
+    count = 0
+    ends = 0.0
+
+    async def caller() -> None:
+        nonlocal count
+        while time.monotonic() < ends:
+            await acquire()
+            count += 1
+
+    if name != "spend":
+        await acquire()  # connects
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    ends = time.monotonic() + WARMING + told["seconds"] + 1
+    callers = [asyncio.ensure_future(caller()) for _ in range(told["callers"])]
+    await asyncio.sleep(WARMING)
+    cpu, before = time.process_time(), count
+    await asyncio.sleep(told["seconds"])
+    said = {"permits": count - before, "cpu": time.process_time() - cpu}
+    print(json.dumps(said), flush=True)
+    assert not any(each.done() for each in callers)
+    os._exit(0)  # other libraries' connections are not ours to mourn
+
+
+def played(processes: int, client: redis.Redis, **told: Any) -> tuple[int, float, float]:
+    """Have so many processes work side by side; return permits, and CPU and round trips of each."""
+    command = [sys.executable, "-m", "benchmarks.ledger", "--worker", json.dumps(told)]
+    workers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(processes)
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    time.sleep(WARMING)
+    before = commands(client)
+    time.sleep(told["seconds"])
+    trips = commands(client) - before
+    said = [json.loads(worker.communicate()[0]) for worker in workers]
+    permits = sum(each["permits"] for each in said)
+    return permits, sum(each["cpu"] for each in said) / permits, trips / permits
+
+
+# The tables ------------------------------------------------------------------------------------
+
+
+def commands(client: redis.Redis) -> int:
+    """Return how many scripts Redis has run so far: all of them do their work by one."""
+    stats: Any = client.info("commandstats")
+    return sum(stats.get(f"cmdstat_{word}", {"calls": 0})["calls"] for word in ("evalsha", "eval"))
+
+
+def rates(url: str, numbers: Sequence[int], seconds: float) -> None:
+    present = {
+        name: needs
+        for name, (needs, _) in CONTESTANTS.items()
+        if importlib.util.find_spec(needs) is not None
+    }
+    print(f"\nA rate that nobody reaches, {CALLERS} callers a process:\n")
+    print("| | processes | permits/s | CPU µs/permit | round trips/permit | CPU of ours |")
+    print("|---|---:|---:|---:|---:|---:|")
+    with redis.Redis.from_url(url) as client:
+        for number in numbers:
+            base = 0.0
+            for name in present:
+                client.flushall()
+                permits, cpu, trips = played(
+                    number, client, name=name, url=url, seconds=seconds, callers=CALLERS
+                )
+                each = cpu * 1e6
+                base = base or each
+                rate = permits / seconds
+                print(
+                    f"| {name} | {number} | {rate:,.0f} | {each:.1f} | {trips:.3f} |"
+                    f" {each / base:.1f} x |",
+                    flush=True,
+                )
+
+
+def quotas(url: str, settings: Sequence[tuple[int, int]], seconds: float) -> None:
+    window = 3
+    print(f"\nA quota that a server announces for windows of {window} s, spent to its end:\n")
+    print("| limit | processes | permits | refused | CPU µs/permit | the ledger's | trips/permit |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    with redis.Redis.from_url(url) as client, tempfile.TemporaryDirectory() as folder:
+        for limit, processes in settings:
+            path = Path(folder) / "server"
+            told = {"name": "spend", "path": str(path), "limit": limit, "window": window}
+            told |= {"seconds": seconds}
+            path.write_bytes(bytes(24))
+            _, alone, _ = played(1, client, url="", callers=CALLERS * processes, **told)
+            path.write_bytes(bytes(24))
+            client.flushall()
+            permits, cpu, trips = played(processes, client, url=url, callers=CALLERS, **told)
+            refused = struct.unpack("qqq", path.read_bytes())[2]
+            print(
+                f"| {limit} | {processes} | {permits} | {refused} | {cpu * 1e6:.1f} |"
+                f" {(cpu - alone) * 1e6:.1f} | {trips:.3f} |",
+                flush=True,
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="less of everything")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        asyncio.run(work(json.loads(options.worker)))
+        return
+    from tests.servers import engines
+
+    with engines.running(engines.REDIS) as engine, redis.Redis(port=engine.port) as client:
+        info: Any = client.info("server")
+        versions = [f"redis-py {importlib.metadata.version('redis')}"]
+        for package in ("limits", "throttled-py", "pyrate-limiter"):
+            with suppress(importlib.metadata.PackageNotFoundError):
+                versions.append(f"{package} {importlib.metadata.version(package)}")
+        versions = [f"Redis {info['redis_version']}", *versions]
+        print(f"Python {platform.python_version()}, {', '.join(versions)}")
+        rates(engine.url, (1, 4) if options.quick else (1, 4, 16), 1.0 if options.quick else 3.0)
+        settings = [(900, 8)] if options.quick else [(900, 1), (900, 8), (900, 16), (15, 8)]
+        quotas(engine.url, settings, 6.0 if options.quick else 12.0)
+
+
+if __name__ == "__main__":
+    main()
