@@ -93,7 +93,7 @@ format: $(VENV)/.ready
 
 build/bench/.ready: pyproject.toml benchmarks/requirements.txt
 	$(PYTHON) -m venv build/bench
-	build/bench/bin/$(PIP) --editable . --requirement benchmarks/requirements.txt
+	build/bench/bin/$(PIP) --editable '.[redis]' --requirement benchmarks/requirements.txt
 	@touch $@
 
 # Two quiet cores: the client is pinned to the first, its server to the last.

@@ -18,6 +18,7 @@ QUESTIONS = {
     "grant": "What a grant costs",
     "waiters": "What many waiters cost",
     "least_waiting": "How long callers wait, and what is refused",
+    "ledger": "What a quota of many processes costs",
     "growth": "How time and memory grow",
     "memory": "What crowds and years leave behind",
     "import_time": "What importing it costs, and an idle session",

@@ -12,29 +12,27 @@ clients' processes; round trips are the scripts that Redis has run.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import fcntl
-import importlib.metadata
 import importlib.util
 import json
 import logging
 import mmap
 import os
-import platform
 import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import redis
 
 from aiotwhelp import Limiter, QuotaKey, Rate
+from benchmarks.common import arguments, footer, micro, print_table
+from tests.servers import engines
 
 #: Callers of each process, who ask again at once.
 CALLERS = 50
@@ -107,6 +105,13 @@ CONTESTANTS: dict[str, tuple[str, Callable[[str], Awaitable[Acquire]]]] = {
     "limits, fixed window": ("limits", by_limits),
     "throttled-py, token bucket": ("throttled", by_throttled),
     "pyrate-limiter": ("pyrate_limiter", by_pyrate),
+}
+
+
+PACKAGES = {
+    "limits": "limits",
+    "throttled-py": "throttled",
+    "pyrate-limiter": "pyrate_limiter",
 }
 
 
@@ -218,39 +223,30 @@ def commands(client: redis.Redis) -> int:
     return sum(stats.get(f"cmdstat_{word}", {"calls": 0})["calls"] for word in ("evalsha", "eval"))
 
 
-def rates(url: str, numbers: Sequence[int], seconds: float) -> None:
-    present = {
-        name: needs
-        for name, (needs, _) in CONTESTANTS.items()
-        if importlib.util.find_spec(needs) is not None
-    }
-    print(f"\nA rate that nobody reaches, {CALLERS} callers a process:\n")
-    print("| | processes | permits/s | CPU µs/permit | round trips/permit | CPU of ours |")
-    print("|---|---:|---:|---:|---:|---:|")
-    with redis.Redis.from_url(url) as client:
-        for number in numbers:
-            base = 0.0
-            for name in present:
-                client.flushall()
-                permits, cpu, trips = played(
-                    number, client, name=name, url=url, seconds=seconds, callers=CALLERS
-                )
-                each = cpu * 1e6
-                base = base or each
-                rate = permits / seconds
-                print(
-                    f"| {name} | {number} | {rate:,.0f} | {each:.1f} | {trips:.3f} |"
-                    f" {each / base:.1f} x |",
-                    flush=True,
-                )
+def rates(client: redis.Redis, url: str, numbers: Sequence[int], seconds: float) -> None:
+    rows = []
+    for number in numbers:
+        base = 0.0
+        for name, (needs, _) in CONTESTANTS.items():
+            if importlib.util.find_spec(needs) is None:
+                continue
+            client.flushall()
+            permits, cpu, trips = played(
+                number, client, name=name, url=url, seconds=seconds, callers=CALLERS
+            )
+            base = base or cpu
+            rate = f"{permits / seconds:,.0f}"
+            rows.append((name, str(number), rate, micro(cpu), f"{trips:.3f}", f"{cpu / base:.1f}"))
+    print(f"A rate that nobody reaches, {CALLERS} callers a process:\n")
+    header = ("", "processes", "permits/s", "CPU µs/permit", "round trips/permit", "CPU of ours")
+    print_table(header, rows)
 
 
-def quotas(url: str, settings: Sequence[tuple[int, int]], seconds: float) -> None:
-    window = 3
-    print(f"\nA quota that a server announces for windows of {window} s, spent to its end:\n")
-    print("| limit | processes | permits | refused | CPU µs/permit | the ledger's | trips/permit |")
-    print("|---:|---:|---:|---:|---:|---:|---:|")
-    with redis.Redis.from_url(url) as client, tempfile.TemporaryDirectory() as folder:
+def quotas(
+    client: redis.Redis, url: str, settings: Sequence[tuple[int, int]], seconds: float
+) -> None:
+    window, rows = 3, []
+    with tempfile.TemporaryDirectory() as folder:
         for limit, processes in settings:
             path = Path(folder) / "server"
             told = {"name": "spend", "path": str(path), "limit": limit, "window": window}
@@ -261,34 +257,32 @@ def quotas(url: str, settings: Sequence[tuple[int, int]], seconds: float) -> Non
             client.flushall()
             permits, cpu, trips = played(processes, client, url=url, callers=CALLERS, **told)
             refused = struct.unpack("qqq", path.read_bytes())[2]
-            print(
-                f"| {limit} | {processes} | {permits} | {refused} | {cpu * 1e6:.1f} |"
-                f" {(cpu - alone) * 1e6:.1f} | {trips:.3f} |",
-                flush=True,
-            )
+            numbers = (limit, processes, permits, refused)
+            times = (micro(cpu), micro(cpu - alone))
+            rows.append((*map(str, numbers), *times, f"{trips:.3f}"))
+    print(f"A quota that a server announces for windows of {window} s, spent to its end:\n")
+    header = ("limit", "processes", "permits", "refused", "CPU µs/permit", "more than without")
+    print_table((*header, "round trips/permit"), rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="less of everything")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        asyncio.run(work(json.loads(options.worker)))
+    if sys.argv[1:2] == ["--worker"]:
+        asyncio.run(work(json.loads(sys.argv[2])))
         return
-    from tests.servers import engines
-
+    options = arguments(__doc__)
+    if engines.REDIS.path is None:
+        print(f"Redis is not here: {engines.REDIS.get}\n")
+        return
     with engines.running(engines.REDIS) as engine, redis.Redis(port=engine.port) as client:
-        info: Any = client.info("server")
-        versions = [f"redis-py {importlib.metadata.version('redis')}"]
-        for package in ("limits", "throttled-py", "pyrate-limiter"):
-            with suppress(importlib.metadata.PackageNotFoundError):
-                versions.append(f"{package} {importlib.metadata.version(package)}")
-        versions = [f"Redis {info['redis_version']}", *versions]
-        print(f"Python {platform.python_version()}, {', '.join(versions)}")
-        rates(engine.url, (1, 4) if options.quick else (1, 4, 16), 1.0 if options.quick else 3.0)
-        settings = [(900, 8)] if options.quick else [(900, 1), (900, 8), (900, 16), (15, 8)]
-        quotas(engine.url, settings, 6.0 if options.quick else 12.0)
+        if options.quick:
+            rates(client, engine.url, (1, 4), 1.0)
+            quotas(client, engine.url, [(900, 8)], 6.0)
+        else:
+            rates(client, engine.url, (1, 4, 16), 3.0)
+            quotas(client, engine.url, [(900, 1), (900, 8), (900, 16), (15, 8)], 12.0)
+        print(f"Redis {client.info('server')['redis_version']}")
+    present = [name for name in PACKAGES if importlib.util.find_spec(PACKAGES[name])]
+    footer("redis", *present)
 
 
 if __name__ == "__main__":

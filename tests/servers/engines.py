@@ -14,8 +14,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.servers.running import BUILT
 
 #: Where `make servers` puts what pip has; Debian's own Redis comes from the system.
@@ -59,6 +57,8 @@ def require(engine: Engine) -> str:
     """Return its program; skip a test that has none, or fail it where it has to be there."""
     path = engine.path
     if path is None:
+        import pytest  # whoever only measures has none
+
         if os.environ.get("AIOTWHELP_REQUIRE_SERVERS"):
             pytest.fail(f"an engine is missing: {engine.get}")
         pytest.skip(f"to run against Redis and Valkey: {engine.get}")
