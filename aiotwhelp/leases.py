@@ -406,10 +406,21 @@ class LeasedWindow(Window):
             at = super().opens(now, cost * share.clients, reserve, even)
             is_out = at <= now and self.is_confirmed and share.allowance < cost
             return self.ends if is_out else at
+        if self.holds_nobody:
+            return self.shut
         at = share.opens(now, cost, self._kept(reserve) if reserve else 0)
         if even and at <= now:
             at = self.slot
         return max(at, self.shut)
+
+    @property
+    def holds_nobody(self) -> bool:
+        """Whether it has ended, and probe after probe was answered without a word of it."""
+        return not self.is_confirmed and not self.is_in_doubt
+
+    def is_probe(self, granted: Granted) -> bool:
+        """Whether a call was to find out what is left now, for all processes or this one."""
+        return granted.is_probe_of(self.share.probing) or super().is_probe(granted)
 
     @property
     def spare(self) -> int:
@@ -422,6 +433,9 @@ class LeasedWindow(Window):
         if share.is_away:
             share.allowance -= cost
             return super().take(now, cost, since, even)
+        if self.holds_nobody:
+            self.in_flight += cost
+            return None
         if even and cost and self.is_confirmed and self.reset is not None:
             left = max(1, share.left + share.lease.remaining)
             gap = cost * max(0.0, self.ends - now) * share.clients / left
@@ -471,8 +485,9 @@ class LeasedWindow(Window):
     ) -> None:
         """Note an answer that says nothing of this window."""
         super().unread(granted, number, now, refused=refused, failed=failed)
-        outcome = Outcome.FAILED if failed else Outcome.REFUSED if refused else Outcome.UNREAD
-        self.share.say(granted, now, outcome, self.cost_of(granted))
+        if not self.holds_nobody:
+            outcome = Outcome.FAILED if failed else Outcome.REFUSED if refused else Outcome.UNREAD
+            self.share.say(granted, now, outcome, self.cost_of(granted))
 
     def lost(self, granted: Granted, number: int, now: float) -> None:
         """Note a call that may have been counted and will never be answered."""

@@ -393,7 +393,7 @@ class Bucket:
             if self.cold is not None:
                 self.cold.show(shown)
         # A refusal without headers right after a reset speaks of the reset.
-        is_late = not shown and any(granted.is_probe_of(each.probing) for each in self.windows)
+        is_late = not shown and any(each.is_probe(granted) for each in self.windows)
         self._tell_windows(granted, number, now, shown, refused=refused, failed=status >= 500)
         if not self.shown:
             self.debts.add_ghost(now, number, granted.cost)
@@ -602,7 +602,7 @@ class Bucket:
             else:
                 window.unread(granted, number, now, refused=refused, failed=failed)
                 if readings and not (failed or refused):
-                    was_probe = granted.is_probe_of(window.probing)
+                    was_probe = window.is_probe(granted)
                     _note_silence(window, granted, shown)
                     if was_probe and window.is_untold and not window.kind.turns:
                         # How many may go at once without it is to be found out again.
@@ -697,7 +697,7 @@ class Bucket:
 def _note_silence(window: Window, granted: Granted, shown: Iterable[WindowReading]) -> None:
     """An accepted call was told of other windows only."""
     turns = window.kind.turns
-    if granted.is_probe_of(window.probing):
+    if window.is_probe(granted):
         window.left_out()
     elif turns:
         left = [told.remaining for told in shown if told.kind.turns == turns]

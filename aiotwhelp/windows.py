@@ -693,6 +693,10 @@ class Window:
         if remaining > self.floor and granted.known >= self.observations[-1][0]:
             self.left_out()
 
+    def is_probe(self, granted: Granted) -> bool:
+        """Whether a call was to find out what is left now."""
+        return granted.is_probe_of(self.probing)
+
     def left_out(self) -> None:
         """Note that an answer that should have told of it told of other windows only."""
         self.silences += 1

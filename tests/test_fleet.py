@@ -374,6 +374,27 @@ async def test_the_users_of_an_app_share_its_window_whatever_process_they_are_in
 
 
 @in_virtual_time
+async def test_a_window_that_is_told_of_once_and_never_again_holds_nobody_for_long() -> None:
+    loop: Any = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    limiter = Limiter(ledger=wire)
+    phantom = {
+        "x-app-limit-24hour-limit": "100",
+        "x-app-limit-24hour-remaining": "9",
+        "x-app-limit-24hour-reset": str(int(loop.wall_time() + 60)),
+    }
+    (await limiter.acquire(KEY)).observed(headers(900, 800, limit=900) | phantom)
+    await asyncio.sleep(70)
+    for _ in range(80):
+        (await limiter.acquire(KEY)).observed(headers(800, 730, limit=900))
+    async with asyncio.timeout(1):
+        permits = await asyncio.gather(*(limiter.acquire(KEY) for _ in range(20)))
+    for permit in permits:
+        permit.observed(headers(700, 730, limit=900))
+    await limiter.close()
+
+
+@in_virtual_time
 async def test_names_of_users_and_routes_never_leave_the_process() -> None:
     loop = asyncio.get_running_loop()
     wire = Wire(MemoryLedger(clock=loop.time))
