@@ -110,8 +110,8 @@ build/lowest/.ready: pyproject.toml
 	@touch $@
 
 # What is random or long, and says nothing of versions: `make test` has it.
-LONG := any_api auth_fuzz cancel_everywhere chaos fuzz invariants leaks ledger_machine \
-  ledger_script outages sabotage scenarios_runs security_servers third_party whole_stack
+LONG := any_api auth_fuzz cancel_everywhere chaos fleet fuzz invariants leaks ledger_machine \
+  ledger_script outages processes sabotage scenarios_runs security_servers third_party whole_stack
 BUT_LONG := $(LONG:%=--ignore=tests/test_%.py)
 
 # Without the debug mode, in which aiohttp 3.14.0's own server warns.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from tests.processes import PATH, Worker, refused_by_window
 from tests.servers.engines import ENGINES, running
 
 LIMIT = 30
+
+#: More calls than a process makes before it is killed.
+MANY = 10_000
 
 
 @pytest.fixture(params=["sqlite", "redis", "valkey-9.1"])
@@ -28,6 +32,19 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def emulator(**options: object) -> Emulator:
     return Emulator(window=3.0, limits={PATH: LIMIT}, jitter=0.02, **options)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def crew(ledger: str, api: Emulator, *calls: int) -> AsyncIterator[list[Worker]]:
+    """Processes that make so many calls each; none of them outlives its test."""
+    workers = [await Worker.start(ledger, each, api.env) for each in calls]
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            if worker.is_running:
+                worker.send(signal.SIGKILL)
+        await asyncio.gather(*(worker.ended() for worker in workers))
 
 
 async def seen(api: Emulator, requests: int) -> None:
@@ -44,8 +61,7 @@ def assert_used_in_full(api: Emulator, spare: int) -> None:
 
 def test_eight_processes_spend_one_quota_and_none_is_refused(ledger: str) -> None:
     async def play() -> None:
-        async with emulator() as api:
-            workers = [await Worker.start(ledger, 15, api.env) for _ in range(8)]
+        async with emulator() as api, crew(ledger, api, *[15] * 8) as workers:
             assert [await each.ended() for each in workers] == [0] * 8
             assert [each.served for each in workers] == [15] * 8
             assert (len(api.requests), api.refused) == (120, 0)
@@ -58,8 +74,7 @@ def test_eight_processes_spend_one_quota_and_none_is_refused(ledger: str) -> Non
 def test_processes_that_are_killed_cost_one_refusal_each_at_most(ledger: str, seed: int) -> None:
     async def play() -> None:
         dice = random.Random(seed)
-        async with emulator() as api:
-            workers = [await Worker.start(ledger, 30, api.env) for _ in range(6)]
+        async with emulator() as api, crew(ledger, api, *[MANY] * 3, *[30] * 3) as workers:
             await seen(api, 1)
             victims = workers[:3]
             for victim in victims:
@@ -79,8 +94,7 @@ def test_a_process_that_stands_still_for_longer_than_its_lease_does_little_harm(
     ledger: str,
 ) -> None:
     async def play() -> None:
-        async with emulator() as api:
-            workers = [await Worker.start(ledger, 40, api.env) for _ in range(4)]
+        async with emulator() as api, crew(ledger, api, *[40] * 4) as workers:
             await seen(api, 5)
             for stopped in workers[:2]:
                 stopped.send(signal.SIGSTOP)
@@ -110,8 +124,7 @@ def test_an_engine_that_goes_away_and_comes_back_is_used_again(
 ) -> None:
     async def play() -> None:
         with running(ENGINES["redis"], *options) as engine:
-            async with emulator() as api:
-                workers = [await Worker.start(engine.url, 40, api.env) for _ in range(4)]
+            async with emulator() as api, crew(engine.url, api, *[40] * 4) as workers:
                 await seen(api, LIMIT + 15)  # all have taken part
                 if how == "pause":
                     engine.pause()
@@ -140,9 +153,9 @@ def test_a_script_that_is_started_again_knows_what_is_left(ledger: str) -> None:
     async def play() -> None:
         async with emulator() as api:
             for _ in range(6):  # one after another, as a cron job, each a third of a window
-                worker = await Worker.start(ledger, 10, api.env)
-                assert await worker.ended() == 0
-                assert worker.served == 10
+                async with crew(ledger, api, 10) as (worker,):
+                    assert await worker.ended() == 0
+                    assert worker.served == 10
             assert (len(api.requests), api.refused) == (60, 0)
 
     asyncio.run(play())
