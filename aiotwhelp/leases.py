@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterable
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import WindowKind, WindowReading
@@ -621,11 +621,12 @@ class LeasedConcurrency(ConcurrencyWindow):
         """Nothing is believed beyond what is held."""
 
 
-class ColdGate:
-    """Calls of a quota that has shown no window yet, in whatever process."""
+class BucketGate:
+    """Something of a bucket itself that is shared, beside its windows."""
 
     __slots__ = ("blocked", "bucket", "share", "unit")
 
+    counts: ClassVar[Counts]
     spare = 0
 
     def __init__(
@@ -634,7 +635,24 @@ class ColdGate:
         self.bucket = bucket
         self.unit = "requests"
         self.blocked: Heap[Any] = Heap()
-        self.share = Share(self, Counts.COLD, name, numbering, health)
+        self.share = Share(self, self.counts, name, numbering, health)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls in flight that count here."""
+        raise NotImplementedError
+
+    def leased(self, now: float) -> None:
+        """Believe what the ledger knows."""
+        raise NotImplementedError
+
+
+class ColdGate(BucketGate):
+    """Calls of a quota that has shown no window yet, in whatever process."""
+
+    __slots__ = ()
+
+    counts = Counts.COLD
 
     @property
     def in_flight(self) -> int:
@@ -652,24 +670,17 @@ class ColdGate:
 
     def leased(self, now: float) -> None:
         """Count in the windows that others were shown."""
-        if self.share.lease.shown:
-            self.bucket.join_known(loads(each) for each in self.share.lease.shown)
+        known = [loads(each) for each in self.share.lease.shown]
+        if known and None not in known:
+            self.bucket.join_known(each for each in known if each is not None)
 
 
-class PaceGate:
+class PaceGate(BucketGate):
     """A learned pace that all processes keep: one call at a time, over all of them."""
 
-    __slots__ = ("blocked", "bucket", "share", "unit")
+    __slots__ = ()
 
-    spare = 0
-
-    def __init__(
-        self, bucket: Bucket, name: tuple[str, ...], numbering: Numbering, health: Health
-    ) -> None:
-        self.bucket = bucket
-        self.unit = "requests"
-        self.blocked: Heap[Any] = Heap()
-        self.share = Share(self, Counts.PACE, name, numbering, health)
+    counts = Counts.PACE
 
     @property
     def in_flight(self) -> int:
@@ -678,9 +689,8 @@ class PaceGate:
 
     def leased(self, now: float) -> None:
         """Keep the pace that all keep."""
-        if self.share.is_away:
-            return
-        self.bucket.pace.gap = self.share.lease.gap / 1000
+        if not self.share.is_away:
+            self.bucket.pace.gap = self.share.lease.gap / 1000
 
 
 def dumps(reading: WindowReading) -> str:
@@ -688,11 +698,14 @@ def dumps(reading: WindowReading) -> str:
     return json.dumps([*astuple(reading.kind), reading.bucket])
 
 
-def loads(text: str) -> WindowReading:
-    """Read what `dumps` has written, as a reading that tells of no number."""
-    *kind, bucket = json.loads(text)
-    return WindowReading(WindowKind(*kind), 0, None, None, bucket=bucket)
+def loads(text: str) -> WindowReading | None:
+    """Read what `dumps` has written, as a reading that tells of no number; None for else."""
+    try:
+        *kind, bucket = json.loads(text)
+        return WindowReading(WindowKind(*kind), 0, None, None, bucket=str(bucket))
+    except (TypeError, ValueError):
+        return None
 
 
 #: What a ledger shares.
-Gate = LeasedWindow | LeasedRate | LeasedConcurrency | ColdGate | PaceGate
+Gate = LeasedWindow | LeasedRate | LeasedConcurrency | BucketGate

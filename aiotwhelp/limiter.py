@@ -33,6 +33,7 @@ from aiotwhelp.errors import (
 from aiotwhelp.headers import X_DIALECT, Dialect, Reading, WindowKind, WindowReading
 from aiotwhelp.heaps import Heap
 from aiotwhelp.leases import (
+    BucketGate,
     ColdGate,
     LeasedConcurrency,
     LeasedRate,
@@ -1282,7 +1283,7 @@ class _Siblings:
 
 
 #: What callers may wait for.
-_Gate = Window | LocalWindow | Room | ColdGate | PaceGate
+_Gate = Window | LocalWindow | Room | BucketGate
 
 #: Says why a caller must fail, given the tokens that those ahead of it will take.
 _Judge = Callable[[Waiter, int], Exception | None]

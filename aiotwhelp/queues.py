@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import Dialect
 from aiotwhelp.heaps import Entry, Heap
-from aiotwhelp.leases import ColdGate, PaceGate
+from aiotwhelp.leases import BucketGate
 from aiotwhelp.local import LocalWindow, Room
 from aiotwhelp.quota import Bucket
 from aiotwhelp.views import QuotaKey
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 #: What a line may stand before.
-_Gate = Window | LocalWindow | Room | ColdGate | PaceGate
+_Gate = Window | LocalWindow | Room | BucketGate
 
 #: Each waiter that leaves has so many others looked at: at most half of them are ever dead.
 _SWEPT_PER_BURIAL = 3

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from random import random as uniform
 
 from aiotwhelp.headers import Reading, WindowReading
-from aiotwhelp.leases import ColdGate, PaceGate
+from aiotwhelp.leases import BucketGate, ColdGate, PaceGate
 from aiotwhelp.ledger.port import Outcome
 from aiotwhelp.local import ConcurrencyWindow, LocalWindow, RateWindow, Room
 from aiotwhelp.windows import (
@@ -709,7 +709,7 @@ def _ahead_of(cost: int, unit: str, ahead: int) -> int:
 
 
 #: What may block a caller.
-Gate = Window | RateWindow | ConcurrencyWindow | Room | ColdGate | PaceGate | Bucket
+Gate = Window | RateWindow | ConcurrencyWindow | Room | BucketGate | Bucket
 
 #: Returns the window that a reading is of; given the one that was used so far, if the server turns
 #: out to have a name of its own for it.

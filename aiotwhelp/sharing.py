@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from random import random as uniform
 
@@ -167,14 +167,14 @@ class Sharing:
         if self._pending:
             self._call()
 
-    async def _ask(self, batch: list[Share]) -> tuple[float, list[Lease]]:
+    async def _ask(self, batch: list[Share]) -> tuple[float, Sequence[Lease]]:
         try:
             async with asyncio.timeout(BOUND):
                 if self._secret is None:
                     self._secret = await self._ledger.secret()
                 reports = [self._report(share, self._demand(share)) for share in batch]
                 sent = self._now()
-                return sent, list(await self._ledger.exchange(reports))
+                return sent, _one_for_each(reports, await self._ledger.exchange(reports))
         except LedgerError:
             raise
         except TimeoutError as error:
@@ -295,3 +295,9 @@ class Sharing:
         self._arm()
         if self._pending:
             self._call()
+
+
+def _one_for_each(reports: Sequence[Report], leases: Sequence[Lease]) -> Sequence[Lease]:
+    if len(leases) != len(reports):
+        raise LedgerError(f"the ledger answered {len(leases)} of {len(reports)} reports")
+    return leases

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from aiotwhelp import Concurrency, LedgerError, Limiter, MemoryLedger, QuotaKey, Rate, events
+from aiotwhelp import (
+    Concurrency,
+    LedgerError,
+    Limiter,
+    MemoryLedger,
+    QuotaKey,
+    Rate,
+    events,
+    leases,
+)
 from aiotwhelp.ledger import Ledger
 from tests.fleet import Wire, fleet, sailed
 from tests.simulation import KEY, Server, headers, in_virtual_time, settle
@@ -281,6 +290,27 @@ async def test_a_broken_ledger_is_one_that_is_away() -> None:
         (await limiter.acquire(KEY)).observed(headers(remaining, 600))
     assert asyncio.get_running_loop().time() == began
     await limiter.close()
+
+
+class Silent(Odd):
+    """One that answers nothing of what it is asked."""
+
+    async def exchange(self, reports: Any) -> Any:
+        return []
+
+
+@in_virtual_time
+async def test_a_ledger_that_leaves_reports_unanswered_is_one_that_is_away() -> None:
+    limiter = Limiter(ledger=Silent(), on_ledger_failure="fail")
+    async with asyncio.timeout(5):
+        with pytest.raises(LedgerError, match="answered 0 of 1 reports"):
+            await limiter.acquire(KEY)
+    await limiter.close()
+
+
+@pytest.mark.parametrize("text", ["", "7", "[]", '["15min"]', "[[]]", "nonsense"])
+def test_what_others_are_said_to_have_been_shown_is_read_with_care(text: str) -> None:
+    assert leases.loads(text) is None
 
 
 @pytest.mark.parametrize("seed", range(4))
