@@ -517,6 +517,16 @@ async def test_a_call_of_great_cost_gets_all_of_its_tokens_together() -> None:
     await second.close()
 
 
+@in_virtual_time
+async def test_calls_of_great_cost_do_not_wait_for_the_reset_of_a_new_window() -> None:
+    loop = asyncio.get_running_loop()
+    limiter = Limiter(ledger=Wire(MemoryLedger(clock=loop.time)))
+    for left in (1000, 950, 900):
+        permit = await limiter.acquire(KEY, cost=50, max_wait=5)
+        permit.observed(headers(left, 600, limit=1000))
+    await limiter.close()
+
+
 def test_waiters_that_leave_delay_nobody() -> None:
     played = sailed(4, 40, server=FULL, faults={"cancelled": 0.5}, seed=4)
     gone = sum(each != "served" for one in played.outcomes for each in one.results)

@@ -309,7 +309,7 @@ function grant(record, client, report, now)
   elseif record.confirmed then
     left = left_of(record)
     if record.answered < SLOW_START then
-      left = min(left, record.answered + 1 - held_by_all(record))
+      left = min(left, (record.answered + 1) * report.need - held_by_all(record))
     end
     left = left - report.keep - margin(record)
   else

@@ -254,7 +254,7 @@ def _grant(record: Record, client: Client, report: Report, now: int) -> tuple[in
     elif record.confirmed:
         left = _left(record)
         if record.answered < _SLOW_START:
-            left = min(left, record.answered + 1 - _held(record))
+            left = min(left, (record.answered + 1) * report.need - _held(record))
         left -= report.keep + _margin(record)
     else:
         return _grant_probe(record, client, report, now)
