@@ -150,6 +150,7 @@ class Share(Entry):
         "is_out",
         "keep",
         "lease",
+        "leaves",
         "left",
         "limit",
         "name",
@@ -157,6 +158,7 @@ class Share(Entry):
         "notes",
         "numbering",
         "probing",
+        "serial",
         "shown",
         "shut_until",
         "taken",
@@ -184,6 +186,10 @@ class Share(Entry):
         #: What the record is of; only a digest of it is shown to a ledger.
         self.name = name
         self.numbering = numbering
+        #: Tells it from an earlier share of the same record, which counted its reports itself.
+        self.serial = numbering.next()
+        #: Whether its gate is forgotten: what an answer tells is of no use to it any more.
+        self.leaves = False
         self.ceiling = _ms(ceiling)
         #: Of a local rate or concurrency.
         self.limit = limit
@@ -671,7 +677,7 @@ class ColdGate(BucketGate):
     def leased(self, now: float) -> None:
         """Count in the windows that others were shown."""
         known = [loads(each) for each in self.share.lease.shown]
-        if known and None not in known:
+        if known and None not in known and not self.share.leaves:
             self.bucket.join_known(each for each in known if each is not None)
 
 

@@ -1223,11 +1223,14 @@ class Limiter:
         family = (key.api, key.app, key.route)
         siblings = self._siblings[family]
         del siblings.buckets[bucket]
+        unused = bucket.leave()
         if self._sharing is not None:
+            gone = (bucket.cold, bucket.paced, *unused)
             for share in _shares(bucket):
+                share.leaves = share.gate in gone
                 share.due = -INF  # what is unused goes back
                 self._sharing.settled(share)
-        for window in bucket.leave():
+        for window in unused:
             del self._windows[window.key]
             siblings.forget(window)
         if not siblings.buckets:

@@ -186,8 +186,8 @@ class Sharing:
     def _report(self, share: Share, want: int, *, leaves: bool = False) -> Report:
         self._known.add(share)
         want = 0 if self.health.is_away else want
-        record = self._record(share.name)
-        return share.report(self._client, record, self._now(), want, leaves=leaves)
+        record, client = self._record(share.name), f"{self._client}.{share.serial:x}"
+        return share.report(client, record, self._now(), want, leaves=leaves or share.leaves)
 
     def _record(self, name: tuple[str, ...]) -> str:
         """Return what names a record: digests of the API and app, and of all of it."""

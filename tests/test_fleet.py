@@ -567,3 +567,56 @@ def test_windows_are_spent_in_spite_of_losses(processes: int) -> None:
         assert played.served == 96
         unused += [window.limit - window.used for window in played.server.history[:-1]]
     assert sum(unused) <= 0.03 * 15 * len(unused)
+
+
+# Quotas that are forgotten -------------------------------------------------------------------
+
+
+async def pushed_out(limiter: Limiter, key: QuotaKey) -> None:
+    """Have others take a quota's place."""
+    others = (QuotaKey(f"GET /{number}", "another API") for number in itertools.count())
+    while key in limiter._lines:
+        (await limiter.acquire(next(others))).observed({})
+    await asyncio.sleep(1)
+
+
+@in_virtual_time
+async def test_a_quota_that_was_forgotten_and_comes_back_is_heard_at_once() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    limiter = Limiter(ledger=wire, max_quotas=1)
+    for left in range(99, 79, -1):
+        (await limiter.acquire(KEY)).observed(headers(left, 600, limit=100))
+        await asyncio.sleep(0.2)
+    await pushed_out(limiter, KEY)
+    before = wire.exchanges
+    (await limiter.acquire(KEY)).observed(headers(30, 600, limit=100))
+    await asyncio.sleep(0.2)
+    assert wire.exchanges - before <= 5
+    another = Limiter(ledger=wire)
+    (await another.acquire(KEY)).unsent()
+    assert (another.quota(KEY).remaining or 0) <= 30, "what it was told is known to all"
+    assert another._sharing is not None
+    assert another._sharing.health.clients == 2, "a quota that came back counts once"
+    await limiter.close()
+    await another.close()
+
+
+@in_virtual_time
+async def test_what_others_show_of_a_quota_that_was_forgotten_is_of_no_matter() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    limiter, another = Limiter(ledger=wire, max_quotas=1), Limiter(ledger=wire)
+    key = QuotaKey("GET /2/users/me", "x", "u", "app")
+    (await limiter.acquire(key)).observed({})
+    of_app = {
+        name.replace("x-rate-limit", "x-app-limit-24hour"): value
+        for name, value in headers(9, 600).items()
+        if name.startswith("x-rate-limit")
+    }
+    (await another.acquire(key)).observed(headers(9, 600) | of_app)
+    await asyncio.sleep(0.2)
+    await pushed_out(limiter, key)
+    assert not limiter._windows
+    await limiter.close()
+    await another.close()
