@@ -290,7 +290,9 @@ class Sharing:
         now = self._now()
         while (share := self._due.first) is not None and share.rank <= now:
             self._due.discard(share)
-            if self.health.is_reachable and not share.is_out:
+            if not self.health.is_reachable:
+                self._known.add(share)  # it has something to report when the ledger is back
+            elif not share.is_out:
                 self._pending[share] = None
         self._arm()
         if self._pending:

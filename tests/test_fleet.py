@@ -217,6 +217,26 @@ def test_a_ledger_that_is_away_from_the_start_keeps_nobody() -> None:
 
 
 @in_virtual_time
+async def test_calls_of_a_process_that_began_without_the_ledger_are_told_when_it_is_back() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time), cuts=[(0.0, 5.0, "raise")])
+    limiter = Limiter(ledger=wire)
+    (await limiter.acquire(KEY)).observed(headers(12, 600))
+    on_the_way = [await limiter.acquire(KEY) for _ in range(2)]
+    await asyncio.sleep(20)
+    another = Limiter(ledger=wire)
+    with pytest.raises(TimeoutError):
+        # One more than was answered may be on its way.
+        await asyncio.wait_for(another.acquire(KEY), 5)
+    assert another.quota(KEY).limit == 15
+    for each in on_the_way:
+        each.observed(headers(10, 580))
+    (await another.acquire(KEY, max_wait=2)).unsent()
+    await limiter.close()
+    await another.close()
+
+
+@in_virtual_time
 async def test_a_hung_ledger_costs_a_call_300_ms_at_most() -> None:
     loop = asyncio.get_running_loop()
     wire = Wire(MemoryLedger(clock=loop.time))
