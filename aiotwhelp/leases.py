@@ -138,6 +138,7 @@ class Share(Entry):
         "_reported",
         "_said",
         "_sequence",
+        "_told",
         "allowance",
         "ask_at",
         "asks",
@@ -214,6 +215,8 @@ class Share(Entry):
         self._said = 0
         self._reported = 0
         self._sequence = 0
+        #: What the last report said is held; with what was granted since, that is what it knows.
+        self._told = 0
         self._asked = False
         #: (own number, the ledger's), both rising.
         self._marks: list[tuple[int, int]] = []
@@ -296,6 +299,7 @@ class Share(Entry):
         self._asked = self.asks or (want > 0 and (self.hopes or now >= self.ask_at))
         self._sequence += 1
         self._reported = self._said
+        self._told = self.held
         self.use, self.taken = max(self.taken, self.use // 2), 0
         self.is_out = True
         rate = self.limit if isinstance(self.limit, Rate) else None
@@ -341,6 +345,7 @@ class Share(Entry):
         elif lease.granted:
             self.hopes = False
             self.left += lease.granted
+            self._told += lease.granted
             self.turn = lease.probe
             self.vain = 0
             self.ask_at = now
@@ -348,6 +353,8 @@ class Share(Entry):
             # Calls of its own stand in the way, until they are settled or the window ends.
             resets_in = lease.resets_in if lease.confirmed else None
             self.ask_at = INF if resets_in is None else now + resets_in / 1000
+            if not self.held:
+                self.ask_at = now  # they have been by now, or there was nothing to ask for
             self.hopes = True
         else:
             # Others were told the same: whoever comes a little later finds a probe under way.
@@ -355,10 +362,16 @@ class Share(Entry):
             self.vain += 1
             spread = min(0.02, lease.wait / 4000)
             self.ask_at = now + lease.wait / 1000 + spread * jitter
-        self.due = sent + _RENEWED if self.held and self.counts is not Counts.RATE else INF
-        if self.notes:
-            self.due = min(self.due, now + _SETTLED)
+        self.due = self._next_due(sent, now)
         self.gate.leased(now)
+
+    def _next_due(self, sent: float, now: float) -> float:
+        """Return when to report again: soon if something has ended since the last report."""
+        if self.counts is Counts.RATE:
+            return INF
+        if self.notes or self.held != self._told:
+            return now + _SETTLED
+        return sent + _RENEWED if self.held else INF
 
     def failed(self) -> None:
         """Note that a report may or may not have arrived: the next one sets it right."""

@@ -589,6 +589,54 @@ def test_windows_are_spent_in_spite_of_losses(processes: int) -> None:
     assert sum(unused) <= 0.03 * 15 * len(unused)
 
 
+# What waits is asked again -------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_pace_that_has_ended_keeps_nobody_who_is_told_of_it_again() -> None:
+    loop = asyncio.get_running_loop()
+    limiter = Limiter(ledger=Wire(MemoryLedger(clock=loop.time)))
+    (await limiter.acquire(KEY)).observed(headers(14, 600))
+    for left in (13, 12):
+        limiter._lines[KEY].bucket.join_pace()
+        (await limiter.acquire(KEY, max_wait=5)).observed(headers(left, 600))
+        await asyncio.sleep(3)
+    await limiter.close()
+
+
+@in_virtual_time
+async def test_calls_that_end_while_the_ledger_is_asked_keep_nobody() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time), latency=(0.05, 0.05))
+    limiter = Limiter(ledger=wire)
+    (await limiter.acquire(KEY)).observed({})
+    await asyncio.sleep(3)
+    in_flight = [await limiter.acquire(KEY) for _ in range(2)]
+    waits = asyncio.create_task(limiter.acquire(KEY))
+    await asyncio.sleep(0.01)
+    for each in in_flight:
+        each.unsent()
+    async with asyncio.timeout(0.5):
+        (await waits).unsent()
+    await limiter.close()
+
+
+@in_virtual_time
+async def test_room_that_is_left_while_the_ledger_is_asked_is_given_back() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time), latency=(0.05, 0.05))
+    limiter, another = (Limiter(ledger=wire, rates={"*": Concurrency(1)}) for _ in range(2))
+    permit = await limiter.acquire(KEY)
+    waits = asyncio.create_task(limiter.acquire(KEY))
+    await asyncio.sleep(0.01)
+    permit.observed({})
+    waits.cancel()
+    await asyncio.sleep(0.5)
+    (await another.acquire(KEY, max_wait=1)).unsent()
+    await limiter.close()
+    await another.close()
+
+
 # Quotas that are forgotten -------------------------------------------------------------------
 
 
