@@ -522,6 +522,16 @@ async def test_interactive_callers_find_what_is_kept_for_them_in_any_process() -
 
 
 @in_virtual_time
+async def test_with_a_reserve_nobody_waits_for_the_reset_of_a_new_window() -> None:
+    loop = asyncio.get_running_loop()
+    limiter = Limiter(ledger=Wire(MemoryLedger(clock=loop.time)), reserve=0.2)
+    for left in range(99, 90, -1):
+        permit = await limiter.acquire(KEY, max_wait=5)
+        permit.observed(headers(left, 600, limit=100))
+    await limiter.close()
+
+
+@in_virtual_time
 async def test_a_call_of_great_cost_gets_all_of_its_tokens_together() -> None:
     loop = asyncio.get_running_loop()
     wire = Wire(MemoryLedger(clock=loop.time))

@@ -271,6 +271,15 @@ def test_a_new_window_opens_by_calls_whatever_they_cost() -> None:
     )
 
 
+def test_a_reserve_does_not_keep_a_new_window_shut() -> None:
+    film(
+        known(90, answered=1),
+        (0, "a", asks(50, keep=20), {"granted": 1}),
+        (0, "b", asks(50, keep=20), {"granted": 1}),
+        (0, "c", asks(50, keep=20), {"granted": 0, "wait": 250}),
+    )
+
+
 def test_tokens_are_left_to_others_who_use_the_quota_too() -> None:
     """A thousand of others' calls for each thousand of ours: as many again, and a margin."""
     film(

@@ -307,11 +307,10 @@ function grant(record, client, report, now)
     -- One call always, whatever it costs.
     left = max(record.blank + 1, report.need) - held_by_all(record)
   elseif record.confirmed then
-    left = left_of(record)
+    left = left_of(record) - report.keep - margin(record)
     if record.answered < SLOW_START then
       left = min(left, (record.answered + 1) * report.need - held_by_all(record))
     end
-    left = left - report.keep - margin(record)
   else
     return grant_probe(record, client, report, now)
   end

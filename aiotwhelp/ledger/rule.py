@@ -252,10 +252,9 @@ def _grant(record: Record, client: Client, report: Report, now: int) -> tuple[in
         # One call always, whatever it costs.
         left = max(record.blank + 1, report.need) - _held(record)
     elif record.confirmed:
-        left = _left(record)
+        left = _left(record) - report.keep - _margin(record)
         if record.answered < _SLOW_START:
             left = min(left, (record.answered + 1) * report.need - _held(record))
-        left -= report.keep + _margin(record)
     else:
         return _grant_probe(record, client, report, now)
     if left >= report.need:
