@@ -339,6 +339,7 @@ class Limiter:
     ) -> Permit | None:
         """Return a permit if one is there now and nobody waits for it, else None.
 
+        Where a ledger shares quotas it is asked for a token then, for whoever comes next.
         Raises ValueError for a cost that is no whole number from 1 on, `CostError` for one that
         never fits.
         """
@@ -355,6 +356,8 @@ class Limiter:
         except NeverFitsError as error:
             raise _cost_error(line, error) from None
         if isinstance(granted, NotUntil):
+            if self._sharing is not None:
+                self._ask_ledger(self._sharing, line)
             return None
         self._granted += 1
         self._in_flight += 1
@@ -752,16 +755,20 @@ class Limiter:
         else:
             line.park(answer.by, waiter)
         if self._sharing is not None:
-            for share in _shares(line.bucket):
-                if share.asks:
-                    self._sharing.ask(share)
-                elif share.is_away:
-                    self._sharing.waits_alone(share.gate)
+            self._ask_ledger(self._sharing, line)
         if answer.at != line.timer:
             self._set_timer(line, answer.at, waiter.ticket)
             self._arm(now)
         if answer.at < INF:
             self._check_deadlines(line, answer)
+
+    def _ask_ledger(self, sharing: Sharing, line: Line) -> None:
+        """Have the ledger asked for what the rule has found missing."""
+        for share in _shares(line.bucket):
+            if share.asks:
+                sharing.ask(share)
+            elif share.is_away:
+                sharing.waits_alone(share.gate)
 
     def _set_timer(self, line: Line, at: float, ticket: int = 0) -> None:
         """Have a line's turn come at an instant, or never; of several in the ticket's order."""

@@ -647,6 +647,20 @@ async def test_room_that_is_left_while_the_ledger_is_asked_is_given_back() -> No
     await another.close()
 
 
+@in_virtual_time
+async def test_who_never_waits_finds_tokens_when_the_ledger_has_been_asked() -> None:
+    loop = asyncio.get_running_loop()
+    limiter = Limiter(ledger=Wire(MemoryLedger(clock=loop.time)))
+    for left in (14, 13, 12):
+        assert limiter.try_acquire(KEY) is None
+        await asyncio.sleep(0.1)
+        permit = limiter.try_acquire(KEY)
+        assert permit is not None
+        permit.observed(headers(left, 600))
+        await asyncio.sleep(3)
+    await limiter.close()
+
+
 # Quotas that are forgotten -------------------------------------------------------------------
 
 
