@@ -577,10 +577,11 @@ async def test_a_crowd_leaves_no_timer_and_no_task_behind() -> None:
     assert asyncio.all_tasks() == before
 
 
-@pytest.mark.parametrize("wrong", ["", "mysql://x", "privacy.db"])
+@pytest.mark.parametrize("wrong", ["", "mysql://x", "privacy.db", "redis:/:a-pass@x"])
 def test_what_is_no_ledger_is_told_so(wrong: str) -> None:
-    with pytest.raises(ValueError, match="sqlite:///"):
+    with pytest.raises(ValueError, match="sqlite:///") as caught:
         Limiter(ledger=wrong)
+    assert "a-pass" not in str(caught.value)
 
 
 def test_a_failure_is_handled_in_one_of_two_ways() -> None:

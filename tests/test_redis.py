@@ -285,6 +285,7 @@ async def test_what_is_no_url_and_no_client_is_refused_where_it_is_passed(server
         "localhost",
         "",
         f"http://:{PASSWORD}@localhost",
+        f"redis:/:{PASSWORD}@localhost",
         f"redis+tls://:{PASSWORD}@localhost",
         f"redis://user:{PASSWORD}/more@localhost",
         f"redis://:{PASSWORD}@localhost:port",

@@ -34,8 +34,6 @@ def from_url(url: str) -> Ledger:
     if url.startswith(_FILE) and len(url) > len(_FILE):
         return SQLiteLedger(url.removeprefix(_FILE))
     # No more is shown: a password may follow.
-    scheme = url.partition("://")[0]
-    raise ValueError(
-        "a ledger is sqlite:///path, redis://host or valkey://host,"
-        f" not a URL that begins with {scheme[:32]!r}"
-    )
+    scheme, separator, _ = url.partition("://")
+    given = f", not a URL that begins with {scheme[:32]!r}" if separator else ""
+    raise ValueError(f"a ledger is sqlite:///path, redis://host or valkey://host{given}")

@@ -279,9 +279,9 @@ def _checked_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
         # No more is shown: a password may follow.
+        given = f"; not with {scheme[:32]!r}" if separator else ""
         raise ValueError(
-            f"a Redis URL begins with {', '.join(f'{each}://' for each in _SCHEMES)};"
-            f" not with {scheme[:32]!r}"
+            f"a Redis URL begins with {', '.join(f'{each}://' for each in _SCHEMES)}{given}"
         )
     url = f"{_SCHEMES[scheme]}://{rest}"
     _redis()
