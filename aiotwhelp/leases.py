@@ -341,7 +341,8 @@ class Share(Entry):
         if lease.resets_in is not None and lease.confirmed:
             self.until = min(self.until, sent + lease.resets_in / 1000)
         if not self._asked:
-            pass  # what was answered to those who asked still holds
+            # What was answered to those who asked still holds, unless own calls were in the way.
+            self.ask_at = now if self.hopes else self.ask_at
         elif lease.granted:
             self.hopes = False
             self.left += lease.granted

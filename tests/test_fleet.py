@@ -648,6 +648,25 @@ async def test_room_that_is_left_while_the_ledger_is_asked_is_given_back() -> No
     await another.close()
 
 
+@pytest.mark.parametrize("seed", range(4))
+@in_virtual_time
+async def test_of_several_limits_each_is_asked_for_again(seed: int) -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time), seed=seed)
+    rates = {"*": [Rate(3, per=1), Rate(20, per=10, burst=20)], "/0": Concurrency(1)}
+    limiter = Limiter(ledger=wire, rates=rates)
+
+    async def call(number: int) -> None:
+        await asyncio.sleep(wire.random.uniform(0, 5))
+        async with limiter.permit(QuotaKey(f"GET /{number % 3}", "x", "u")) as permit:
+            await asyncio.sleep(wire.random.choice([0.05, 0.2, 5]))
+            permit.observed({})
+
+    async with asyncio.timeout(200):
+        await asyncio.gather(*(call(number) for number in range(40)))
+    await limiter.close()
+
+
 @in_virtual_time
 async def test_who_never_waits_finds_tokens_when_the_ledger_has_been_asked() -> None:
     loop = asyncio.get_running_loop()
