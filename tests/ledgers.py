@@ -111,7 +111,8 @@ class Server(Engine):
         self._stack.close()
 
     def _made(self) -> Ledger:
-        return OnClock(self._server.url, self)
+        # How busy the machine is just then is not what is tested.
+        return OnClock(f"{self._server.url}?socket_connect_timeout=30", self)
 
 
 class OnClock(RedisLedger):
