@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from aiotwhelp import (
     events,
     leases,
 )
-from aiotwhelp.ledger import Ledger
+from aiotwhelp.ledger import Ledger, Report
 from tests.fleet import Wire, fleet, sailed
 from tests.simulation import KEY, Server, headers, in_virtual_time, settle
 
@@ -732,3 +734,24 @@ async def test_what_others_show_of_a_quota_that_was_forgotten_is_of_no_matter() 
     assert not limiter._windows
     await limiter.close()
     await another.close()
+
+
+def test_loops_of_several_threads_take_turns_at_a_memory_ledger() -> None:
+    inside = most = 0
+
+    def clock() -> float:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.02)  # really: another thread has to have its chance
+        inside -= 1
+        return 1.0
+
+    ledger = MemoryLedger(clock=clock)
+
+    def exchange(client: int) -> None:
+        asyncio.run(ledger.exchange([Report("record", str(client), 1)]))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(exchange, range(8)))
+    assert most == 1

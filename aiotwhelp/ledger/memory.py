@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -25,15 +26,18 @@ class MemoryLedger:
         #: Records, and when each may be forgotten.
         self._records: dict[str, tuple[Record, int]] = {}
         self._exchanges = 0
+        #: Loops of several threads may share it; it is never held for longer than an exchange.
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<MemoryLedger {len(self._records)} records>"
 
     async def exchange(self, reports: Sequence[Report]) -> Sequence[Lease]:
         """Take reports in and answer each."""
-        now = round(self._clock() * 1000)
-        self._sweep(now)
-        return [self._exchange(report, now) for report in reports]
+        with self._lock:
+            now = round(self._clock() * 1000)
+            self._sweep(now)
+            return [self._exchange(report, now) for report in reports]
 
     def _exchange(self, report: Report, now: int) -> Lease:
         record, ends = self._records.get(report.record, (None, 0))
