@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import random as uniform
+from typing import TypeVar
 
 from aiotwhelp.headers import Reading, WindowReading
 from aiotwhelp.leases import BucketGate, ColdGate, PaceGate
@@ -66,6 +67,9 @@ _FEW_DEBTS = 4
 _FIRST_GAP = 0.25
 _GAP_MEMORY = 600.0
 _SMALLEST_GAP = 0.01
+
+
+G = TypeVar("G", bound=BucketGate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,8 +306,8 @@ class Bucket:
     def _opens_itself(self, now: float, cost: int) -> Iterator[tuple[float, Gate]]:
         """Say when it opens beyond what windows allow, and what of it blocks until then."""
         if self.pace.gap:
-            if self.paced is not None and not self.paced.share.is_away:
-                yield self.paced.share.opens(now, 1), self.paced
+            if (paced := _in_touch(self.paced)) is not None:
+                yield paced.share.opens(now, 1), paced
             elif self.calls:
                 yield INF, self  # single file
         if not self.shown:
@@ -313,8 +317,8 @@ class Bucket:
 
     def _opens_cold(self, now: float, cost: int) -> float:
         """Nothing is known of this key: one probe, or k + 1 after k answers without headers."""
-        if self.cold is not None and not self.cold.share.is_away:
-            return self.cold.share.opens(now, cost)
+        if (cold := _in_touch(self.cold)) is not None:
+            return cold.share.opens(now, cost)
         if self.blank:
             return INF if self.calls > self.blank else -INF
         return self.probing.opens(self.round_trip)
@@ -339,15 +343,15 @@ class Bucket:
             if probe is not None:
                 granted.probes = [*(granted.probes or ()), probe]
         if self.pace.gap:
-            if self.paced is not None and not self.paced.share.is_away:
-                self.paced.share.take(now, 1)
+            if (paced := _in_touch(self.paced)) is not None:
+                paced.share.take(now, 1)
             else:
                 self.next = now + self.pace.gap
         return granted
 
     def _take_cold(self, now: float, cost: int) -> tuple[Probing, int] | None:
-        if self.cold is not None and not self.cold.share.is_away:
-            return self.cold.share.take(now, cost)
+        if (cold := _in_touch(self.cold)) is not None:
+            return cold.share.take(now, cost)
         return None if self.blank else self.probing.start(now)
 
     def _count_units(self, cost: Cost, sign: int) -> None:
@@ -673,16 +677,16 @@ class Bucket:
             self.pace.gap = _FIRST_GAP
 
     def _slow_down(self, granted: Granted, now: float) -> None:
-        if self.paced is not None and not self.paced.share.is_away:
-            self.paced.share.say(granted, now, Outcome.REFUSED, 1)
+        if (paced := _in_touch(self.paced)) is not None:
+            paced.share.say(granted, now, Outcome.REFUSED, 1)
             self.pace.gap = max(self.pace.gap, _FIRST_GAP)
         elif self.pace.refused(granted, now):
             # Jitter, since other processes may have been refused at the same moment.
             self.next = max(self.next, now + self.pace.gap * (1.0 + 0.1 * self.random()))
 
     def _speed_up(self, granted: Granted, now: float) -> None:
-        if self.paced is not None and not self.paced.share.is_away:
-            self.paced.share.say(granted, now, Outcome.READ, 1)
+        if (paced := _in_touch(self.paced)) is not None:
+            paced.share.say(granted, now, Outcome.READ, 1)
             return
         self.pace.accepted(now)
         if not self.pace.gap:
@@ -702,6 +706,11 @@ def _note_silence(window: Window, granted: Granted, shown: Iterable[WindowReadin
     elif turns:
         left = [told.remaining for told in shown if told.kind.turns == turns]
         window.passed_over(granted, max(left, default=0))
+
+
+def _in_touch(gate: G | None) -> G | None:
+    """Return what is shared beyond the process, unless the ledger is away."""
+    return gate if gate is not None and not gate.share.is_away else None
 
 
 def _ahead_of(cost: int, unit: str, ahead: int) -> int:
