@@ -196,12 +196,11 @@ class _Auto(Dialect):
             return self.understand(fields, status)
         readings = [dialect.understand(fields, status) for dialect in spoken]
         names = " + ".join(dict.fromkeys(dialect.name for dialect in spoken))
-        reading = replace(readings[0], dialect=names)
+        reading = readings[0]._replace(dialect=names)
         if len(readings) == 1:
             return reading
         waits = [each.retry_after for each in readings if each.retry_after is not None]
-        return replace(
-            reading,
+        return reading._replace(
             windows=_told_apart(spoken, readings),
             retry_after=max(waits, default=None),
             refused=any(each.refused for each in readings),
@@ -249,7 +248,7 @@ def _told_apart(
             name = window.kind.name
             if name in told:
                 name = f"{dialect.name}: {name}"
-                window = replace(window, kind=replace(window.kind, name=name))
+                window = window._replace(kind=replace(window.kind, name=name))
             told[name] = window
     return tuple(told.values())
 

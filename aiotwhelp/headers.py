@@ -7,10 +7,12 @@ time in proportion to its length, and gives finite numbers only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from aiotwhelp.values import NEVER, RESETS, Resets, count, number
 from aiotwhelp.values import http_date as parse_date
@@ -67,8 +69,7 @@ class WindowKind:
             object.__setattr__(self, "ceiling", longest if self.length else _DAY_AND_AN_HOUR)
 
 
-@dataclass(frozen=True, slots=True)
-class WindowReading:
+class WindowReading(NamedTuple):
     """What an answer said about one window.
 
     ``remaining`` is never negative and may exceed ``limit``. ``reset`` is in POSIX seconds of
@@ -85,8 +86,7 @@ class WindowReading:
     bucket: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What one answer said about quota and time.
 
     ``retry_after`` is in seconds from the answer, ``date`` in POSIX seconds of the server's
@@ -104,7 +104,11 @@ class Reading:
     refused: bool = False
     everywhere: bool = False
     pause: float = 0.0
-    dialect: str = field(default="", compare=False)
+    dialect: str = ""
+
+
+#: Reads one place of an answer.
+_Read = Callable[[Mapping[str, str]], Iterable[WindowReading]]
 
 
 class Source(Protocol):
@@ -137,6 +141,11 @@ class Family:
     hides: tuple[str, ...] = ()
     by_limit: bool = False
 
+    @property
+    def sign(self) -> str:
+        """The field without which nothing is announced."""
+        return self.remaining or self.used
+
     def __post_init__(self) -> None:
         if not self.remaining and not self.used:
             raise ValueError(f"a family needs the header of remaining or of used: {self!r}")
@@ -147,12 +156,12 @@ class Family:
 
     def read(self, fields: Mapping[str, str]) -> Iterable[WindowReading]:
         """Return what the fields say, as `Source` has it."""
-        said = fields.get(self.remaining or self.used)
-        # Most answers show one family only: one look-up is all that the others cost.
+        get = fields.get
+        said = get(self.sign)
         if said is None:
             return ()
-        limit_field = fields.get(self.limit)
-        if self.limit == (self.remaining or self.used):
+        limit_field = get(self.limit)
+        if self.limit == self.sign:
             said, _, limit_field = said.partition("/")
         limit = count(limit_field)
         remaining = count(said)
@@ -163,7 +172,7 @@ class Family:
                 return ()
             remaining = limit - remaining
         elif limit is None and self.used:
-            used = count(fields.get(self.used))
+            used = count(get(self.used))
             limit = None if used is None or used < 0 else remaining + used
         if remaining < 0:
             # -1 of -1 is how some servers say that they do not know.
@@ -172,8 +181,8 @@ class Family:
             remaining = 0
         if limit is not None and limit <= 0:
             limit = None
-        reset, resets_in = RESETS[self.resets](fields.get(self.reset)) if self.reset else NEVER
-        bucket = (fields.get(self.bucket) or "")[:_LONGEST] if self.bucket else ""
+        reset, resets_in = RESETS[self.resets](get(self.reset)) if self.reset else NEVER
+        bucket = (get(self.bucket) or "")[:_LONGEST] if self.bucket else ""
         kind = limited(self.kind, limit) if self.by_limit and limit else self.kind
         return (WindowReading(kind, remaining, limit, reset, resets_in, bucket),)
 
@@ -200,6 +209,12 @@ class Dialect:
     refusal_words: tuple[str, ...] = ()
     pause: float = 0.0
     retry_after: tuple[tuple[str, float], ...] = ()
+    #: The field without which a source says nothing, if there is one, and how it is read.
+    _places: tuple[tuple[str, _Read], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        places = tuple((getattr(each, "sign", ""), each.read) for each in self.families)
+        object.__setattr__(self, "_places", places)
 
     def read(self, headers: Mapping[str, str], status: int = 200) -> Reading:
         """Return what the headers of one answer say.
@@ -212,16 +227,19 @@ class Dialect:
 
     def understand(self, fields: Mapping[str, str], status: int) -> Reading:
         """Do the same with fields whose look-ups find lower-case names."""
-        date = parse_date(fields.get("date"))
-        retry_after = parse_retry_after(fields.get("retry-after"), date)
+        get = fields.get
+        date = parse_date(get("date"))
+        said = get("retry-after")
+        retry_after = None if said is None else parse_retry_after(said, date)
         refused = status in self.refusals
-        if _from_cache(fields):
+        is_stored = "age" in fields or "x-cache" in fields or "x-from-cache" in fields
+        if is_stored and _from_cache(get):
             return Reading(retry_after=retry_after, cached=True, refused=refused)
         windows: tuple[WindowReading, ...] = ()
-        for source in self.families:
-            found = source.read(fields)
-            if found:
-                windows = (*windows, *found)
+        for sign, read in self._places:
+            # Most answers show one family only: one look-up is all that the others cost.
+            if (not sign or sign in fields) and (found := read(fields)):
+                windows = (*windows, *found) if windows else tuple(found)
         if len(windows) > 1:
             windows = self._not_hidden(windows)
         if status in self.refusals_if_told:
@@ -260,7 +278,7 @@ class Dialect:
             return reading
         if not any(words in body.lower() for words in self.refusal_words):
             return reading
-        return replace(reading, refused=True, everywhere=self.pause > 0, pause=self.pause)
+        return reading._replace(refused=True, everywhere=self.pause > 0, pause=self.pause)
 
     def _not_hidden(self, windows: tuple[WindowReading, ...]) -> tuple[WindowReading, ...]:
         said = {window.kind.name for window in windows}
@@ -337,19 +355,19 @@ def parse_retry_after(value: object, date: float | None) -> float | None:
     return delay if delay is not None and delay >= 0 else None
 
 
-def _from_cache(fields: Mapping[str, str]) -> bool:
+def _from_cache(get: Callable[[str], str | None]) -> bool:
     """Tell whether a cache gave this answer (RFC 9111, 5.1, and what came before it).
 
     ``Age: 0`` is no sign: content networks put it on answers fresh from the origin. Caches that
     send the newer Cache-Status send Age as well.
     """
-    age = fields.get("age")
+    age = get("age")
     if age is not None and (number(age) or 0) > 0:
         return True
-    marker = fields.get("x-from-cache")
+    marker = get("x-from-cache")
     if marker is not None and _is_true(marker):
         return True
-    verdict = fields.get("x-cache")
+    verdict = get("x-cache")
     return verdict is not None and _is_hit(verdict)
 
 
@@ -376,6 +394,8 @@ def caseless(headers: Mapping[str, str]) -> Mapping[str, str]:
 
     The headers of HTTP clients do so by themselves and are used as they are.
     """
+    if isinstance(headers, (CIMultiDictProxy, CIMultiDict)):
+        return headers
     if not isinstance(headers, dict):
         name = next(iter(headers), None)
         if isinstance(name, str):

@@ -131,7 +131,7 @@ class SeparateFields:
             same = sum(each.limit == window.limit for each in told.values())
             if window.kind.name in told:
                 kind = replace(window.kind, name=f"{window.kind.name} ({same + 1})")
-                window = replace(window, kind=kind)
+                window = window._replace(kind=kind)
             told[window.kind.name] = window
         return tuple(told.values())
 

@@ -11,7 +11,9 @@ import asyncio
 import hashlib
 import logging
 import secrets
+import sys
 import time
+from asyncio import get_running_loop
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -87,28 +89,18 @@ _UNKNOWN = WindowQuota("", None, None, None, None)
 _WORTH_A_WARNING = 5.0
 
 
-class Permit:
+class Permit(Granted):
     """One caller's go. Settle it exactly once: `observed`, `unsent` or `lost`."""
 
-    __slots__ = ("_dialect", "_granted", "_limiter", "_line", "waited")
+    __slots__ = ("_dialect", "_line", "waited")
 
-    def __init__(
-        self, limiter: Limiter, line: Line, granted: Granted, dialect: Dialect, waited: float
-    ) -> None:
-        self._limiter = limiter
-        self._line = line
-        self._granted = granted
-        self._dialect = dialect
-        #: Seconds that the caller waited for it.
-        self.waited = waited
+    _dialect: Dialect
+    _line: Line
+    #: Seconds that the caller waited for it.
+    waited: float
 
     def __repr__(self) -> str:
         return f"<Permit {self._line.key} {'settled' if self.is_settled else 'out'}>"
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it was settled."""
-        return self._granted.is_settled
 
     def observed(
         self,
@@ -125,12 +117,13 @@ class Permit:
         """
         reading = self._dialect.read(headers, status)
         took = None if cost is None else as_cost(cost)
-        self._limiter._observed(self._line, self._granted, reading, status, took)
+        line = self._line
+        line.limiter._observed(line, self, reading, status, took)
         return reading
 
     def refused_after_all(self, reading: Reading, status: int) -> None:
         """Note that the body of the answer, read after its headers, refused the call."""
-        self._limiter._refused_after_all(self._line, self._granted, reading, status)
+        self._line.limiter._refused_after_all(self._line, self, reading, status)
 
     def unsent(self, *, failed: bool = False, reason: str = "") -> None:
         """Settle a call that surely never left: its token goes back.
@@ -138,14 +131,14 @@ class Permit:
         Pass ``failed=True`` if it was tried and nobody was there (a refused connection). Callers
         that wait in vain are told the ``reason``.
         """
-        self._limiter._unsent(self._line, self._granted, failed=failed, reason=reason)
+        self._line.limiter._unsent(self._line, self, failed=failed, reason=reason)
 
     def lost(self, *, reason: str = "") -> None:
         """Settle a call that may have been counted and whose answer will not come.
 
         Callers that wait in vain are told the ``reason``.
         """
-        self._limiter._lost(self._line, self._granted, reason=reason)
+        self._line.limiter._lost(self._line, self, reason=reason)
 
 
 class Limiter:
@@ -214,7 +207,7 @@ class Limiter:
             self._sharing = Sharing(
                 self._ledger,
                 fails=on_ledger_failure == "fail",
-                now=self._now,
+                now=lambda: self._now(),
                 wake=self._wake,
                 tell=self.tell,
             )
@@ -243,10 +236,10 @@ class Limiter:
         self._assumed: WeakSet[ServerClock] = WeakSet()
         self._tickets = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._time: Callable[[], float] = time.monotonic
+        #: The same until the limiter is closed.
+        self._open_in: asyncio.AbstractEventLoop | None = None
+        self._now: Callable[[], float] = time.monotonic
         self._wall: Callable[[], float] = time.time
-        self._suspended = 0.0
-        self._asleep = 0.0
         #: Lines by the instant at which the rule is to be asked again.
         self._timers: Heap[Line] = Heap()
         self._timer: asyncio.TimerHandle | None = None
@@ -311,15 +304,14 @@ class Limiter:
         Raises `QuotaTimeoutError`, `TooManyWaitersError`, `SessionClosedError`, and `CostError`
         for a cost that never fits. Cancelling is safe: a token granted meanwhile goes on.
         """
-        priority = checks.member("priority", priority, Priority)
-        max_wait = checks.seconds("max_wait", max_wait)
-        cost = as_cost(cost)
-        permit = self.try_acquire(key, cost=cost, priority=priority, dialect=dialect, room=room)
+        if max_wait is not None:
+            max_wait = checks.seconds("max_wait", max_wait)
+        permit = self._at_once(key, cost, priority, dialect, room)
         if permit is not None:
             return permit
         return await self._wait(
             self._line(as_key(key)),
-            cost,
+            as_cost(cost),
             priority,
             max_wait,
             dialect,
@@ -343,25 +335,58 @@ class Limiter:
         Raises ValueError for a cost that is no whole number from 1 on, `CostError` for one that
         never fits.
         """
+        return self._at_once(key, cost, priority, dialect, room)
+
+    def _at_once(
+        self,
+        key: QuotaKey | str,
+        cost: int | Mapping[str, int],
+        priority: Priority,
+        dialect: Dialect,
+        room: Room | None,
+    ) -> Permit | None:
+        line = self._lines.get(key)  # type: ignore[arg-type] # the name of a route is not found
+        if (
+            line is not None
+            and line.bucket.foreseen > 0
+            and not line.waiting
+            and cost.__class__ is int
+            and cost == 1
+            and priority.__class__ is Priority
+            and get_running_loop() is self._open_in
+        ):
+            foreseen = line.bucket.take_foreseen(self._now(), room)
+            if foreseen is not None:
+                return self._handed_out(line, foreseen, dialect, 0.0)
         cost = as_cost(cost)
+        priority = checks.member("priority", priority, Priority)
         self._bind()
         line = self._line(as_key(key))
         if line.head() is not None or line.pumping or self._others_wait(line, priority, cost):
             return None
         now = self._now()
         try:
-            granted = line.bucket.ask(
+            answer = line.bucket.ask(
                 now, cost, reserve=self._kept(priority), even=self._even, room=room
             )
         except NeverFitsError as error:
             raise _cost_error(line, error) from None
-        if isinstance(granted, NotUntil):
+        if isinstance(answer, NotUntil):
             if self._sharing is not None:
                 self._ask_ledger(self._sharing, line)
             return None
+        if not self._even:
+            line.bucket.foresee(now, self._reserve)
+        return self._handed_out(line, answer, dialect, 0.0)
+
+    def _handed_out(self, line: Line, granted: Granted, dialect: Dialect, waited: float) -> Permit:
+        permit: Permit = granted  # type: ignore[assignment] # as `Bucket.grants` has it
+        permit._line = line
+        permit._dialect = dialect
+        permit.waited = waited
         self._granted += 1
         self._in_flight += 1
-        return Permit(self, line, granted, dialect, 0.0)
+        return permit
 
     def timed_out(self, key: QuotaKey | str, allowed: float) -> QuotaTimeoutError:
         """Return the error of a caller whom a timer from outside took from the queue."""
@@ -481,6 +506,7 @@ class Limiter:
         """
         if owner is None:
             self._is_closed = True
+            self._open_in = None
         closed = asyncio.get_running_loop().create_future()
         self._close_slice(self._closing(owner), closed)
         await closed
@@ -526,7 +552,6 @@ class Limiter:
     ) -> Permit:
         loop = self._loop
         assert loop is not None  # noqa: S101 - bound by try_acquire, for the type checker
-        self._count_suspend()
         now = self._now()
         # Who comes back was here before the others.
         is_new = ticket == self._tickets
@@ -586,6 +611,7 @@ class Limiter:
 
     def _left(self, line: Line, waiter: Waiter) -> None:
         line.removed += waiter.cost
+        line.waiting -= 1
         line.queues[waiter.priority].cost -= waiter.cost
         self._waiting -= 1
 
@@ -690,7 +716,7 @@ class Limiter:
             return False
         now = self._now()
         try:
-            answer = self._ask(line, waiter, now)
+            answer = self._grant_next(line, waiter, now)
         except NeverFitsError as error:
             self._fail(line, waiter, _cost_error(line, error))
             return True
@@ -704,13 +730,23 @@ class Limiter:
         line.queues[waiter.priority].pop(waiter)
         self._left(line, waiter)
         waited = now - waiter.since
-        self._granted += 1
-        self._in_flight += 1
         self._waited += waited
-        waiter.future.set_result(Permit(self, line, answer, waiter.dialect, waited))
+        waiter.future.set_result(self._handed_out(line, answer, waiter.dialect, waited))
         if self._handlers:
             self.tell(events.Waited(str(line.key), line.key.identity, waited))
         return True
+
+    def _grant_next(self, line: Line, waiter: Waiter, now: float) -> Granted | NotUntil:
+        """Let who is first go, if that was foreseen, or as the rule has it."""
+        bucket = line.bucket
+        if waiter.cost.__class__ is int and waiter.cost == 1:
+            granted = bucket.take_foreseen(now, waiter.room)
+            if granted is not None:
+                return granted
+        answer = self._ask(line, waiter, now)
+        if not self._even and not isinstance(answer, NotUntil):
+            bucket.foresee(now, self._reserve)
+        return answer
 
     def _ask(self, line: Line, waiter: Waiter, now: float) -> Granted | NotUntil:
         """Ask the rule, unless another line's caller waits in front of one of the gates."""
@@ -784,6 +820,14 @@ class Limiter:
         if self._sharing is not None:
             for share in _shares(line.bucket):
                 self._sharing.settled(share)
+        if not self._waiting:
+            return
+        if line.waiting and line.bucket.plain is not None and room is None:
+            # No other line stands before its window.
+            if not line.pumping:
+                self._pump(line)
+            self._announce_soon(line)
+            return
         gates = line.bucket.gates
         waiter = line.head()
         if waiter is not None and line.parked is None and gates:
@@ -840,9 +884,11 @@ class Limiter:
     def _observed(
         self, line: Line, granted: Granted, reading: Reading, status: int, cost: int | None
     ) -> None:
-        self._count_suspend()
         now = self._now()
-        self._learn_time(line, granted.sent, now, reading)
+        if reading.date is None or reading.cached:
+            self._presume_time(line, now, reading)
+        else:
+            line.clock.observe(reading.date, granted.sent, now)
         line.bucket.observed(granted, now, reading, status=status, cost=cost)
         if reading.refused:
             self._refused += 1
@@ -909,11 +955,10 @@ class Limiter:
             retry_after=line.bucket.patience,
         )
 
-    def _learn_time(self, line: Line, sent: float, now: float, reading: Reading) -> None:
+    def _presume_time(self, line: Line, now: float, reading: Reading) -> None:
+        """Take the local wall clock for the server's, where that tells no time."""
         key, clock = line.key, line.clock
-        if reading.date is not None and not reading.cached:
-            clock.observe(reading.date, sent, now)
-        elif not clock.is_known and any(each.reset is not None for each in reading.windows):
+        if not clock.is_known and any(each.reset is not None for each in reading.windows):
             clock.assume(self._wall() - now)
             if clock not in self._assumed:
                 self._assumed.add(clock)
@@ -968,7 +1013,6 @@ class Limiter:
     def _ring(self) -> None:
         """Ask again for the lines whose instant has come, in ticket order, a slice at a time."""
         self._disarm()
-        self._count_suspend()
         now = self._now()
         for _ in range(_SLICE):
             line = self._timers.first
@@ -985,16 +1029,6 @@ class Limiter:
         assert self._loop is not None  # noqa: S101 - for the type checker
         self._loop.call_soon(function, *args)
 
-    def _now(self) -> float:
-        return self._time() + self._asleep
-
-    def _count_suspend(self) -> None:
-        """The loop's clock stands still while a laptop sleeps; windows go on."""
-        suspended = _suspended()
-        if abs(suspended - self._suspended) > 0.5:
-            self._asleep += suspended - self._suspended
-            self._suspended = suspended
-
     def _bind(self) -> None:
         loop = asyncio.get_running_loop()
         if self._is_closed:
@@ -1006,11 +1040,10 @@ class Limiter:
                 "this limiter belongs to another event loop: make a session, or limiter, for each "
                 "loop, inside the coroutine that asyncio.run gets"
             )
-        self._loop = loop
-        self._time = loop.time
+        self._loop = self._open_in = loop
+        self._now = _clock_of(loop)
         # A loop that keeps its own wall clock (the testing loop) is asked for it.
         self._wall = getattr(loop, "wall_time", time.time)
-        self._suspended = _suspended()
 
     # Telling -----------------------------------------------------------------------------------
 
@@ -1082,7 +1115,7 @@ class Limiter:
             if len(self._lines) >= min(_FEW_QUOTAS, self._max_quotas):
                 self._forget_some()
             clock = self._clock(key.api)
-            line = self._lines[key] = Line(key, self._new_bucket(key, clock), clock)
+            line = self._lines[key] = Line(self, key, self._new_bucket(key, clock), clock)
             self._rounds.append(line)
         return line
 
@@ -1096,6 +1129,7 @@ class Limiter:
             rates=self._local_windows(self._rates_of(key.api), household.local, key),
             forget_window=self._forget,
             household=household,
+            grants=Permit,
         )
         if self._sharing is not None:
             name = self._name(key, key.identity, key.route)
@@ -1379,9 +1413,19 @@ def as_cost(cost: int | Mapping[str, int]) -> int:
     return Cost(dict(cost))
 
 
-def _suspended() -> float:
-    """Seconds that this machine has slept since it started, where the system tells."""
+def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """Return a loop's clock; of those that stand still while a laptop sleeps, one that goes on.
+
+    Windows go on, too. Loops that keep a time of their own are left to it.
+    """
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
-    if boottime is None:
-        return 0.0
-    return time.clock_gettime(boottime) - time.monotonic()
+    kind = type(loop)
+    is_plain = getattr(kind, "time", None) is asyncio.BaseEventLoop.time or kind is _uvloop()
+    if boottime is None or not is_plain:
+        return loop.time
+    return partial(time.clock_gettime, boottime)
+
+
+def _uvloop() -> object:
+    """Return uvloop's kind of loop, if it has been imported."""
+    return getattr(sys.modules.get("uvloop"), "Loop", None)

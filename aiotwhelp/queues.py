@@ -21,7 +21,7 @@ from aiotwhelp.views import QuotaKey
 from aiotwhelp.windows import INF, Window
 
 if TYPE_CHECKING:
-    from aiotwhelp.limiter import Permit
+    from aiotwhelp.limiter import Limiter, Permit
 
 
 #: What a line may stand before.
@@ -176,22 +176,28 @@ class Line(Entry):
         "clock",
         "deadlines",
         "key",
+        "limiter",
         "parked",
         "pumping",
         "queues",
         "removed",
         "timer",
         "trouble",
+        "waiting",
         "warned",
         "was_busy",
     )
 
-    def __init__(self, key: QuotaKey, bucket: Bucket, clock: ServerClock) -> None:
+    def __init__(self, limiter: Limiter, key: QuotaKey, bucket: Bucket, clock: ServerClock) -> None:
         super().__init__(None)
+        #: Whose line it is.
+        self.limiter = limiter
         self.key = key
         self.bucket = bucket
         #: Its API's; kept by the lines that need it.
         self.clock = clock
+        #: How many wait.
+        self.waiting = 0
         #: By priority.
         self.queues = [_NOBODY] * len(Priority)
         #: Its place among the lines that wait for a window; None if it is not parked.
@@ -212,16 +218,19 @@ class Line(Entry):
         self.trouble = ""
 
     def __len__(self) -> int:
-        return sum(map(len, self.queues))
+        return self.waiting
 
     def add(self, waiter: Waiter) -> None:
         """Take a waiter in, in the queue of its priority."""
+        self.waiting += 1
         if self.queues[waiter.priority] is _NOBODY:
             self.queues[waiter.priority] = Queue()
         self.queues[waiter.priority].add(waiter)
 
     def head(self) -> Waiter | None:
         """Return who is first, of the highest priority that waits."""
+        if not self.waiting:
+            return None
         for queue in self.queues:
             if queue is not _NOBODY and (waiter := queue.head()) is not None:
                 return waiter

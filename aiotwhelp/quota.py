@@ -177,7 +177,10 @@ class Bucket:
         "cold",
         "debts",
         "find_window",
+        "foreseen",
+        "foreseen_until",
         "forget_window",
+        "grants",
         "household",
         "in_flight",
         "key",
@@ -186,6 +189,7 @@ class Bucket:
         "numbering",
         "pace",
         "paced",
+        "plain",
         "probing",
         "random",
         "round_trip",
@@ -204,8 +208,11 @@ class Bucket:
         forget_window: Callable[[Window], None] | None = None,
         household: Household | None = None,
         random: Callable[[], float] = uniform,
+        grants: type[Granted] = Granted,
     ) -> None:
         self.key = key
+        #: What is handed out: whoever keeps the waiters may have a kind of its own.
+        self.grants = grants
         self.find_window = find_window
         #: Is told of a window that nobody uses any more.
         self.forget_window = forget_window
@@ -236,6 +243,11 @@ class Bucket:
         self.probing = Probing()
         #: What windows that are yet to be shown may have counted.
         self.debts = Debts(_FEW_DEBTS)
+        #: The only window, for as long as all goes as it should; and so many plain calls may go
+        #: until then without asking it.
+        self.plain: Window | None = None
+        self.foreseen = 0
+        self.foreseen_until = -INF
 
     def __repr__(self) -> str:
         windows = ", ".join(map(repr, (*self.windows, *self.local))) or "nothing known"
@@ -261,10 +273,76 @@ class Bucket:
         """
         if room is not None and room.in_flight >= room.limit:
             return NotUntil(INF, room)
+        if self.plain is not None and self.calls > self.answered:
+            return NotUntil(INF, self)  # as TCP opens: one more in flight than has been answered
         at, by = self._opens(now, cost, reserve, even)
         if at > now:
             return NotUntil(at, by)
         return self._grant(now, cost, now if since is None else since, even, room)
+
+    # Where all goes as it should ---------------------------------------------------------------
+
+    def foresee(self, now: float, reserve: float) -> None:
+        """Find out how many calls of cost 1 may surely go without asking again.
+
+        Anything but grants of those, and answers that tell of the same reset, ends it.
+        """
+        if len(self.windows) != 1 or self.local or not self.shown or self.cold is not None:
+            return
+        window = self.windows[0]
+        owes = self.debts.unread or self.debts.ghosts
+        if self.pace.gap or self.next > now or owes or not window.is_plain(now):
+            return
+        self.plain = window
+        self.foreseen = window.foresees(reserve)
+        self.foreseen_until = window.ends
+
+    def take_foreseen(self, now: float, room: Room | None) -> Granted | None:
+        """Take a token for a call of cost 1 that was foreseen; None if there is none."""
+        window = self.plain
+        if (
+            window is None
+            or self.foreseen <= 0
+            or self.calls > self.answered
+            or now >= self.foreseen_until
+            or now < self.household.shut
+        ):
+            return None
+        if room is not None:
+            if room.in_flight >= room.limit:
+                return None
+            room.in_flight += 1
+        self.foreseen -= 1
+        granted = self.grants(self, now, 1, room)
+        self.calls += 1
+        self.in_flight += 1
+        window.in_flight += 1
+        foreign = window.foreign
+        if now >= foreign.next_mark:
+            foreign.mark(now)
+        foreign.explained -= 1
+        foreign.own += 1
+        return granted
+
+    def _answered_plainly(self, granted: Granted, now: float, fewer: int, ends: float) -> None:
+        """Settle a call whose answer is what was to be expected: its window knows it already."""
+        granted.is_settled = True
+        if granted.room is not None:
+            granted.room.in_flight -= 1
+        self.calls -= 1
+        self.in_flight -= 1
+        self.answered += 1
+        round_trip = now - granted.sent
+        if round_trip > self.round_trip:
+            self.round_trip = min(round_trip, LONGEST_ROUND_TRIP)
+        self.foreseen -= fewer
+        if ends < self.foreseen_until:
+            self.foreseen_until = ends
+
+    def _upset(self) -> None:
+        """All is to be asked anew."""
+        self.plain = None
+        self.foreseen = 0
 
     def expect(self, now: float, ahead: int, reserve: float = 0.0, cost: int = 1) -> float:
         """Return the earliest instant for a caller of that cost behind others; a lower bound.
@@ -313,7 +391,7 @@ class Bucket:
         if not self.shown:
             yield self._opens_cold(now, cost), self.cold or self
         elif self.calls > self.answered:
-            yield INF, self  # as TCP opens: one more in flight than has been answered
+            yield INF, self  # as TCP opens
 
     def _opens_cold(self, now: float, cost: int) -> float:
         """Nothing is known of this key: one probe, or k + 1 after k answers without headers."""
@@ -324,7 +402,8 @@ class Bucket:
         return self.probing.opens(self.round_trip)
 
     def _grant(self, now: float, cost: int, since: float, even: bool, room: Room | None) -> Granted:
-        granted = Granted(self, now, cost, room)
+        self._upset()
+        granted = self.grants(self, now, cost, room)
         if room is not None:
             room.in_flight += 1
         self.calls += 1
@@ -379,6 +458,22 @@ class Bucket:
 
         Raises RuntimeError if it is settled already.
         """
+        plain, shown = self.plain, reading.windows
+        if (
+            plain is not None
+            and status < 400
+            and cost is None
+            and len(shown) == 1
+            and granted.cost == 1
+            and granted.cost.__class__ is int
+            and granted.probes is None
+            and not (granted.is_settled or reading.refused or reading.cached)
+            and not self.household.pauses
+        ):
+            fewer = plain.answer_plainly(granted, now, shown[0])
+            if fewer >= 0:
+                self._answered_plainly(granted, now, fewer, plain.ends)
+                return
         self._settle(granted)
         self._time(now - granted.sent)
         if cost is not None:
@@ -389,7 +484,6 @@ class Bucket:
         if reading.cached and not refused:
             self._answered_by_cache(granted, number, now)
             return
-        shown = reading.windows
         if shown:
             self._join_shown(shown)
             self.debts.clear(granted.known, granted.sent)
@@ -408,6 +502,7 @@ class Bucket:
         self, granted: Granted, now: float, reading: Reading, status: int
     ) -> None:
         """Act on a refusal of a settled call that only the body of its answer told of."""
+        self._upset()
         self._obey(granted, now, reading, status, hidden=True)
 
     def unsent(self, granted: Granted, now: float, *, failed: bool = False) -> None:
@@ -454,6 +549,7 @@ class Bucket:
 
     def prime(self, readings: Iterable[WindowReading]) -> None:
         """Take second-hand numbers (``rate_limit_status``): they never raise a floor."""
+        self._upset()
         for reading in readings:
             for window in self.windows:
                 if window.kind == reading.kind:
@@ -461,6 +557,7 @@ class Bucket:
 
     def restore(self, now: float, readings: Iterable[WindowReading]) -> None:
         """Start from the state of an earlier run, as far as it still holds."""
+        self._upset()
         known = tuple(readings)
         if known:
             self._join_shown(known)
@@ -473,6 +570,7 @@ class Bucket:
 
     def share(self, cold: ColdGate, paced: PaceGate) -> None:
         """Share this quota beyond the process; how it opens is for all to decide together."""
+        self._upset()
         self.cold, self.paced = cold, paced
         self.answered = _MOST_BLANK
 
@@ -483,6 +581,7 @@ class Bucket:
 
     def replace(self, old: Window, new: Window) -> None:
         """Use ``new`` from now on where ``old`` was: they turned out to be one."""
+        self._upset()
         self.windows.remove(old)
         self._add_new(new)
 
@@ -532,6 +631,10 @@ class Bucket:
 
         Settling takes a call from every window, whichever it was granted from.
         """
+        self._upset()
+        if len(window.buckets) == 1:
+            for other in window.buckets:
+                other._upset()  # noqa: SLF001 - one more bucket, of its own kind
         self.windows.append(window)
         window.buckets[self] = None
         in_flight = self._in_flight_of(window)
@@ -542,6 +645,7 @@ class Bucket:
 
     def _drop(self, window: Window) -> None:
         """Leave a window that was presumed in vain."""
+        self._upset()
         self.windows.remove(window)
         del window.buckets[self]
         window.in_flight -= self._in_flight_of(window)
@@ -550,6 +654,7 @@ class Bucket:
 
     def hold(self, rates: Iterable[LocalWindow]) -> None:
         """Hold more limits that no server announces, calls in flight counted."""
+        self._upset()
         for rate in rates:
             self.local = (*self.local, rate)
             rate.buckets[self] = None
@@ -569,6 +674,7 @@ class Bucket:
     def _settle(self, granted: Granted) -> None:
         if granted.is_settled:
             raise RuntimeError("this permit is settled already: settle each permit exactly once")
+        self._upset()
         granted.is_settled = True
         if granted.room is not None:
             granted.room.in_flight -= 1
@@ -673,6 +779,7 @@ class Bucket:
 
     def join_pace(self) -> None:
         """Keep the pace that others keep: a limit that nobody announces has shown there."""
+        self._upset()
         if self.paced is not None and not self.pace.gap:
             self.pace.gap = _FIRST_GAP
 

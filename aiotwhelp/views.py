@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaKey:
+class QuotaKey(NamedTuple):
     """What a quota belongs to: an API, whoever calls, and a route or category.
 
     ``identity`` and ``app`` are names or keyed digests, never credentials. ``partition`` tells

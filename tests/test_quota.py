@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -1016,7 +1015,7 @@ def test_a_window_that_was_presumed_in_vain_keeps_the_units_of_others():
 @pytest.mark.parametrize(("tokens", "is_hidden"), [(299, False), (300, True)])
 def test_a_refusal_is_explained_by_less_than_the_call_needs(tokens: int, is_hidden: bool):
     film = opened_in_units()
-    refusal = replace(of_both(9, tokens), refused=True)
+    refusal = of_both(9, tokens)._replace(refused=True)
     film.bucket.observed(asked(film, 1, tokens=300), 2, refusal, status=429)
     assert (film.bucket.pace.gap > 0) is is_hidden
 
@@ -1241,7 +1240,7 @@ def test_a_window_that_is_told_of_no_more_makes_room_for_another():
         assert isinstance(granted, Granted)
         told = [policy(number) for number in (*range(3), *range(4, 16), 16)]
         film.bucket.observed(
-            granted, now, Reading(tuple(replace(each, reset=EPOCH + 120.0) for each in told))
+            granted, now, Reading(tuple(each._replace(reset=EPOCH + 120.0) for each in told))
         )
     names = [each.kind.name for each in film.bucket.windows]
     assert names == [str(number) for number in (*range(3), *range(4, 17))]

@@ -77,17 +77,17 @@ class CheckedLimiter(Limiter):
 
     # Grants ------------------------------------------------------------------------------------
 
-    def try_acquire(self, key: Any, **options: Any) -> Permit | None:
-        permit = super().try_acquire(key, **options)
+    def _at_once(self, key: Any, cost: Any, priority: Priority, *options: Any) -> Permit | None:
+        permit = super()._at_once(key, cost, priority, *options)
         if permit is not None:
-            line, priority = permit._line, options.get("priority", Priority.NORMAL)
+            line = permit._line
             ahead = line.queues[: priority + 1]
             assert not any(queue.head() for queue in ahead), "I5: a newcomer overtook a waiter"
-            self._check_grant(line, permit._granted, priority, None)
+            self._check_grant(line, permit, priority, None)
         return permit
 
-    def _ask(self, line: Line, waiter: Waiter, now: float) -> Granted | NotUntil:
-        answer = super()._ask(line, waiter, now)
+    def _grant_next(self, line: Line, waiter: Waiter, now: float) -> Granted | NotUntil:
+        answer = super()._grant_next(line, waiter, now)
         if isinstance(answer, NotUntil):
             self._check_wait(line, answer, now)
         else:

@@ -1,0 +1,132 @@
+"""Where all goes as it should the rule foresees what it would say: the two are compared here."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiotwhelp.headers import Reading
+from aiotwhelp.quota import Granted, NotUntil
+from tests.film import EPOCH, Film, reading
+
+
+class Twins:
+    """Two films of one story; the second one's rule is asked for every call, one by one."""
+
+    def __init__(self, limit: int, presumed: float, reserve: float) -> None:
+        self.films = (Film(presumed=presumed), Film(presumed=presumed))
+        for film in self.films:
+            film.clock.observe(EPOCH, 0.0, 0.0)
+        self.now, self.counted, self.limit, self.reserve = 0.0, 0, limit, reserve
+        self.reset = 900.0
+        self.calls: list[tuple[Granted, ...]] = []
+        self.foreseen = self.plain = 0
+
+    def ask(self, cost: int, reserve: float) -> None:
+        quick, slow = (film.bucket for film in self.films)
+        answer: Granted | NotUntil | None = None
+        if cost == 1:
+            answer = quick.take_foreseen(self.now, None)
+        if answer is None:
+            answer = quick.ask(self.now, cost, reserve=reserve)
+            quick.foresee(self.now, self.reserve)
+        else:
+            self.foreseen += 1
+        other = slow.ask(self.now, cost, reserve=reserve)
+        assert isinstance(answer, Granted) is isinstance(other, Granted)
+        if isinstance(answer, Granted) and isinstance(other, Granted):
+            self.calls.append((answer, other))
+            self.counted += cost
+        elif isinstance(answer, NotUntil) and isinstance(other, NotUntil):
+            assert answer.at == other.at
+
+    def answer(self, which: int, kind: str) -> None:
+        if not self.calls:
+            return
+        calls = self.calls.pop(which % len(self.calls))
+        if self.now >= self.reset:
+            self.reset, self.counted = self.now + 900.0, 1
+        if kind == "another":
+            self.counted += 3
+        left = max(0, self.limit - self.counted)
+        reset = self.reset + {"later": 1.0, "earlier": -1.0, "far": 400.0}.get(kind, 0.0)
+        told = reading(left + 2 * (kind == "more"), reset, self.limit + (kind == "limit"))
+        windows = () if kind in ("silent", "failed") else (told,)
+        said = Reading(windows, date=EPOCH + int(self.now), cached=kind == "stored")
+        if kind == "refused":
+            said = said._replace(refused=True, retry_after=1.0)
+        status = {"refused": 429, "failed": 503, "denied": 403}.get(kind, 200)
+        for film, granted in zip(self.films, calls, strict=True):
+            self.plain += film.bucket.plain is not None
+            if not said.cached:
+                film.clock.observe(EPOCH + int(self.now), granted.sent, self.now)
+            if kind == "lost":
+                film.bucket.lost(granted, self.now)
+            elif kind == "unsent":
+                film.bucket.unsent(granted, self.now)
+            else:
+                film.bucket.observed(granted, self.now, said, status=status)
+
+    def check(self) -> None:
+        first, second = (self.state(film) for film in self.films)
+        assert first == pytest.approx(second)
+
+    def state(self, film: Film) -> dict[str, object]:
+        bucket = film.bucket
+        state = {
+            name: getattr(bucket, name)
+            for name in ("calls", "in_flight", "answered", "round_trip", "next", "shown", "blank")
+        }
+        for number, window in enumerate(bucket.windows):
+            told = ("in_flight", "reset", "low", "ends", "seen", "round_trip", "limit", "shut")
+            state |= {f"{number} {name}": getattr(window, name) for name in told}
+            state[f"{number} left"] = window.available
+            foreign = window.foreign
+            state[f"{number} others"] = foreign.rate
+            state[f"{number} explained"] = foreign.explained
+            for at, (_, remaining) in enumerate(window.observations):
+                state[f"{number} {at}"] = remaining
+        return state
+
+
+KINDS = ("lost", "unsent", "refused", "failed", "silent", "stored", "denied", "another", "more")
+MOVES = ("later", "earlier", "far", "limit")
+STEP = st.tuples(
+    st.sampled_from([0.0, 0.001, 0.01, 0.1, 1.0]) | st.sampled_from([30.0, 300.0]),
+    st.integers(0, 12),
+    st.integers(0, 8),
+    st.sampled_from(["as told"] * 30 + [*KINDS, *MOVES]),
+    st.sampled_from([1] * 12 + [2, 5]),
+)
+
+
+@given(
+    st.lists(STEP, min_size=10, max_size=60),
+    st.sampled_from([15, 75, 900, 10**6]),
+    st.sampled_from([0.0, 0.25]),
+    st.sampled_from([0.0, 0.3]),
+)
+def test_what_was_foreseen_is_what_the_rule_would_have_said(
+    steps: list[tuple[float, int, int, str, int]], limit: int, presumed: float, reserve: float
+) -> None:
+    twins = Twins(limit, presumed, reserve)
+    for delay, asks, answers, kind, cost in steps:
+        twins.now += delay
+        for number in range(asks):
+            twins.ask(cost if number == 0 else 1, reserve)
+        twins.now += delay / 10
+        for number in range(answers):
+            twins.answer(number * 5, kind if number == 0 else "as told")
+            twins.check()
+
+
+def test_calls_are_foreseen_where_all_goes_as_it_should() -> None:
+    twins = Twins(900, 0.25, 0.0)
+    for number in range(200):
+        twins.now += 0.01
+        twins.ask(1, 0.0)
+        twins.answer(0, "as told")
+        twins.check()
+        assert twins.films[0].bucket.plain is not None or number < 2
+    assert twins.foreseen >= 190
