@@ -309,16 +309,20 @@ class Limiter:
         permit = self._at_once(key, cost, priority, dialect, room)
         if permit is not None:
             return permit
-        return await self._wait(
-            self._line(as_key(key)),
-            as_cost(cost),
-            priority,
-            max_wait,
-            dialect,
-            self.ticket() if ticket is None else ticket,
-            room,
-            owner,
-        )
+        line = self._line(as_key(key))
+        waiter = self._join(line, cost, priority, max_wait, dialect, ticket, room, owner)
+        timer = None if max_wait is None else self._time_out(line, waiter, max_wait)
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            self._cancelled(line, waiter)
+            raise
+        finally:
+            if timer is not None:
+                line.deadlines -= 1
+                timer.cancel()
+            # An error's traceback leads here: it and the future would hold each other.
+            del waiter
 
     def try_acquire(
         self,
@@ -539,51 +543,51 @@ class Limiter:
 
     # Waiting -----------------------------------------------------------------------------------
 
-    async def _wait(
+    def _join(
         self,
         line: Line,
-        cost: int,
+        cost: int | Mapping[str, int],
         priority: Priority,
         max_wait: float | None,
         dialect: Dialect,
-        ticket: int,
+        ticket: int | None,
         room: Room | None,
         owner: object,
-    ) -> Permit:
+    ) -> Waiter:
+        """Have a caller wait its turn."""
         loop = self._loop
-        assert loop is not None  # noqa: S101 - bound by try_acquire, for the type checker
-        now = self._now()
+        assert loop is not None  # noqa: S101 - bound by _at_once, for the type checker
+        if ticket is None:
+            ticket = self.ticket()
         # Who comes back was here before the others.
-        is_new = ticket == self._tickets
-        if is_new and self._max_waiters is not None and len(line) >= self._max_waiters:
+        if (
+            self._max_waiters is not None
+            and line.waiting >= self._max_waiters
+            and ticket == self._tickets
+        ):
             raise TooManyWaitersError(
-                f"{_waiting(len(line))} for {line.key} already, and no more may "
+                f"{_waiting(line.waiting)} for {line.key} already, and no more may "
                 f"(max_waiters={self._max_waiters})"
             )
+        now = self._now()
         deadline = INF if max_wait is None else now + max_wait
         future: asyncio.Future[Permit] = loop.create_future()
-        waiter = Waiter(future, ticket, priority, cost, now, deadline, dialect, room, owner)
+        waiter = Waiter(
+            future, ticket, priority, as_cost(cost), now, deadline, dialect, room, owner
+        )
         line.add(waiter)
         self._waiting += 1
-        timer = None
         if max_wait is not None:
             line.deadlines += 1
             self._give_up_early(line, waiter, now)
-            timer = loop.call_later(max_wait, self._expire, line, waiter)
-        if line.head() is waiter:
+        if (line.asked is None or waiter.is_before(line.asked)) and line.head() is waiter:
             self._pump(line)
-        self._announce_soon(line)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._cancelled(line, waiter)
-            raise
-        finally:
-            if timer is not None:
-                line.deadlines -= 1
-                timer.cancel()
-            # An error's traceback leads here: it and the future would hold each other.
-            del future, waiter
+        if line.timer < INF:
+            self._announce_soon(line)
+        return waiter
+
+    def _time_out(self, line: Line, waiter: Waiter, max_wait: float) -> asyncio.TimerHandle:
+        return waiter.future.get_loop().call_later(max_wait, self._expire, line, waiter)
 
     def _cancelled(self, line: Line, waiter: Waiter) -> None:
         """Undo what happened to a caller that was cancelled, even in the tick of its grant."""
@@ -727,8 +731,12 @@ class Limiter:
             self._park(line, waiter, answer, now)
             return False
         line.asked = None
-        line.queues[waiter.priority].pop(waiter)
-        self._left(line, waiter)
+        queue = line.queues[waiter.priority]
+        queue.pop(waiter)
+        queue.cost -= waiter.cost
+        line.removed += waiter.cost
+        line.waiting -= 1
+        self._waiting -= 1
         waited = now - waiter.since
         self._waited += waited
         waiter.future.set_result(self._handed_out(line, answer, waiter.dialect, waited))

@@ -56,7 +56,8 @@ class Waiter(Entry):
         room: Room | None,
         owner: object,
     ) -> None:
-        super().__init__(ticket)
+        self.rank = ticket
+        self.place = -1
         self.future = future
         self.priority = priority
         self.cost = cost
@@ -65,6 +66,13 @@ class Waiter(Entry):
         self.dialect = dialect
         self.room = room
         self.owner = owner
+
+    def is_before(self, other: Waiter) -> bool:
+        """Whether this one goes first."""
+        if self.priority != other.priority:
+            return self.priority < other.priority
+        before: bool = self.rank < other.rank
+        return before
 
     @property
     def ticket(self) -> int:
@@ -107,29 +115,35 @@ class Queue:
     def add(self, waiter: Waiter) -> None:
         """Take a waiter in, at the place of its ticket."""
         self.cost += waiter.cost
-        last = self._last
-        if last is not None and waiter.rank < last.rank:
+        arrived = self._back or self._swept
+        if arrived and waiter.rank < arrived[-1].rank:
             self._front.add(waiter)
         else:
             self._back.append(waiter)
 
     def head(self) -> Waiter | None:
         """Return who is first, dropping the dead on the way."""
-        while (front := self._front.first) is not None and front.future.done():
-            self._front.discard(front)
-            self._dead -= 1
+        front = self._first_of_old() if self._front else None
         arrived = self._swept or self._back
-        while arrived and arrived[0].future.done():
+        while arrived:
+            first = arrived[0]
+            if not first.future.done():
+                return first if front is None or first.rank < front.rank else front
             arrived.popleft()
             self._dead -= 1
             arrived = self._swept or self._back
-        if arrived and (front is None or arrived[0].rank < front.rank):
-            return arrived[0]
+        return front
+
+    def _first_of_old(self) -> Waiter | None:
+        """Return who is first of those that came back."""
+        while (front := self._front.first) is not None and front.future.done():
+            self._front.discard(front)
+            self._dead -= 1
         return front
 
     def pop(self, head: Waiter) -> None:
         """Remove who `head` returned."""
-        if head is self._front.first:
+        if head.place >= 0:
             self._front.discard(head)
         else:
             (self._swept or self._back).popleft()

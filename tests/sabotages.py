@@ -372,3 +372,30 @@ def never_forget_a_quota(patch: Patch) -> None:
 
 def close_in_one_go(patch: Patch) -> None:
     patch.setattr("aiotwhelp.limiter._SLICE", 10**9)
+
+
+def let_what_was_foreseen_stand(patch: Patch) -> None:
+    patch.setattr(Bucket, "_upset", nothing)
+
+
+def foresee_what_others_took(patch: Patch) -> None:
+    answer = Window.answer_plainly
+
+    def answered(window: Window, granted: Any, now: float, reading: Any) -> int:
+        return min(0, answer(window, granted, now, reading))
+
+    patch.setattr(Window, "answer_plainly", answered)
+
+
+def foresee_all_that_is_left(patch: Patch) -> None:
+    patch.setattr(Window, "foresees", lambda window, _: window.available)
+
+
+def foresee_beyond_the_reset(patch: Patch) -> None:
+    foresee = Bucket.foresee
+
+    def foreseen(bucket: Bucket, now: float, reserve: float) -> None:
+        foresee(bucket, now, reserve)
+        bucket.foreseen_until = INF
+
+    patch.setattr(Bucket, "foresee", foreseen)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiotwhelp import Limiter, QuotaKey, SessionClosedError
 from aiotwhelp.headers import Reading
+from aiotwhelp.local import Room
 from aiotwhelp.quota import Granted, NotUntil
-from tests.film import EPOCH, Film, reading
+from aiotwhelp.windows import INF
+from tests.film import EPOCH, Answer, Ask, Film, opened, reading
+from tests.simulation import in_virtual_time
+from tests.stack import quota_headers
 
 
 class Twins:
@@ -130,3 +137,102 @@ def test_calls_are_foreseen_where_all_goes_as_it_should() -> None:
         twins.check()
         assert twins.films[0].bucket.plain is not None or number < 2
     assert twins.foreseen >= 190
+
+
+def foreseeing(remaining: int = 800, limit: int = 900, **options: float) -> Film:
+    """Return a film in which some calls are foreseen, and one is in flight."""
+    film = opened(remaining, limit=limit, **options)
+    film.step(1.0, Ask("first"))
+    film.bucket.foresee(1.0, 0.0)
+    assert film.bucket.foreseen > 0
+    return film
+
+
+def test_a_refusal_ends_what_was_foreseen() -> None:
+    film = foreseeing()
+    film.step(1.1, Answer("first", 799, 900, 900.0, status=429))
+    assert film.bucket.take_foreseen(1.1, None) is None
+
+
+def test_what_others_take_is_foreseen_no_more() -> None:
+    film = foreseeing(40, 40)
+    film.step(1.1, Answer("first", 3, 40, 900.0))
+    assert film.bucket.take_foreseen(1.1, None) is None
+
+
+def test_the_last_are_not_foreseen() -> None:
+    film = foreseeing(40, 40)
+    while film.bucket.take_foreseen(1.1, None):
+        pass
+    assert film.window.available > 20
+
+
+def test_nothing_is_foreseen_beyond_the_reset() -> None:
+    film = foreseeing()
+    assert film.bucket.take_foreseen(899.0, None) is not None
+    assert film.bucket.take_foreseen(900.0, None) is None
+
+
+def test_a_refusal_for_all_routes_ends_what_another_route_foresaw() -> None:
+    film = foreseeing()
+    film.bucket.household.keep_shut(1.0, 10.0)
+    assert film.bucket.take_foreseen(2.0, None) is None
+    assert film.bucket.take_foreseen(11.0, None) is not None
+
+
+def test_who_comes_to_share_a_window_ends_what_was_foreseen() -> None:
+    film = foreseeing()
+    other = film.new_bucket("two")
+    other._add_new(film.window)
+    assert film.bucket.take_foreseen(2.0, None) is None
+    film.bucket.foresee(2.0, 0.0)
+    assert film.bucket.take_foreseen(2.0, None) is None
+
+
+def test_no_more_is_foreseen_than_may_be_in_flight() -> None:
+    film = foreseeing()
+    film.bucket.answered = 1
+    assert film.bucket.take_foreseen(1.0, None) is not None
+    assert film.bucket.take_foreseen(1.0, None) is None
+    assert film.bucket.ask(1.0) == NotUntil(INF, film.bucket)
+
+
+def test_room_holds_for_calls_that_were_foreseen() -> None:
+    film, room = foreseeing(), Room(1)
+    granted = film.bucket.take_foreseen(1.0, room)
+    assert granted is not None
+    assert film.bucket.take_foreseen(1.0, room) is None
+    film.bucket.observed(granted, 1.1, Reading((reading(799, 900.0, 900),)))
+    assert room.in_flight == 0
+
+
+@in_virtual_time
+async def test_a_newcomer_does_not_overtake_where_calls_are_foreseen() -> None:
+    limiter, key = Limiter(), QuotaKey("GET /2/users/me")
+    for number in range(20):
+        (await limiter.acquire(key)).observed(quota_headers(100 - number, limit=100))
+    held = [await limiter.acquire(key) for _ in range(4)]
+    costly = asyncio.create_task(limiter.acquire(key, cost=77))
+    await asyncio.sleep(0)
+    assert limiter._line(key).bucket.foreseen > 0
+    assert limiter.try_acquire(key) is None
+    for permit in held:
+        permit.unsent()
+    assert (await costly).cost == 77
+
+
+@in_virtual_time
+async def test_bad_options_are_told_where_calls_are_foreseen() -> None:
+    limiter, key = Limiter(), QuotaKey("GET /2/users/me")
+    for number in range(20):
+        (await limiter.acquire(key)).observed(quota_headers(1000 - number, limit=1000))
+    assert limiter._line(key).bucket.foreseen > 0
+    with pytest.raises((TypeError, ValueError), match="priority"):
+        await limiter.acquire(key, priority="high")  # type: ignore[arg-type]
+    with pytest.raises((TypeError, ValueError), match="max_wait"):
+        await limiter.acquire(key, max_wait="long")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cost"):
+        await limiter.acquire(key, cost=True)
+    await limiter.close()
+    with pytest.raises(SessionClosedError):
+        await limiter.acquire(key)

@@ -9,6 +9,7 @@ import pytest
 from tests import (
     sabotages,
     test_clock,
+    test_foreseen,
     test_limiter,
     test_quota,
     test_refills,
@@ -270,6 +271,10 @@ CAUGHT_BY: list[tuple[sabotages.Sabotage, Check]] = [
         sabotages.tell_no_other_line,
         test_limiter.test_case_36_news_of_a_shared_window_reach_the_callers_of_all_who_share_it,
     ),
+    (sabotages.let_what_was_foreseen_stand, test_foreseen.test_a_refusal_ends_what_was_foreseen),
+    (sabotages.foresee_what_others_took, test_foreseen.test_what_others_take_is_foreseen_no_more),
+    (sabotages.foresee_all_that_is_left, test_foreseen.test_the_last_are_not_foreseen),
+    (sabotages.foresee_beyond_the_reset, test_foreseen.test_nothing_is_foreseen_beyond_the_reset),
     (sabotages.close_in_one_go, test_limiter.test_case_52_grants_go_in_slices),
 ]
 
