@@ -10,11 +10,10 @@ back. Of those who do wait, interactive callers go before batch jobs that came e
 import argparse
 import asyncio
 import os
-import sys
 import time
 from contextlib import nullcontext
 
-import aiohttp
+import command
 
 import aiotwhelp
 from aiotwhelp import Priority
@@ -27,7 +26,8 @@ async def run(options: argparse.Namespace) -> None:
     async with nullcontext() if options.live else api:
         x = aiotwhelp.Session.from_env(os.environ if options.live else api.env)
         async with x:
-            print("before the first call  ", x.quota(PATH))
+            published = x.quota(PATH).published
+            print(f"before the first call   unknown; X publishes a limit of {published}")
             for _ in range(3):
                 await x.fetch(PATH, max_wait=1)
             print("after three of them    ", x.quota(PATH))
@@ -65,17 +65,7 @@ async def in_order(x: aiotwhelp.Session) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fail at once rather than wait too long.")
-    parser.add_argument("--live", action="store_true", help="go to the real API")
-    try:
-        asyncio.run(run(parser.parse_args()))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ValueError as error:  # it says which variables to set
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except (aiotwhelp.AiotwhelpError, aiohttp.ClientError) as error:
-        sys.exit(str(error))
+    command.run(run(command.parser("Fail at once rather than wait too long.").parse_args()))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ def is_reachable(url: str) -> bool:
             return bool(client.ping())
     except redis.RedisError:
         return False
+    except ValueError:
+        sys.exit("a fleet's ledger is redis://host:port or valkey://host:port")
 
 
 def main() -> None:

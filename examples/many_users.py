@@ -10,12 +10,11 @@ same on this side: Ann's burst does not make Ben wait, and nobody needs a second
 import argparse
 import asyncio
 import os
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 
-import aiohttp
+import command
 
 import aiotwhelp
 
@@ -66,25 +65,16 @@ def app_of(environ: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def user_of(environ: Mapping[str, str]) -> aiotwhelp.Auth:
-    names = ("CONSUMER_KEY", "CONSUMER_SECRET", "ACCESS_TOKEN", "ACCESS_TOKEN_SECRET")
-    return aiotwhelp.OAuth1(*(environ[f"AIOTWHELP_{name}"] for name in names))
+    parts = ("CONSUMER_KEY", "CONSUMER_SECRET", "ACCESS_TOKEN", "ACCESS_TOKEN_SECRET")
+    names = [f"AIOTWHELP_{part}" for part in parts]
+    missing = [name for name in names if not environ.get(name)]
+    if missing:
+        raise ValueError(f"no credentials in the environment: set {', '.join(missing)}")
+    return aiotwhelp.OAuth1(*(environ[name] for name in names))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A quota for each user, on one pool.")
-    parser.add_argument("--live", action="store_true", help="go to the real API")
-    try:
-        asyncio.run(run(parser.parse_args()))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ValueError as error:  # it says which variables to set, or to mend
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyError as error:
-        print(f"no credentials in the environment: set {error.args[0]}", file=sys.stderr)
-        sys.exit(2)
-    except (aiotwhelp.AiotwhelpError, aiohttp.ClientError) as error:
-        sys.exit(str(error))
+    command.run(run(command.parser("A quota for each user, on one pool.").parse_args()))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ other hosts. The wait happens inside aiohttp, so the session's timeout must leav
 import argparse
 import asyncio
 import os
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 
 import aiohttp
+import command
 
 import aiotwhelp
 
@@ -28,7 +28,7 @@ async def run(options: argparse.Namespace) -> None:
     async with nullcontext() if options.live else server:
         environ = os.environ if options.live else server.env
         api = api_from(environ)
-        auth = aiotwhelp.Bearer(environ["AIOTWHELP_BEARER_TOKEN"])
+        auth = auth_from(environ)
         limiter = aiotwhelp.Limiter()
         limited = aiotwhelp.RateLimitMiddleware(limiter, apis={api: auth})
         async with aiohttp.ClientSession(
@@ -50,6 +50,13 @@ def api_from(environ: Mapping[str, str]) -> aiotwhelp.Api:
         raise ValueError(f"AIOTWHELP_BASE_URL: {error}") from None
 
 
+def auth_from(environ: Mapping[str, str]) -> aiotwhelp.Bearer:
+    token = environ.get("AIOTWHELP_BEARER_TOKEN")
+    if not token:
+        raise ValueError("no credentials in the environment: set AIOTWHELP_BEARER_TOKEN")
+    return aiotwhelp.Bearer(token)
+
+
 async def page(session: aiohttp.ClientSession, number: int, started: float) -> None:
     # Nothing here knows of a quota.
     params = {"query": f"page {number}", "max_results": "10"}
@@ -58,30 +65,10 @@ async def page(session: aiohttp.ClientSession, number: int, started: float) -> N
         print(f"{number:>4} {response.status:>7} {time.monotonic() - started:>5.1f} s", flush=True)
 
 
-def whole(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
-    return number
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A quota for your own aiohttp.ClientSession.")
-    parser.add_argument("--calls", type=whole, default=25, help="how many (default: 25)")
-    parser.add_argument("--live", action="store_true", help="go to the real API")
-    options = parser.parse_args()
-    if options.live and not os.environ.get("AIOTWHELP_BEARER_TOKEN"):
-        print("no credentials in the environment: set AIOTWHELP_BEARER_TOKEN", file=sys.stderr)
-        sys.exit(2)
-    try:
-        asyncio.run(run(options))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ValueError as error:  # it says which variables to mend
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except (aiotwhelp.AiotwhelpError, aiohttp.ClientError) as error:
-        sys.exit(str(error))
+    parser = command.parser("A quota for your own aiohttp.ClientSession.")
+    parser.add_argument("--calls", type=command.whole, default=25, help="how many (default: 25)")
+    command.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -9,14 +9,12 @@ The callers do nothing about the limit. They share a session, and that is all.
 
 import argparse
 import asyncio
-import math
 import os
-import sys
 import textwrap
 import time
 from contextlib import nullcontext
 
-import aiohttp
+import command
 
 import aiotwhelp
 from aiotwhelp import events
@@ -68,47 +66,23 @@ class Progress:
         """Print what happened since the last line, if anything did."""
         if self.answers:
             if self.window == 0:
-                print("window  answers  in all  quota left  waited up to")
+                print("window  answers  in all  waited up to  quota left  resets in")
             quota = self.session.quota("/1.1/help/privacy.json")
             left = "?" if quota.remaining is None else f"{quota.remaining} of {quota.limit}"
+            reset = "?" if quota.resets_in is None else f"{quota.resets_in:.1f} s"
             self.window, self.total = self.window + 1, self.total + self.answers
             counts = f"{self.window:>6} {self.answers:>8} {self.total:>7}"
-            print(f"{counts} {left:>11} {self.waited:>11.1f} s", flush=True)
+            print(f"{counts} {self.waited:>11.1f} s {left:>11} {reset:>10}", flush=True)
             self.answers = 0
 
 
-def whole(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
-    return number
-
-
-def seconds(text: str) -> float:
-    number = float(text)
-    if not 1 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 1 on")
-    return number
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Many callers fetch one policy, on one quota.")
-    parser.add_argument("--callers", type=whole, default=60, help="how many (default: 60)")
-    parser.add_argument("--limit", type=whole, default=15, help="the emulator's, per window (15)")
-    parser.add_argument(
-        "--window", type=seconds, default=5.0, help="the emulator's, in seconds (5)"
-    )
-    parser.add_argument("--live", action="store_true", help="go to the real API")
-    options = parser.parse_args()
-    try:
-        asyncio.run(run(options))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ValueError as error:  # it says which variables to set, or to mend
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except (aiotwhelp.AiotwhelpError, aiohttp.ClientError) as error:
-        sys.exit(str(error))
+    parser = command.parser("Many callers fetch one policy, on one quota.")
+    number, seconds = command.whole, command.seconds
+    parser.add_argument("--callers", type=number, default=60, help="how many (default: 60)")
+    parser.add_argument("--limit", type=number, default=15, help="the emulator's, per window (15)")
+    parser.add_argument("--window", type=seconds, default=5.0, help="its length in seconds (5)")
+    command.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

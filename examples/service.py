@@ -12,12 +12,12 @@ import argparse
 import asyncio
 import math
 import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 
 import aiohttp
+import command
 from aiohttp import web
 
 import aiotwhelp
@@ -32,7 +32,9 @@ async def me(request: web.Request) -> web.Response:
         user = await request.app[UPSTREAM].fetch("/2/users/me", max_wait=2.0)
     except aiotwhelp.QuotaTimeoutError as error:
         seconds = max(1, math.ceil(error.retry_after or 1))
-        return web.Response(status=503, headers={"Retry-After": str(seconds)}, text="busy")
+        # Where nobody has been answered yet, nothing is known of a limit.
+        why = "busy" if error.limit else "no answer from the API yet"
+        return web.Response(status=503, headers={"Retry-After": str(seconds)}, text=why)
     except (aiotwhelp.AiotwhelpError, aiohttp.ClientError) as error:
         return web.Response(status=502, text=str(error))
     return web.json_response({"username": user["data"]["username"]})
@@ -88,27 +90,13 @@ async def client(session: aiohttp.ClientSession, url: str, number: int) -> int:
     return int(retry_after)
 
 
-def port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port from 0 to 65535")
-    return number
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A service with one session for all handlers.")
-    parser.add_argument("--port", type=port, default=0, help="to serve on (default: a free one)")
+    parser = command.parser("A service with one session for all handlers.")
+    parser.add_argument(
+        "--port", type=command.port, default=0, help="to serve on (default: a free one)"
+    )
     parser.add_argument("--serve", action="store_true", help="stay up until Ctrl-C")
-    parser.add_argument("--live", action="store_true", help="go to the real API")
-    try:
-        asyncio.run(run(parser.parse_args()))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ValueError as error:  # it says which variables to set
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except (aiotwhelp.AiotwhelpError, aiohttp.ClientError, OSError) as error:
-        sys.exit(str(error))
+    command.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

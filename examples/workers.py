@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import aiohttp
+import command
 
 import aiotwhelp
 
@@ -67,7 +67,8 @@ class Board:
 
     def update(self, process: int, told: Mapping[str, float | None]) -> None:
         """Take what a process told of itself."""
-        done, left, resets_in = told["done"], told["left"], told["resets_in"]
+        done, resets_in = told["done"], told["resets_in"]
+        left = "?" if told["left"] is None else told["left"]
         reset = "" if resets_in is None else f", resets in {max(0, resets_in):.1f} s"
         self.lines[process] = f"{done:>3} of {self.calls} done; {left} left{reset}"
         self.show()
@@ -103,24 +104,33 @@ async def run(options: argparse.Namespace) -> None:
         )
         took = time.monotonic() - began
         board.show(is_last=True)
-        print(f"{sum(end == 0 for end in ends)} of {len(ends)} processes ended well, {took:.1f} s")
+        well = sum(code == 0 for code, _ in ends)
+        print(f"{well} of {len(ends)} processes ended well, {took:.1f} s")
         if server is not None:
             sent = len(server.requests)
             print(f"the server saw {sent} requests and refused {server.refused} of them")
+        if well < len(ends):  # most often for one reason
+            reasons = sorted({said for code, said in ends if code})
+            raise command.FailedError("\n".join(reasons))
 
 
 async def follow(
     process: int, board: Board, options: argparse.Namespace, environ: Mapping[str, str]
-) -> int:
-    command = [__file__, "--work", "--ledger", options.ledger, "--calls", str(options.calls)]
+) -> tuple[int, str]:
+    arguments = ["--work", "--ledger", options.ledger, "--calls", str(options.calls)]
     child = await asyncio.create_subprocess_exec(
-        sys.executable, *command, env=environ, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, __file__, *arguments),
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     try:
         assert child.stdout is not None
+        assert child.stderr is not None
         async for line in child.stdout:
             board.update(process, json.loads(line))
-        return await child.wait()
+        said = await child.stderr.read()
+        return await child.wait(), said.decode().strip()
     finally:
         if child.returncode is None:
             child.kill()
@@ -128,26 +138,21 @@ async def follow(
 
 
 def parse(processes: int, calls: int, arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Many processes, one quota.")
-    parser.add_argument("--live", action="store_true", help="go to the real API")
+    parser = command.parser("Many processes, one quota.")
+    number = command.whole
     parser.add_argument("--ledger", default="", help="where the quota is shared, as a URL")
-    parser.add_argument("--processes", type=int, default=processes)
-    parser.add_argument("--calls", type=int, default=calls, help="calls of each process")
-    parser.add_argument("--limit", type=int, default=15, help="of the emulator's window")
-    parser.add_argument("--window", type=float, default=5.0, help="its length in seconds")
+    parser.add_argument("--processes", type=number, default=processes, help=f"({processes})")
+    parser.add_argument("--calls", type=number, default=calls, help=f"of each ({calls})")
+    parser.add_argument("--limit", type=number, default=15, help="the emulator's, per window (15)")
+    parser.add_argument(
+        "--window", type=command.seconds, default=5.0, help="its length in seconds (5)"
+    )
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
 def main(options: argparse.Namespace) -> None:
-    try:
-        asyncio.run(work(options) if options.work else run(options))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ValueError as error:  # it says which variables to set, or to mend
-        sys.exit(f"{error}")
-    except (aiotwhelp.AiotwhelpError, aiohttp.ClientError) as error:
-        sys.exit(f"the call failed: {error}")
+    command.run(work(options) if options.work else run(options))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ ONLINE = ("privacy", "own_session", "many_users", "service", "fail_fast")
 
 #: In real time, so all at once; a slow machine only makes them slow.
 OFFLINE = {
-    "privacy": ("--window", "2"),
+    "privacy": ("--window", "6", "--limit", "30"),
     "own_session": (),
     "many_users": (),
     "service": (),
@@ -31,8 +31,9 @@ OFFLINE = {
     "workers": ("--window", "2", "--calls", "6"),
 }
 
-#: Those that need a server which is not everywhere.
+#: Those that need a server which is not everywhere, and what they have in common.
 ELSEWHERE = {"fleet"}
+COMMON = {"command"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,8 @@ def test_an_example_ends_well_and_says_nothing_to_stderr(name: str, runs: dict[s
 
 def test_every_example_is_run_here_and_says_how_to_run_it() -> None:
     paths = sorted(EXAMPLES.glob("*.py"))
-    assert {path.stem for path in paths} == {*OFFLINE, *ELSEWHERE}
-    for path in paths:
+    assert {path.stem for path in paths} == {*OFFLINE, *ELSEWHERE, *COMMON}
+    for path in (path for path in paths if path.stem not in COMMON):
         text = ast.get_docstring(ast.parse(path.read_text()))
         assert text is not None
         assert f"python examples/{path.name}" in text
@@ -133,8 +134,10 @@ def test_privacy_serves_sixty_callers_with_sixty_requests(runs: dict[str, Run]) 
         0,
     ]
     assert numbers(r"server itself counted (\d+) requests, (\d+) refused", out) == [60, 0]
-    windows = re.findall(r"^ +(\d+) +(\d+) +(\d+) +(\d+) of 15 +\d+\.\d s$", out, re.MULTILINE)
-    assert sum(int(answers) for _, answers, _, _ in windows) == 60
+    windows = re.findall(
+        r"^ +(\d+) +(\d+) +(\d+) +[\d.]+ s +\d+ of 30 +[\d.]+ s$", out, re.MULTILINE
+    )
+    assert sum(int(answers) for _, answers, _ in windows) == 60
     assert [int(number) for number, *_ in windows] == list(range(1, len(windows) + 1))
     assert int(windows[-1][2]) == 60
     assert "  | Emulator Privacy Policy\n" in out
@@ -179,7 +182,7 @@ def test_the_service_answers_503_with_retry_after(runs: dict[str, Run]) -> None:
 
 def test_fail_fast_says_when_to_come_back_and_keeps_the_order(runs: dict[str, Run]) -> None:
     out = runs["fail_fast"].out
-    assert "<Quota ?/75>" in out
+    assert "before the first call   unknown; X publishes a limit of 75\n" in out
     assert re.search(r"<Quota 0/3, resets in 0:0\d>", out)
     assert re.search(r"key +GET /2/users/me\n +left +0 of 3\n", out)
     assert re.search(r"retry_after +[\d.]+ s\n", out)
@@ -241,6 +244,7 @@ def test_a_number_that_makes_no_sense_is_argparses_error() -> None:
         ("privacy", "--callers", "0"),
         ("privacy", "--limit", "-1"),
         ("own_session", "--calls", "0"),
+        ("workers", "--processes", "0"),
         ("service", "--port", "99999"),
     ]
 
@@ -319,6 +323,67 @@ def test_a_refused_credential_ends_in_one_line(name: str) -> None:
     assert result.code == 1
     assert result.err.startswith("401, ")
     assert result.err.count("\n") == 1
+
+
+def test_processes_that_fail_for_one_reason_say_it_once() -> None:
+    wrong = {"AIOTWHELP_ACCESS_TOKEN_SECRET": "wrong"}
+
+    async def main() -> list[Run]:
+        async with aiotwhelp.Emulator() as api:
+            calls = ("--processes", "2", "--calls", "1")
+            refused = run("workers", "--live", *calls, **{**api.env, **wrong})
+            nowhere = run("workers", "--ledger", "nowhere", *calls)
+            without = run("workers", "--live", *calls)
+            return await asyncio.gather(refused, nowhere, without)
+
+    for result, said in zip(
+        asyncio.run(main()), ["401, ", "a ledger is ", "no credentials "], strict=True
+    ):
+        assert result.code == 1
+        assert "0 of 2 processes ended well" in result.out
+        assert result.err.startswith(said)
+        assert result.err.count("\n") == 1
+
+
+def test_a_ledger_that_is_no_server_is_one_line() -> None:
+    result = asyncio.run(run("fleet", "--ledger", "nowhere:secret"))
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "a fleet's ledger is redis://host:port or valkey://host:port\n"
+
+
+@pytest.mark.parametrize("name", ["own_session", "fail_fast"])
+def test_where_no_server_is_there_one_line_says_so(name: str) -> None:
+    nowhere = {"AIOTWHELP_BASE_URL": "http://127.0.0.1:1"}
+    result = asyncio.run(run(name, "--live", **{**credentials(), **nowhere}))
+    assert result.code == 1
+    assert "Cannot connect to host 127.0.0.1:1 " in result.err
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "said"),
+    [
+        ("TimeoutError()", 1, "there was no answer in time\n"),  # what aiohttp's total raises
+        ("command.FailedError('no')", 1, "no\n"),
+        ("ValueError('set this')", 2, "set this\n"),
+        ("KeyboardInterrupt()", 130, ""),
+    ],
+)
+def test_an_example_that_fails_says_so_in_one_line(failure: str, code: int, said: str) -> None:
+    program = f"import command\nasync def main():\n    raise {failure}\ncommand.run(main())"
+
+    async def main() -> Run:
+        return await finished(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", program),
+                env=environment(),
+                cwd=EXAMPLES,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        )
+
+    assert asyncio.run(main()) == Run(code, "", said)
 
 
 @pytest.mark.parametrize(
