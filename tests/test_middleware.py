@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from aiotwhelp import (
     Bearer,
@@ -199,9 +200,7 @@ async def test_case_13_answers_of_a_cache_spend_nothing_and_teach_nothing() -> N
 async def test_case_13_an_answer_with_an_age_is_not_observed() -> None:
     answers = iter([{}, {"Age": "30"}, {"X-From-Cache": "1"}])
 
-    def answer(_: Any) -> Any:
-        from aiohttp import web
-
+    def answer(_: web.Request) -> web.StreamResponse:
         headers = next(answers)
         return web.Response(headers={**quota_headers(5 if headers else 50), **headers})
 
@@ -214,6 +213,33 @@ async def test_case_13_an_answer_with_an_age_is_not_observed() -> None:
         (quota,) = limiter.quotas().values()
         assert quota.remaining is not None
         assert quota.remaining >= 47
+
+
+@in_virtual_time
+async def test_case_13_of_an_answer_that_a_cache_revives_the_new_numbers_count() -> None:
+    def answer(request: web.Request) -> web.StreamResponse:
+        is_known = "If-None-Match" in request.headers
+        headers = quota_headers(20 if is_known else 50)
+        return web.Response(status=304 if is_known else 200, headers=headers)
+
+    kept: list[aiohttp.ClientResponse] = []
+
+    async def cache(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if kept:
+            request.headers["If-None-Match"] = '"1"'
+        kept.append(await handler(request))
+        return kept[0]
+
+    limiter = Limiter()
+    async with serving(scripted(answer)) as server:
+        limited_api = RateLimitMiddleware(limiter, apis={plain_api(server.url): None})
+        async with aiohttp.ClientSession(middlewares=[cache, limited_api]) as session:
+            for _ in range(2):
+                async with session.get(server.url + "/x") as response:
+                    assert response.status == 200
+    assert [quota.remaining for quota in limiter.quotas().values()] == [20]
 
 
 @in_virtual_time

@@ -413,7 +413,7 @@ async def test_a_refusal_from_elsewhere_is_retried_with_back_off() -> None:
 
 
 @in_virtual_time
-async def test_case_1_a_thousand_callers_on_an_unknown_quota_send_one_request_first() -> None:
+async def test_case_01_a_thousand_callers_on_an_unknown_quota_send_one_request_first() -> None:
     asyncio.get_running_loop().network.latency = 0.1
     async with (
         Emulator(window=900, limits={"help/privacy": 1000}) as api,
@@ -434,7 +434,7 @@ async def test_case_1_a_thousand_callers_on_an_unknown_quota_send_one_request_fi
 
 
 @pytest.mark.parametrize("fault", ["refused", "dropped", "5xx", "slow"])
-def test_case_2_the_next_goes_when_the_first_fails(fault: str) -> None:
+def test_case_02_the_next_goes_when_the_first_fails(fault: str) -> None:
     @in_virtual_time
     async def scene() -> None:
         loop = asyncio.get_running_loop()
@@ -459,7 +459,7 @@ def test_case_2_the_next_goes_when_the_first_fails(fault: str) -> None:
 
 
 @in_virtual_time
-async def test_case_3_answers_without_headers_hang_nobody() -> None:
+async def test_case_03_answers_without_headers_hang_nobody() -> None:
     async with (
         Emulator(missing_headers=1.0, limits={"help/privacy": 500}) as api,
         session_of(api) as session,
@@ -470,7 +470,7 @@ async def test_case_3_answers_without_headers_hang_nobody() -> None:
 
 
 @in_virtual_time
-async def test_case_5_a_first_answer_with_nothing_left_sends_nothing_more() -> None:
+async def test_case_05_a_first_answer_with_nothing_left_sends_nothing_more() -> None:
     async with Emulator(window=5, limits={"help/privacy": 1}) as api, session_of(api) as session:
         calls = [asyncio.create_task(session.fetch(PRIVACY)) for _ in range(3)]
         await asyncio.sleep(4)
