@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from aiotwhelp import Emulator, Session
+from aiotwhelp import Emulator, Limiter, OAuth2User, Session
 
 ROOT = Path(__file__).parents[1]
 TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md")]
@@ -76,6 +77,90 @@ def test_what_the_readme_types_works_against_the_emulator() -> None:
     asyncio.run(main())
 
 
+def names_of(page: str, function: str) -> dict[str, Any]:
+    """Return what the block of a page that defines a function defines."""
+    (block,) = (
+        block
+        for _, block in blocks(ROOT / page)
+        if re.search(rf"^(async )?def {function}\(", block, re.MULTILINE)
+    )
+    names: dict[str, Any] = {}
+    exec(compile(block, page, "exec"), names)
+    return names
+
+
+def test_processes_share_a_file_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def main() -> None:
+        async with Emulator() as api:
+            for name, value in api.env.items():
+                monkeypatch.setenv(name, value)
+            await names_of("docs/many_processes.md", "service")["service"]()
+            assert [request.status for request in api.requests] == [200]
+
+    asyncio.run(main())
+    assert (tmp_path / "quota.db").is_file()
+
+
+def test_a_user_has_a_store_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cryptography.fernet import Fernet
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOKEN_KEY", Fernet.generate_key().decode())
+    auth = names_of("docs/many_processes.md", "user")["user"]()
+    assert isinstance(auth, OAuth2User)
+    assert "4711" in auth.identity
+
+
+def test_calls_cost_what_the_page_says() -> None:
+    names = names_of("docs/dialects.md", "answer")
+
+    async def main() -> None:
+        async with Emulator(dialect="openai", anonymous=True) as api:
+            api.reply("POST", "/v1/responses", json={"output": []})
+            async with Session(api.url, dialect="openai") as ai:
+                assert await names["answer"](ai, "hello") == {"output": []}
+        limiter = Limiter()
+        await names["with_any_client"](limiter, "POST /v1/responses")
+        assert limiter.quota("POST /v1/responses").remaining == 148_800
+
+    asyncio.run(main())
+
+
+#: What blocks define and do not call, and a test above does.
+CALLED_HERE = {"calls", "a_session", "service", "user", "answer", "with_any_client"}
+
+
+def test_what_a_block_defines_is_called() -> None:
+    left = {
+        name
+        for page in PAGES
+        for _, block in blocks(page)
+        if not is_file(block)
+        for name in defined(ast.parse(block)) - used(ast.parse(block))
+    }
+    assert left == CALLED_HERE
+
+
+def defined(block: ast.Module) -> set[str]:
+    return {
+        node.name for node in block.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def used(block: ast.Module) -> set[str]:
+    return {
+        node.id
+        for node in ast.walk(block)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+
+
 def test_the_blocks_that_are_test_files_pass(tmp_path: Path) -> None:
     files = [block for page in PAGES for _, block in blocks(page) if is_file(block)]
     for block in files:
@@ -135,10 +220,22 @@ def test_files_and_modules_that_commands_name_exist(page: Path) -> None:
     text = page.read_text("utf-8")
     for path in re.findall(r"\b((?:tests|examples|benchmarks)/\w+\.py)", text):
         assert (ROOT / path).is_file(), path
+    for module in re.findall(r"python -m ((?:benchmarks|tests)\.\w+)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
     for module in set(re.findall(r"python -m (aiotwhelp[\w.]*)", text)):
         subprocess.run(
             [sys.executable, "-m", module, "--help"], check=True, capture_output=True, timeout=60
         )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_words_that_commands_select_tests_by_are_in_names_of_tests(page: Path) -> None:
+    names = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    names = "\n".join(re.findall(r"def (test_\w+)", names))
+    for expression in re.findall(r'pytest -k (".*?"|\w+)', page.read_text("utf-8")):
+        for word in set(re.findall(r"\w+", expression)) - {"and", "or", "not"}:
+            assert word in names, expression
 
 
 def test_the_emulator_command_of_the_readme_serves() -> None:
