@@ -52,6 +52,27 @@ def wall_time() -> float:
     return loop.wall_time()
 
 
+def of_the_app(left: int, *, resets_in: float = 80_000, limit: int | None = None) -> dict[str, str]:
+    """Return the fields of a window that the users of an app share, for `headers`."""
+    told = {"remaining": left, "reset": int(wall_time() + resets_in), "limit": limit}
+    return {f"x_app_limit_24hour_{k}": str(v) for k, v in told.items() if v is not None}
+
+
+def user_of_an_app(number: int) -> QuotaKey:
+    return QuotaKey("POST /2/tweets", "x", f"user {number}", "app")
+
+
+async def users_of_an_app(
+    limiter: Limiter, n: int, left: int, *, resets_in: float = 80_000, limit: int | None = None
+) -> list[QuotaKey]:
+    """Let as many users know the window that they share."""
+    users = [user_of_an_app(number) for number in range(n)]
+    window = of_the_app(left, resets_in=resets_in, limit=limit)
+    for user in users:
+        await opened(limiter, 15, user, **window)
+    return users
+
+
 def timers(limiter: Limiter) -> int:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
@@ -127,11 +148,7 @@ async def test_priorities_go_first_and_the_reserve_is_theirs():
 async def test_nobody_overtakes_a_costly_caller_at_a_shared_window():
     limiter = Limiter()
     limiter.ticket()
-    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(3)]
-    day = {"x_app_limit_24hour_remaining": "3", "x_app_limit_24hour_limit": "10"}
-    reset = str(int(wall_time() + 80_000))
-    for user in users:
-        await opened(limiter, 15, user, **day, x_app_limit_24hour_reset=reset)
+    users = await users_of_an_app(limiter, 3, left=3, limit=10)
     in_flight = limiter.try_acquire(users[0])
     assert in_flight is not None
     (costly,) = await waiting(limiter, 1, users[1], cost=3)
@@ -281,11 +298,7 @@ async def test_where_no_window_is_known_grants_go_in_slices_to_the_last(
 @in_virtual_time
 async def test_who_waits_behind_one_who_needs_more_goes_when_that_one_leaves():
     limiter = Limiter()
-    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
-    reset = str(int(wall_time() + 80_000))
-    day = {"x_app_limit_24hour_remaining": "2", "x_app_limit_24hour_reset": reset}
-    for user in users:
-        await opened(limiter, 15, user, **day)
+    users = await users_of_an_app(limiter, 2, left=2)
     (costly,) = await waiting(limiter, 1, users[0], cost=3)
     (later,) = await waiting(limiter, 1, users[1])
     assert not later.done()
@@ -297,11 +310,7 @@ async def test_who_waits_behind_one_who_needs_more_goes_when_that_one_leaves():
 @in_virtual_time
 async def test_who_waits_behind_another_at_a_shared_window_knows_until_when():
     limiter = Limiter()
-    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
-    day = {"x_app_limit_24hour_remaining": "0", "x_app_limit_24hour_limit": "1"}
-    reset = str(int(wall_time() + 100))
-    for user in users:
-        await opened(limiter, 15, user, **day, x_app_limit_24hour_reset=reset)
+    users = await users_of_an_app(limiter, 2, left=0, limit=1, resets_in=100)
     tasks = [*await waiting(limiter, 1, users[0]), *await waiting(limiter, 1, users[1])]
     first, behind = (limiter._lines[user].timer for user in users)
     assert first == behind < INF
@@ -312,11 +321,7 @@ async def test_who_waits_behind_another_at_a_shared_window_knows_until_when():
 @in_virtual_time
 async def test_who_waits_for_its_own_calls_keeps_its_place_at_a_shared_window():
     limiter = Limiter()
-    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
-    reset = str(int(wall_time() + 80_000))
-    day = {"x_app_limit_24hour_remaining": "1", "x_app_limit_24hour_reset": reset}
-    for user in users:
-        await opened(limiter, 15, user, **day)
+    users = await users_of_an_app(limiter, 2, left=1)
     limiter._lines[users[0]].bucket.answered = 0  # its slow start goes on
     held = await limiter.acquire(users[0])
     (older,) = await waiting(limiter, 1, users[0])
@@ -333,11 +338,7 @@ async def test_who_waits_for_its_own_calls_keeps_its_place_at_a_shared_window():
 @in_virtual_time
 async def test_case_38_a_token_given_back_by_one_user_wakes_the_waiter_of_another():
     limiter = Limiter()
-    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
-    reset = str(int(wall_time() + 80_000))
-    day = {"x_app_limit_24hour_remaining": "1", "x_app_limit_24hour_reset": reset}
-    for user in users:
-        await opened(limiter, 15, user, **day)
+    users = await users_of_an_app(limiter, 2, left=1)
     held = limiter.try_acquire(users[0])
     assert held is not None
     (waiter,) = await waiting(limiter, 1, users[1])
@@ -350,10 +351,9 @@ async def test_case_38_a_token_given_back_by_one_user_wakes_the_waiter_of_anothe
 @in_virtual_time
 async def test_case_38_a_window_of_the_app_counts_what_its_other_users_have_on_the_way():
     limiter = Limiter()
-    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
-    reset = str(int(wall_time() + 80_000))
+    users = [user_of_an_app(n) for n in range(2)]
     first, other = [await limiter.acquire(user) for user in users]
-    day = {"x_app_limit_24hour_remaining": "5", "x_app_limit_24hour_reset": reset}
+    day = of_the_app(5)
     first.observed(headers(14, **day))
     assert limiter.quota(users[0]).windows[1].remaining == 4
     other.observed(headers(14))  # its own answer shows no such window,
@@ -369,14 +369,10 @@ async def test_case_38_a_token_wakes_the_lines_of_a_shared_window_in_slices(
 ):
     monkeypatch.setattr(limiter_module, "_SLICE", 2)
     limiter = Limiter()
-    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(8)]
-    reset = str(int(wall_time() + 80_000))
-    day = {"x_app_limit_24hour_remaining": "1", "x_app_limit_24hour_reset": reset}
-    for user in users:
-        await opened(limiter, 15, user, **day)
+    users = await users_of_an_app(limiter, 8, left=1)
     held = await limiter.acquire(users[0])
     waiters = [(await waiting(limiter, 1, user))[0] for user in users[1:]]
-    held.observed(headers(14, **day | {"x_app_limit_24hour_remaining": "7"}))
+    held.observed(headers(14, **of_the_app(7)))
     await settle()
     assert all(each.done() for each in waiters)
 
@@ -384,20 +380,15 @@ async def test_case_38_a_token_wakes_the_lines_of_a_shared_window_in_slices(
 @in_virtual_time
 async def test_invariant_i3_behind_a_shared_window_someone_always_has_the_timer():
     limiter, served = Limiter(), 0
-    reset = str(int(wall_time() + 100))
-    day = {"x_app_limit_24hour_remaining": "0", "x_app_limit_24hour_reset": reset}
-    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(200)]
-    await opened(limiter, 15, users[0], **day)
+    users = [user_of_an_app(n) for n in range(200)]
+    await opened(limiter, 15, users[0], **of_the_app(0, resets_in=100))
 
     async def one(user: QuotaKey) -> None:
         nonlocal served
         permit = await limiter.acquire(user)
         await asyncio.sleep(0.05)
         served += 1
-        later = str(int(wall_time() + 80_000))
-        left = str(1000 - served)
-        day = {"x_app_limit_24hour_remaining": left, "x_app_limit_24hour_reset": later}
-        permit.observed(headers(14, **day))
+        permit.observed(headers(14, **of_the_app(1000 - served)))
 
     tasks = [asyncio.ensure_future(one(user)) for user in users]
     await settle()
@@ -427,17 +418,11 @@ async def test_invariant_i8_no_timer_stays_for_a_line_that_waits_for_room_instea
 @in_virtual_time
 async def test_invariant_i8_no_timer_stays_for_a_line_whose_last_caller_went():
     limiter = Limiter()
-    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
-    soon = str(int(wall_time() + 50))
-    day = {"x_app_limit_24hour_remaining": "0", "x_app_limit_24hour_reset": soon}
-    for user in users:
-        await opened(limiter, 15, user, **day)
+    users = await users_of_an_app(limiter, 2, left=0, resets_in=50)
     (first,), (second,) = [await waiting(limiter, 1, user) for user in users]
     permit = await first
     assert timers(limiter) == 1, "a probe that is silent is followed by another"
-    day["x_app_limit_24hour_remaining"] = "10"
-    day["x_app_limit_24hour_reset"] = str(int(wall_time() + 80_000))
-    permit.observed(headers(15, **day))
+    permit.observed(headers(15, **of_the_app(10)))
     assert second.done() or await second
     assert timers(limiter) == 0
     second.result().unsent()
@@ -450,16 +435,12 @@ async def test_two_thousand_users_with_a_cold_app_window_do_not_all_run_into_it(
 
     async def one(number: int) -> None:
         nonlocal server_left, refused
-        key = QuotaKey("POST /2/tweets", "x", f"user {number}", "app")
-        permit = await limiter.acquire(key, room=room)
+        permit = await limiter.acquire(user_of_an_app(number), room=room)
         await asyncio.sleep(0.05)
         status = 200 if server_left else 429
         server_left = max(0, server_left - 1)
         refused += status == 429
-        reset = str(int(wall_time() + 80_000))
-        left = str(server_left)
-        day = {"x_app_limit_24hour_remaining": left, "x_app_limit_24hour_reset": reset}
-        permit.observed(headers(14, **day), status=status)
+        permit.observed(headers(14, **of_the_app(server_left)), status=status)
 
     tasks = [asyncio.ensure_future(one(number)) for number in range(2000)]
     await asyncio.sleep(1000)
@@ -664,11 +645,7 @@ async def test_case_28_cancelling_the_only_waiter_of_one_quota_leaves_the_timer_
 @in_virtual_time
 async def test_case_28_the_next_of_a_quota_is_cancelled_behind_another_quotas_caller():
     limiter = Limiter()
-    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(3)]
-    reset = str(int(wall_time() + 80_000))
-    day = {"x_app_limit_24hour_remaining": "1", "x_app_limit_24hour_reset": reset}
-    for user in users:
-        await opened(limiter, 15, user, **day)
+    users = await users_of_an_app(limiter, 3, left=1)
     held = await limiter.acquire(users[2])
     (first,), (second,), (third,) = [
         await waiting(limiter, 1, user) for user in (users[0], users[1], users[0])
@@ -1033,16 +1010,13 @@ async def test_case_36_it_is_news_that_the_last_call_in_flight_brought_no_token(
 @in_virtual_time
 async def test_case_36_news_of_a_shared_window_reach_the_callers_of_all_who_share_it():
     limiter = Limiter()
-    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
-    day = {"x_app_limit_24hour_limit": "10", "x_app_limit_24hour_reset": str(int(wall_time()) + 80)}
-    for user in users:
-        await opened(limiter, 15, user, x_app_limit_24hour_remaining="1", **day)
+    users = await users_of_an_app(limiter, 2, left=1, limit=10, resets_in=80)
     held = limiter.try_acquire(users[0])
     assert held is not None
     (patient,) = await waiting(limiter, 1, users[0])
     (hopeful,) = await waiting(limiter, 1, users[1], max_wait=30)
     assert not hopeful.done(), "the call in flight may give its token back"
-    held.observed(headers(14, x_app_limit_24hour_remaining="0", **day))
+    held.observed(headers(14, **of_the_app(0, resets_in=80, limit=10)))
     await settle()
     assert isinstance(hopeful.exception(), QuotaTimeoutError)
     patient.cancel()
@@ -1051,10 +1025,7 @@ async def test_case_36_news_of_a_shared_window_reach_the_callers_of_all_who_shar
 @in_virtual_time
 async def test_case_36_it_is_news_for_all_who_share_it_that_lost_calls_have_spent_a_window():
     limiter = Limiter()
-    users = [QuotaKey("POST /2/tweets", "x", f"user {n}", "app") for n in range(2)]
-    day = {"x_app_limit_24hour_limit": "10", "x_app_limit_24hour_reset": str(int(wall_time()) + 80)}
-    for user in users:
-        await opened(limiter, 15, user, x_app_limit_24hour_remaining="1", **day)
+    users = await users_of_an_app(limiter, 2, left=1, limit=10, resets_in=80)
     held = limiter.try_acquire(users[0])
     assert held is not None
     (probe,) = await waiting(limiter, 1, users[0])
@@ -1062,7 +1033,7 @@ async def test_case_36_it_is_news_for_all_who_share_it_that_lost_calls_have_spen
     held.lost()
     await settle()
     assert not hopeful.done(), "a probe will tell whether it was counted"
-    (await probe).observed(headers(14, x_app_limit_24hour_remaining="0", **day))
+    (await probe).observed(headers(14, **of_the_app(0, resets_in=80, limit=10)))
     await settle()
     assert isinstance(hopeful.exception(), QuotaTimeoutError)
 
@@ -1607,8 +1578,7 @@ async def test_a_quota_is_told_whole():
     limiter, loop = Limiter(), asyncio.get_running_loop()
     assert limiter.quota("GET /x") == Quota("GET /x")
     resets_at = int(wall_time() + 80_000)
-    day = {"x_app_limit_24hour_remaining": "90", "x_app_limit_24hour_limit": "100"}
-    await opened(limiter, 12, **day, x_app_limit_24hour_reset=str(resets_at))
+    await opened(limiter, 12, **of_the_app(90, limit=100))
     waiters = await waiting(limiter, 14)
     quota, window = limiter.quota(KEY), limiter._lines[KEY].bucket.windows[0]
     short, long = quota.windows
@@ -1627,8 +1597,7 @@ async def test_a_quota_is_told_whole():
 @in_virtual_time
 async def test_a_quota_is_as_tight_as_its_tightest_window():
     limiter = Limiter()
-    day = {"x_app_limit_24hour_remaining": "3", "x_app_limit_24hour_limit": "100"}
-    await opened(limiter, 12, **day, x_app_limit_24hour_reset=str(int(wall_time() + 80_000)))
+    await opened(limiter, 12, **of_the_app(3, limit=100))
     assert (limiter.quota(KEY).remaining, limiter.quota(KEY).limit) == (3, 100)
     await asyncio.sleep(62)
     assert limiter.quota(KEY).remaining == 3
@@ -1868,10 +1837,9 @@ async def test_case_44_two_thousand_users_without_headers_keep_to_their_rates():
 @in_virtual_time
 async def test_a_forgotten_quota_leaves_its_shared_window():
     limiter = Limiter(max_quotas=10)
-    reset = str(int(wall_time() + 80_000))
-    day = {"x_app_limit_24hour_remaining": "100000", "x_app_limit_24hour_reset": reset}
+    day = of_the_app(100_000)
     for number in range(500):
-        await opened(limiter, 14, QuotaKey("POST /2/tweets", "x", str(number), "app"), **day)
+        await opened(limiter, 14, user_of_an_app(number), **day)
     (shared,) = limiter._siblings["x", "app", "POST /2/tweets"].windows
     assert len(shared.buckets) <= 14
     for number in range(100):
