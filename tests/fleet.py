@@ -13,7 +13,7 @@ from aiotwhelp import Limiter, MemoryLedger, events
 from aiotwhelp.errors import LedgerError
 from aiotwhelp.ledger import Lease, Ledger, Report
 from aiotwhelp.testing import VirtualTimeLoop, run
-from tests.simulation import Faults, Outcome, Server, at_rest, crowd
+from tests.simulation import Faults, Outcome, Seen, Server, at_rest, crowd
 
 
 class Wire:
@@ -65,7 +65,7 @@ class Wire:
 
 
 @dataclass
-class Fleet:
+class Fleet(Seen):
     """What became of a fleet; ``dead`` are those that were killed."""
 
     server: Server
@@ -79,14 +79,6 @@ class Fleet:
     @property
     def served(self) -> int:
         return sum(each.served for each in self.outcomes if isinstance(each, Outcome))
-
-    @property
-    def refused(self) -> int:
-        return len(self.server.refused)
-
-    @property
-    def most_refused_in_a_window(self) -> int:
-        return max(self.server.refused_in.values(), default=0)
 
     @property
     def are_at_rest(self) -> bool:

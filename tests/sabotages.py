@@ -18,6 +18,16 @@ from aiotwhelp.windows import INF, Debts, Foreign, Probing, Window
 
 Patch = pytest.MonkeyPatch
 Sabotage = Callable[[Patch], None]
+Check = Callable[[], None]
+
+
+def assert_noticed(sabotage: Sabotage, check: Check, monkeypatch: Patch) -> None:
+    """Assert that a check passes on the rule as it is, and fails once that is broken."""
+    check()
+    with monkeypatch.context() as patch:
+        sabotage(patch)
+        with pytest.raises(Exception):  # noqa: B017, PT011 - however the check fails, it fails
+            check()
 
 
 def nothing(*_: Any, **__: Any) -> None:

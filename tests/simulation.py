@@ -200,13 +200,10 @@ async def send(server: Server, permit: Permit, key: Any) -> int:
     return status
 
 
-@dataclass
-class Outcome:
+class Seen:
+    """What a server saw of a run."""
+
     server: Server
-    limiter: Limiter
-    served: int
-    results: list[Any]
-    makespan: float
 
     @property
     def refused(self) -> int:
@@ -215,6 +212,15 @@ class Outcome:
     @property
     def most_refused_in_a_window(self) -> int:
         return max(self.server.refused_in.values(), default=0)
+
+
+@dataclass
+class Outcome(Seen):
+    server: Server
+    limiter: Limiter
+    served: int
+    results: list[Any]
+    makespan: float
 
 
 async def crowd(

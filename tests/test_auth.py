@@ -453,13 +453,18 @@ async def test_key_and_secret_are_percent_encoded_before_they_are_joined() -> No
     assert base64.b64decode(credential) == b"a%3Ab%2F:c%25%2Fd"
 
 
+async def asking(n: int) -> tuple[Server, ClientCredentials, list[asyncio.Task[None]]]:
+    """Return so many callers of one credential, whose one request the server has yet to answer."""
+    server, auth = Server(), ClientCredentials(CONSUMER_KEY, APP_SECRET)
+    server.open.clear()
+    callers = [asyncio.create_task(auth.prepare(server.send, NOW)) for _ in range(n)]
+    await settle(lambda: server.requests)
+    return server, auth, callers
+
+
 @pytest.mark.asyncio
 async def test_case_40_a_thousand_callers_share_one_token_request() -> None:
-    server = Server()
-    server.open.clear()
-    auth = ClientCredentials(CONSUMER_KEY, APP_SECRET)
-    callers = [asyncio.create_task(auth.prepare(server.send, NOW)) for _ in range(1000)]
-    await settle(lambda: server.requests)
+    server, auth, callers = await asking(1000)
     server.open.set()
     await asyncio.gather(*callers)
     await auth.prepare(server.send, NOW)
@@ -777,11 +782,7 @@ async def test_a_store_that_cannot_be_locked_is_an_error() -> None:
 
 @pytest.mark.asyncio
 async def test_a_cancelled_caller_does_not_cancel_the_others() -> None:
-    server = Server()
-    server.open.clear()
-    auth = ClientCredentials(CONSUMER_KEY, APP_SECRET)
-    callers = [asyncio.create_task(auth.prepare(server.send, NOW)) for _ in range(3)]
-    await settle(lambda: server.requests)
+    server, _, callers = await asking(3)
     callers[0].cancel()
     callers[2].cancel()
     await asyncio.wait((callers[0], callers[2]))
@@ -1028,11 +1029,7 @@ def test_a_credential_outlives_the_loop_that_was_closed_under_a_request() -> Non
 
 @pytest.mark.asyncio
 async def test_ten_thousand_callers_leave_and_the_last_one_is_served() -> None:
-    server = Server()
-    server.open.clear()
-    auth = ClientCredentials(CONSUMER_KEY, APP_SECRET)
-    callers = [asyncio.create_task(auth.prepare(server.send, NOW)) for _ in range(10_000)]
-    await settle(lambda: server.requests)
+    server, _, callers = await asking(10_000)
     await asyncio.sleep(0)
     for caller in callers[1:]:
         caller.cancel()

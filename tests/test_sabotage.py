@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from tests import (
@@ -17,10 +15,7 @@ from tests import (
     test_windows,
 )
 
-Check = Callable[[], None]
-
-
-CAUGHT_BY: list[tuple[sabotages.Sabotage, Check]] = [
+CAUGHT_BY: list[tuple[sabotages.Sabotage, sabotages.Check]] = [
     (sabotages.overwrite_the_floor, test_quota.test_case_06_answers_out_of_order_fold_by_minimum),
     (
         sabotages.forget_in_flight,
@@ -284,10 +279,6 @@ CAUGHT_BY: list[tuple[sabotages.Sabotage, Check]] = [
 )
 @pytest.mark.filterwarnings("ignore")
 def test_the_suite_catches(
-    sabotage: sabotages.Sabotage, check: Check, monkeypatch: pytest.MonkeyPatch
+    sabotage: sabotages.Sabotage, check: sabotages.Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check()
-    with monkeypatch.context() as patch:
-        sabotage(patch)
-        with pytest.raises(Exception):  # noqa: B017, PT011 - however the check fails, it fails
-            check()
+    sabotages.assert_noticed(sabotage, check, monkeypatch)
