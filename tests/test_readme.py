@@ -267,6 +267,15 @@ def test_the_variables_of_from_env_are_in_the_readme() -> None:
     )
 
 
+def test_every_event_is_in_the_docs() -> None:
+    from aiotwhelp import events
+
+    text = (ROOT / "docs" / "own_session.md").read_text("utf-8")
+    names = [each.__name__ for each in events.Event.__subclasses__()]
+    assert names
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
 def test_every_public_exception_is_in_the_docs() -> None:
     import aiotwhelp
 
