@@ -44,6 +44,14 @@ class Growth:
     totals: Sequence[float]
 
     @property
+    def kind(self) -> str:
+        return self.name.partition(":")[0]
+
+    @property
+    def is_time(self) -> bool:
+        return self.name.endswith("time")
+
+    @property
     def exponent(self) -> float:
         """The slope of the straight line through the points, by least squares."""
         xs, ys = [[math.log(each) for each in of] for of in (self.sizes, self.totals)]
@@ -103,78 +111,101 @@ def grown(
 
 # The plot -----------------------------------------------------------------------------------------
 
-_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 300, 220, 64, 34, 84
-_COLOURS = ("#1f6feb", "#bf5700", "#2da44e")
+#: Of one panel; the gap has the labels of the next one's axis in it.
+_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP, _BELOW = 220, 200, 62, 46, 76, 100
+_COLOURS = ("#0969da", "#bc4c00")
+_INK, _FAINT = "#1f2328", "#d1d9e0"
 
 
-def plot(panels: Sequence[tuple[str, str, Sequence[Growth]]]) -> str:
-    """Draw logarithmic panels side by side: a title, a unit, and what grows."""
-    width = _LEFT + len(panels) * (_WIDTH + _GAP)
-    body = "".join(
-        _panel(title, unit, growths, _LEFT + number * (_WIDTH + _GAP))
-        for number, (title, unit, growths) in enumerate(panels)
-    )
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One pair of axes: what is on them, and what grows."""
+
+    title: str
+    across: str
+    growths: Sequence[Growth]
+
+    @property
+    def decades(self) -> range:
+        """Powers of ten from below all totals to above them."""
+        logs = [math.log10(total) for each in self.growths for total in each.totals]
+        return range(math.floor(min(logs)), math.ceil(max(logs)) + 1)
+
+
+def panels(crowds: Sequence[Growth], calls: Sequence[Growth]) -> list[Panel]:
+    """Return one for the time and one for the memory of crowds, and one for single calls."""
+    of_time, of_memory = ([each for each in crowds if each.is_time is it] for it in (True, False))
+    return [
+        Panel("Processor time, all together", "callers, or quotas", of_time),
+        Panel("Memory, all together", "callers, or quotas", of_memory),
+        Panel("Processor time of one call", "windows of its quota", calls),
+    ]
+
+
+def plot(drawn: Sequence[Panel]) -> str:
+    """Draw logarithmic panels side by side, on a ground of their own that any page may have."""
+    width = _LEFT + len(drawn) * (_WIDTH + _GAP) - _GAP + 36
+    height = _TOP + _HEIGHT + _BELOW
+    body = "".join(_panel(each, _LEFT + at * (_WIDTH + _GAP)) for at, each in enumerate(drawn))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT + 110}" '
-        f'font-family="sans-serif" font-size="12">\n'
-        f'<rect width="100%" height="100%" fill="white"/>\n{body}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="How time and memory grow, on logarithmic axes" '
+        f'font-family="system-ui, sans-serif" font-size="12" fill="{_INK}">\n'
+        f'<rect x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="6" fill="#ffffff" '
+        f'stroke="{_FAINT}"/>\n{body}</svg>\n'
     )
 
 
-def _panel(title: str, unit: str, growths: Sequence[Growth], left: float) -> str:
-    low_x, high_x = _decades(size for each in growths for size in each.sizes)
-    low_y, high_y = _decades(total for each in growths for total in each.totals)
+def _panel(panel: Panel, left: float) -> str:
+    sizes, powers = panel.growths[0].sizes, panel.decades
+    right, bottom = left + _WIDTH, _TOP + _HEIGHT
 
-    def x(value: float) -> float:
-        return left + _WIDTH * (math.log10(value) - low_x) / (high_x - low_x)
+    def x(size: float) -> float:
+        return left + _WIDTH * math.log(size / sizes[0]) / math.log(sizes[-1] / sizes[0])
 
-    def y(value: float) -> float:
-        return _TOP + _HEIGHT * (high_y - math.log10(value)) / (high_y - low_y)
+    def y(total: float) -> float:
+        return bottom - _HEIGHT * (math.log10(total) - powers[0]) / (powers[-1] - powers[0])
 
-    lines = [f'<text x="{left}" y="18" font-weight="bold">{title}</text>']
-    for power in range(low_x, high_x + 1):
-        at = x(10**power)
-        lines += [_line(at, _TOP, at, _TOP + _HEIGHT), _text(at, _TOP + _HEIGHT + 16, 10**power)]
-    for power in range(low_y, high_y + 1):
+    lines = [_text(left, 26, panel.title, "start", "bold")]
+    for size in sizes:
+        lines.append(_line(x(size), _TOP, x(size), bottom))
+        lines.append(_text(x(size), bottom + 19, f"{size:,}", "middle"))
+    for power in powers:
         at = y(10.0**power)
-        lines += [
-            _line(left, at, left + _WIDTH, at),
-            _text(left - 6, at + 4, 10.0**power, unit, anchor="end"),
-        ]
-    for number, each in enumerate(growths):
-        colour, points = _COLOURS[number], zip(each.sizes, each.totals, strict=True)
-        spots = [(x(size), y(total)) for size, total in points]
+        lines.append(_line(left, at, right, at))
+        lines.append(_text(left - 7, at + 4, _said(power, panel.growths[0].is_time), "end"))
+    lines.append(_text((left + right) / 2, bottom + 39, panel.across, "middle"))
+    for number, (each, colour) in enumerate(zip(panel.growths, _COLOURS, strict=False)):
+        spots = [(x(s), y(t)) for s, t in zip(each.sizes, each.totals, strict=True)]
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in spots)
         lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         lines += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"/>' for a, b in spots]
-        lines.append(
-            f'<text x="{left}" y="{_TOP + _HEIGHT + 38 + 16 * number}" fill="{colour}">'
-            f"{each.name.partition(':')[0]}: exponent {each.exponent:.2f}</text>"
-        )
+        at = bottom + 63 + 20 * number
+        lines.append(f'<circle cx="{left + 4}" cy="{at - 4}" r="4" fill="{colour}"/>')
+        lines.append(_text(left + 14, at, f"{each.kind}, exponent {each.exponent:.2f}", "start"))
     return "\n".join(lines) + "\n"
 
 
-def _decades(values: Any) -> tuple[int, int]:
-    logs = [math.log10(each) for each in values]
-    low = math.floor(min(logs))
-    return low, max(low + 1, math.ceil(max(logs)))
+def _said(power: int, is_time: bool) -> str:
+    """Return a power of ten of seconds or bytes as people say it."""
+    units = {-6: "µs", -3: "ms", 0: "s"} if is_time else {0: "B", 3: "kB", 6: "MB", 9: "GB"}
+    unit = max((each for each in units if each <= power), default=min(units))
+    return f"{10.0 ** (power - unit):,g} {units[unit]}"
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#dddddd"/>'
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{_FAINT}"/>'
 
 
-def _text(x: float, y: float, value: float, unit: str = "", anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{value:,g}{unit}</text>'
+def _text(x: float, y: float, said: str, anchor: str, weight: str = "normal") -> str:
+    where = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}"'
+    return f"<text {where}>{said}</text>"
 
 
 def main(*, quick: bool) -> None:
     sizes = (100, 1_000, 10_000) if quick else (1_000, 3_000, 10_000, 30_000, 100_000)
-    found = [
-        *grown("callers", callers, sizes, 1),
-        *grown("quotas", quotas, sizes, 1),
-        *grown("windows of a call", windows, (1, 2, 4, 8, 16), 1 if quick else 3),
-    ]
+    crowds = [*grown("callers", callers, sizes, 1), *grown("quotas", quotas, sizes, 1)]
+    calls = grown("windows of a call", windows, (1, 2, 4, 8, 16), 1 if quick else 3)
     print_table(
         ("what grows", "from", "to", "each at first, µs or bytes", "each at last", "exponent"),
         [
@@ -185,20 +216,17 @@ def main(*, quick: bool) -> None:
                 *(_each(each, at) for at in (0, -1)),
                 f"{each.exponent:.2f}",
             )
-            for each in found
+            for each in (*crowds, *calls)
         ],
     )
     if not quick:
-        by_time = [each for each in found if each.name.endswith("time")]
-        by_memory = [each for each in found if each.name.endswith("memory")]
-        panels = [("Processor time in all", " s", by_time), ("Memory in all", " B", by_memory)]
-        PLOT.write_text(plot(panels), "utf-8")
+        PLOT.write_text(plot(panels(crowds, calls)), "utf-8")
     footer()
 
 
 def _each(growth: Growth, at: int) -> str:
     one = growth.totals[at] / growth.sizes[at]
-    return micro(one) if growth.name.endswith("time") else f"{one:,.0f}"
+    return micro(one) if growth.is_time else f"{one:,.0f}"
 
 
 if __name__ == "__main__":
