@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -34,7 +35,25 @@ def film(record: Record, *rows: Row, **always: Any) -> Record:
         lease = rule.exchange(record, Report("record", name, **fields), START + at)
         shown = {field: getattr(lease, field) for field in expected}
         assert shown == expected, f"{name} at {at}"
+        assert lease.granted or (lease.probe, lease.starts_in) == (0, 0), f"{name} at {at}"
+        assert_whole(lease, f"{name} at {at}")
+        assert_whole(record, f"{name} at {at}")
     return record
+
+
+def assert_whole(said: Lease | Record, where: str) -> None:
+    """A server's script, and a file, hold whole numbers; only some may be unknown."""
+    for each in dataclasses.fields(said):
+        value = getattr(said, each.name)
+        kind = type(getattr(type(said)(), each.name))
+        if each.name in {"wait", "limit", "epoch", "reset", "resets_in"}:
+            assert value is None or type(value) is int, (where, each.name, value)
+        else:
+            assert type(value) is kind, (where, each.name, value)
+    if isinstance(said, Record):
+        told = [*said.floor, *said.unread, *said.ghosts, *said.gaps]
+        told += [[getattr(c, f.name) for f in dataclasses.fields(c)] for c in said.clients.values()]
+        assert all(type(number) is int for row in told for number in row), (where, told)
 
 
 def known(remaining: int, **more: Any) -> Record:
@@ -138,11 +157,11 @@ def test_a_process_that_holds_nothing_is_one_of_those_who_share_for_a_window() -
 
 def test_of_many_processes_that_come_and_go_the_longest_idle_is_forgotten() -> None:
     record = film(known(900), (0, "holds", {"held": 1}, {}))
-    film(record, *((at, f"p{at}", {}, {}) for at in range(300)))
+    film(record, *((at, f"p{999 - at}", {}, {}) for at in range(300)))
     assert len(record.clients) == 256
     assert "holds" in record.clients
-    assert "p0" not in record.clients
-    assert "p299" in record.clients
+    assert "p999" not in record.clients
+    assert "p700" in record.clients
 
 
 def test_who_waits_is_counted_for_as_long_as_it_was_told_to_wait() -> None:
@@ -162,8 +181,9 @@ def test_a_record_is_written_down_and_read_again() -> None:
     )
     assert Record.loads(record.dumps()) == record
     for text in ("", "[]", "{}", '{"clients": 1}', json.dumps({"nothing": 1, "clients": {}})):
-        with pytest.raises(ValueError, match=r"record|Expecting"):
+        with pytest.raises(ValueError, match=r"^this is no record of a quota$|^Expecting"):
             Record.loads(text)
+    assert " " not in record.dumps()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +193,7 @@ def test_a_record_is_written_down_and_read_again() -> None:
         (known(1), SPAN + 60_000),
         (Record(shut=START + 90_000), 150_000),
         (Record(hold=START + 90_000), 150_000),
-        (Record(slot=1000 * (START + 90_000)), 150_000),
+        (Record(slot=1000 * (START + 90_000) + 999), 150_000),
         (known(1, reset=START - 90_000), 4 * LEASE + 60_000),
     ],
 )
@@ -241,6 +261,32 @@ def test_who_has_not_asked_again_in_time_holds_nobody_back() -> None:
         (300, "b", asks(held=40), {"granted": 1}),
         (301, "b", asks(99, held=41), {"granted": 14}),
     )
+
+
+def test_what_is_granted_adds_to_what_is_held() -> None:
+    record = film(known(20), (0, "a", asks(3, held=3), {"granted": 3, "remaining": 14}))
+    assert record.clients["a"].taken == 3
+
+
+def test_who_got_all_it_wants_shares_no_more() -> None:
+    film(known(80), (0, "a", asks(2), {"granted": 2}), (0, "b", asks(99), {"granted": 39}))
+
+
+def test_four_tokens_for_each_who_asks_are_enough_to_be_fair_with() -> None:
+    """Of 8 tokens for two, by 2."""
+    other = {"b": Client(asks=START + 300, expires=START + LEASE)}
+    film(
+        known(8, clients=dict(other)),
+        (0, "a", asks(1), {"granted": 1}),
+        (1, "a", asks(1, held=1), {"granted": 1}),
+        (2, "a", asks(1, held=2), {"granted": 0, "wait": 250}),
+    )
+    film(known(7, clients=dict(other)), (0, "a", asks(99, need=3), {"granted": 3}))
+
+
+def test_a_back_off_of_probes_holds_nobody_whose_window_is_known() -> None:
+    record = known(50, hold=START + 500, shut=START)
+    film(record, (0, "a", asks(), {"granted": 1}))
 
 
 def test_a_reserve_stays() -> None:
@@ -317,6 +363,17 @@ def test_one_probe_goes_and_a_second_after_its_silence_and_no_third() -> None:
         (3900, "b", alive, {}),
         (5000, "a", alive, {}),
         (5001, "c", asks(50), {"granted": 0}),
+    )
+
+
+def test_a_second_probe_goes_later_where_answers_take_longer() -> None:
+    alive = {"is_probing": True, "held": 1}
+    film(
+        Record(round_trip=1000),
+        (0, "a", asks(), {"probe": 1}),
+        (1500, "a", alive, {}),
+        (2999, "b", asks(), {"granted": 0}),
+        (3000, "b", asks(), {"probe": 1}),
     )
 
 
@@ -398,6 +455,25 @@ def test_answers_without_headers_let_one_more_go_than_there_were() -> None:
     )
 
 
+def test_one_more_may_go_than_were_answered_without_headers() -> None:
+    film(
+        Record(blank=1),
+        (0, "a", asks(99), {"granted": 1}),
+        (0, "b", asks(99), {"granted": 1}),
+        (0, "c", asks(99), {"granted": 0, "wait": 250}),
+        counts=Counts.COLD,
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "left"),
+    [(Outcome.REFUSED, 4), (Outcome.LOST, 4), (Outcome.FAILED, 4), (Outcome.UNSENT, 9)],
+)
+def test_what_fails_without_headers_halves_how_many_may_go(outcome: Outcome, left: int) -> None:
+    record = film(Record(blank=9), (0, "a", tells(ended(outcome)), {}), counts=Counts.COLD)
+    assert record.blank == left
+
+
 def test_a_window_that_was_shown_ends_the_cold_start_for_all() -> None:
     film(
         Record(),
@@ -422,6 +498,32 @@ def test_answers_fold_by_their_minimum_until_a_later_call_tells() -> None:
         # Sent when all those were known.
         (40, "a", tells(read(9, known=2 * START)), {"remaining": 9}),
     )
+
+
+def test_an_answer_retires_what_its_call_knew_and_no_more() -> None:
+    record = film(known(10), (0, "a", tells(read(7)), {"remaining": 7}))
+    newest = record.number
+    film(
+        record,
+        (1, "a", tells(read(9, known=newest - 1)), {"remaining": 7}),
+        (2, "b", tells(read(9, known=newest)), {"remaining": 9}),
+    )
+
+
+def test_a_round_trip_is_the_slowest_and_is_forgotten_slowly() -> None:
+    record = known(50, round_trip=400)
+    for took, believed in ((80, 380), (500, 500), (60_000, 30_000)):
+        film(record, (0, f"a{took}", tells(read(50, took=took)), {}))
+        assert record.round_trip == believed
+
+
+def test_a_refused_call_took_nothing() -> None:
+    record = film(
+        known(50),
+        (0, "a", asks(), {"granted": 1}),
+        (1, "a", tells(read(50, refused=True)), {"remaining": 50}),
+    )
+    assert (record.explained, record.own, record.others) == (50, 0, 0)
 
 
 def test_a_call_costs_what_it_costs() -> None:
@@ -462,7 +564,8 @@ def test_a_lost_call_is_a_ghost_for_its_span(outcome: Outcome, span: int | None)
         record,
         (clear + 4, "b", tells(read(10, **later)), {"remaining": 9}),
         (clear + 5, "b", tells(read(10, **later | {"known": NUMBER})), {"remaining": 9}),
-        (clear + 6, "b", tells(read(10, **later)), {"remaining": 10}),
+        (clear + 7, "b", tells(read(10, **later, ago=3)), {"remaining": 9}),
+        (clear + 8, "b", tells(read(10, **later, ago=3)), {"remaining": 10}),
     )
 
 
@@ -484,6 +587,24 @@ def test_debts_beyond_the_most_are_put_together() -> None:
 
 
 # The dead --------------------------------------------------------------------------------------
+
+
+def test_where_nothing_is_known_who_says_no_more_is_forgotten_after_a_lease() -> None:
+    film(
+        Record(),
+        (0, "a", {}, {"clients": 1, "remaining": 0}),
+        (LEASE - 1, "b", {}, {"clients": 2}),
+        (LEASE, "b", {}, {"clients": 1}),
+    )
+
+
+def test_what_the_dead_held_is_owed_for_longer_where_answers_take_longer() -> None:
+    record = film(
+        known(10, round_trip=3000),
+        (0, "a", asks(4), {"granted": 4}),
+        (LEASE, "b", {}, {"remaining": 6}),
+    )
+    assert record.ghosts == [[START + LEASE + 6000, NUMBER + 1, 4]]
 
 
 def test_what_the_dead_held_becomes_ghosts() -> None:
@@ -511,6 +632,37 @@ def test_if_only_ghosts_block_one_goes_to_see_and_the_others_wait() -> None:
         (720, "a", tells(read(1, known=NUMBER)), {"remaining": 1}),
         (720, "b", asks(), {"granted": 1, "probe": 0}),
     )
+
+
+def test_a_reserve_is_left_by_who_goes_to_see_what_was_lost() -> None:
+    film(
+        known(5, ghosts=[[START, NUMBER, 3]]),
+        (0, "a", asks(keep=2), {"granted": 1, "probe": TURN}),
+    )
+
+
+def test_who_went_to_see_and_never_left_is_followed_by_another_a_second_later() -> None:
+    film(
+        known(1, ghosts=[[START, NUMBER, 1]]),
+        (0, "a", asks(), {"granted": 1, "probe": TURN}),
+        (10, "a", {"held": 0}, {}),
+        (20, "b", asks(), {"granted": 0, "wait": 980}),
+        (1000, "b", asks(), {"granted": 1, "probe": TURN}),
+    )
+
+
+def test_who_waits_for_what_others_hold_waits_for_the_reset_at_most() -> None:
+    for more, wait in (
+        ({"reset": START + 100}, 100),
+        ({"reset": START + 100, "late": 50}, 150),
+        ({"reset": START + 1}, 1),
+        ({"reset": None}, 250),
+    ):
+        film(
+            known(1, **more),
+            (0, "a", asks(), {"granted": 1}),
+            (0, "b", asks(), {"granted": 0, "wait": wait}),
+        )
 
 
 def test_who_waits_for_what_others_hold_asks_ever_less_often() -> None:
@@ -550,6 +702,72 @@ def test_at_the_reset_nothing_is_known_until_one_probe_is_answered() -> None:
     )
 
 
+def test_the_last_millisecond_before_a_reset_is_waited_for() -> None:
+    film(known(0, reset=START + 1), (0, "a", asks(), {"granted": 0, "wait": 1}))
+
+
+def test_probes_of_the_window_before_are_none_of_the_next() -> None:
+    probing = Client(probing=START + SPAN - 10, held=1, expires=START + SPAN + LEASE)
+    film(
+        known(5, clients={"a": probing}),
+        (SPAN, "b", asks(), {"granted": 1, "probe": TURN + 1}),
+        (SPAN, "c", asks(), {"granted": 0}),
+        (SPAN + 1500, "b", {"is_probing": True, "held": 1}, {}),
+        (SPAN + 2000, "c", asks(), {"granted": 1, "probe": TURN + 1}),
+    )
+
+
+def test_what_a_probe_knows_is_the_number_of_its_own_turn() -> None:
+    """Refused, it is followed by another a second later; with one left, by one more at once."""
+    said = {"resets_in": -20, "probe": TURN + 1, "known": NUMBER + 1}
+    film(
+        known(0),
+        (SPAN, "a", asks(), {"probe": TURN + 1, "number": NUMBER + 1}),
+        (SPAN + 20, "a", tells(read(0, **said)), {"confirmed": False}),
+        (SPAN + 20, "b", asks(), {"granted": 0, "wait": 1000}),
+    )
+    film(
+        known(0),
+        (SPAN, "a", asks(), {"probe": TURN + 1}),
+        (SPAN + 20, "a", tells(read(1, **said)), {"confirmed": True, "remaining": 1}),
+        (SPAN + 20, "b", asks(), {"granted": 1, "probe": 0}),
+    )
+
+
+def rolled_over(record: Record, **more: Any) -> Record:
+    """Have the window of `known` end, and a probe open the next one a moment after."""
+    told = {"resets_in": SPAN, "probe": TURN + 1, "known": 2 * START}
+    return film(
+        record,
+        (SPAN + record.late, "z", asks(), {"probe": TURN + 1}),
+        (SPAN + record.late + 20, "z", tells(read(**{"remaining": 99} | told | more)), {}),
+    )
+
+
+def test_a_whole_window_tells_whether_others_use_the_quota_too() -> None:
+    record = rolled_over(known(0, others=30, own=9, presumed=250), remaining=2)
+    assert (record.presumed, record.before, record.others, record.own) == (0, 3000, 0, 0)
+    record = rolled_over(known(0, before=1000, presumed=250), remaining=2)
+    assert (record.presumed, record.before) == (0, 500)
+    record = rolled_over(known(0, presumed=250), remaining=2)
+    film(
+        record,
+        (SPAN + 30, "a", asks(), {"granted": 1}),
+        (SPAN + 30, "b", asks(), {"granted": 1, "remaining": 0}),
+    )
+
+
+def test_in_a_new_window_nobody_is_ahead_of_another() -> None:
+    ahead = Client(taken=70, expires=START + 2 * SPAN)
+    record = rolled_over(known(0, clients={"a": ahead}, doubts=5))
+    assert (record.clients["a"].taken, record.doubts, record.size) == (0, 0, 99)
+
+
+def test_a_length_is_what_a_rollover_shows_and_else_the_longest_seen() -> None:
+    assert rolled_over(known(0), resets_in=20_000).span == 20_000
+    assert rolled_over(known(0, reset=None, seen=START - 900_000), resets_in=20_000).span == SPAN
+
+
 def test_the_old_window_at_the_reset_means_not_yet() -> None:
     told = {"resets_in": -20, "probe": TURN + 1, "known": 2 * START}
     film(
@@ -582,12 +800,50 @@ def test_a_server_that_is_late_at_its_reset_is_expected_to_be_late_again() -> No
     assert record.late == 510
 
 
+def test_only_a_probe_that_was_not_refused_tells_how_late_a_server_is() -> None:
+    for more in ({"probe": 0}, {"refused": True}):
+        assert rolled_over(known(0, late=400), **more).late == 400
+    assert rolled_over(known(0, late=400)).late == 200
+
+
+def test_lateness_is_told_by_when_the_probe_was_sent() -> None:
+    refused = {"late": 400, "refusals": 1}
+    record = rolled_over(known(0, hold=ENDS, **refused), ago=7, took=5)
+    assert record.late == 400 + 20 - 7 - 5
+    record = rolled_over(known(0, hold=ENDS - 700, **refused))
+    assert record.late == 300, "nobody came for long: it was open a second after the back-off"
+
+
+@pytest.mark.parametrize(
+    ("late", "relapses", "clean", "refusals", "expected"),
+    [
+        (0, 3, 0, 1, (0, 0, 0)),
+        (400, 0, 0, 1, (420, 1, 0)),
+        (400, 5, 3, 1, (420, 6, 0)),
+        (400, 6, 0, 1, (420, 6, 0)),
+        (400, 0, 0, 0, (200, 0, 0)),
+        (400, 2, 0, 0, (400, 2, 1)),
+        (400, 2, 2, 0, (400, 2, 3)),
+        (400, 2, 3, 0, (200, 2, 0)),
+        (200, 0, 0, 0, (100, 0, 0)),
+        (199, 0, 0, 0, (0, 0, 0)),
+    ],
+)
+def test_a_lateness_that_comes_back_is_forgotten_more_slowly(
+    late: int, relapses: int, clean: int, refusals: int, expected: tuple[int, int, int]
+) -> None:
+    before = {"late": late, "relapses": relapses, "clean": clean, "refusals": refusals}
+    record = rolled_over(known(0, hold=ENDS, **before), took=0)
+    assert (record.late, record.relapses, record.clean) == expected
+
+
 def test_a_slow_answer_of_the_old_window_does_not_open_the_next() -> None:
-    film(
+    record = film(
         known(50),
         (SPAN, "a", asks(), {"probe": TURN + 1}),
         (SPAN + 5, "b", tells(read(49, known=NUMBER, resets_in=-5)), {"confirmed": False}),
     )
+    assert record.unread == []
 
 
 def test_a_later_reset_with_more_left_is_an_early_rollover() -> None:
@@ -599,6 +855,37 @@ def test_a_later_reset_with_more_left_is_an_early_rollover() -> None:
             tells(read(99, known=NUMBER - 1, resets_in=2 * SPAN)),
             {"remaining": 99, "resets_in": 2 * SPAN},
         ),
+    )
+
+
+@pytest.mark.parametrize(("resets_in", "left"), [(SPAN + 30_000, 3), (SPAN + 30_001, 99)])
+def test_a_reset_that_is_later_by_less_than_half_a_window_is_no_rollover(
+    resets_in: int, left: int
+) -> None:
+    film(
+        known(3),
+        (0, "a", tells(read(99, known=NUMBER - 1, resets_in=resets_in)), {"remaining": left}),
+    )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"known": NUMBER, "resets_in": SPAN},
+        {"known": NUMBER},
+        {"known": NUMBER + 5, "resets_in": 20_000},
+    ],
+    ids=["the same reset", "no reset", "an earlier reset, of a later call"],
+)
+def test_an_answer_that_is_not_surely_older_lowers_the_floor(said: dict[str, Any]) -> None:
+    record = known(50, number=NUMBER + 5, reset_number=NUMBER + 5)
+    film(record, (0, "a", tells(read(40, **said)), {"remaining": 40}))
+
+
+def test_an_earlier_reset_with_as_many_left_is_owed_nothing() -> None:
+    film(
+        known(50),
+        (0, "a", tells(read(50, known=NUMBER - 1, resets_in=20_000)), {"remaining": 50}),
     )
 
 
@@ -641,6 +928,46 @@ def test_a_reset_that_is_nearly_the_same_ends_the_doubt() -> None:
     assert record.doubts == 0
     film(record, (0, "b", tells(read(50, resets_in=SPAN, epoch=START + 1500)), {}))
     assert (record.epoch, record.reset_number) == (START + 1500, NUMBER)
+
+
+def told(resets_in: int, epoch: int | None = None) -> dict[str, Any]:
+    return tells(read(50, resets_in=resets_in, epoch=None if epoch is None else START + epoch))
+
+
+@pytest.mark.parametrize(
+    ("record", "said", "resets_in", "doubts"),
+    [
+        ({}, told(SPAN), SPAN, 0),
+        ({}, told(SPAN - 1000), SPAN - 1000, 0),
+        ({}, told(SPAN - 1001), SPAN, 0),
+        ({}, told(SPAN - 2000), SPAN, 0),
+        ({}, told(SPAN - 2001), SPAN, 6),
+        ({}, told(SPAN + 1000), SPAN, 0),
+        ({}, told(SPAN + 1001), SPAN + 1001, 0),
+        ({}, told(SPAN + 9000), SPAN + 9000, 0),
+        ({"span": 3000}, told(SPAN - 1500), SPAN, 0),
+        ({"span": 3000}, told(SPAN - 1501), SPAN, 6),
+        ({"doubts": 7}, told(20_000), 20_000, 0),
+        ({"epoch": START}, told(SPAN - 300, 0), SPAN - 300, 0),
+        ({"epoch": START}, told(SPAN + 1, 1), SPAN + 1, 0),
+        ({"epoch": START}, told(SPAN - 500, -500), SPAN, 0),
+        ({"epoch": START}, told(SPAN - 3000, -2001), SPAN, 6),
+        ({"epoch": START}, told(SPAN - 500), SPAN - 500, 0),
+    ],
+)
+def test_a_reset_moves_later_and_sooner_only_by_a_rounding(
+    record: dict[str, Any], said: dict[str, Any], resets_in: int, doubts: int
+) -> None:
+    after = known(50, **{"doubts": 5} | record)
+    film(after, (0, "a", said, {"resets_in": resets_in}))
+    assert after.doubts == doubts
+
+
+def test_only_another_reset_tells_newer_answers_from_older_ones() -> None:
+    record = film(known(50), (0, "a", told(SPAN + 1500), {}))
+    assert record.reset_number == NUMBER
+    film(record, (0, "b", told(SPAN + 9000), {}))
+    assert record.reset_number == record.number > NUMBER
 
 
 def test_a_reset_is_learned_from_whichever_answer_tells_one() -> None:
@@ -694,8 +1021,15 @@ def test_no_reset_beyond_the_ceiling_is_believed() -> None:
         Record(),
         (0, "a", asks(), {"probe": 1}),
         (9, "a", tells(read(5, probe=1, resets_in=20_001)), {"confirmed": True, "resets_in": None}),
+        (9, "a", tells(read(5, resets_in=20_000)), {"resets_in": 20_000}),
         ceiling=20_000,
     )
+    for resets_in, believed in ((0, None), (1, 1)):
+        film(
+            Record(),
+            (0, "a", asks(), {"probe": 1}),
+            (9, "a", tells(read(5, probe=1, resets_in=resets_in)), {"resets_in": believed}),
+        )
 
 
 def test_what_was_seen_long_ago_is_believed_no_longer_than_the_ceiling() -> None:
@@ -737,6 +1071,17 @@ def test_lost_probes_are_followed_by_others_ever_later() -> None:
     assert holds == [0, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]
 
 
+@pytest.mark.parametrize("outcome", [Outcome.UNREAD, Outcome.REFUSED])
+def test_an_answer_without_headers_shows_that_somebody_is_there(outcome: Outcome) -> None:
+    record = film(Record(misses=3), (0, "a", tells(ended(outcome, probe=1)), {}))
+    assert record.misses == 0
+
+
+def test_a_probe_that_is_refused_shows_that_somebody_is_there() -> None:
+    record = film(Record(misses=3), (0, "a", tells(read(0, probe=1)), {}))
+    assert record.misses == 0
+
+
 def test_a_probe_that_never_left_counts_for_nothing_but_the_back_off() -> None:
     record = film(
         Record(),
@@ -771,6 +1116,38 @@ def test_a_rate_that_was_idle_has_its_burst_and_no_more() -> None:
         counts=Counts.RATE,
         limit=10,
         gap=1_000_000,
+    )
+
+
+def test_a_burst_is_divided_and_then_goes_on_at_its_rate() -> None:
+    """Ten at once, then one a second; slots are leased two ahead."""
+    record, leased = Record(), []
+    for number in range(8):
+        report = Report("record", f"p{number}", 1, counts=Counts.RATE, want=9, limit=10, gap=10**6)
+        lease = rule.exchange(record, report, START)
+        record.clients.clear()
+        leased.append((lease.granted, lease.starts_in, lease.wait))
+        assert_whole(lease, f"lease {number}")
+    assert leased == [
+        (5, 0, None),
+        (2, 5000, None),
+        (1, 7000, None),
+        (1, 8000, None),
+        (1, 9000, None),
+        (1, 10_000, None),
+        (1, 11_000, None),
+        (0, 0, 1001),
+    ]
+
+
+def test_a_slot_that_is_further_ahead_by_the_least_is_waited_for() -> None:
+    film(
+        Record(slot=1000 * START + 100_001),
+        (0, "a", asks(), {"granted": 0, "wait": 1}),
+        (1, "a", asks(), {"granted": 1}),
+        counts=Counts.RATE,
+        limit=1,
+        gap=1,
     )
 
 
@@ -813,11 +1190,33 @@ def test_a_learned_gap_doubles_once_for_all_who_were_refused_together() -> None:
     )
 
 
+def test_a_gap_is_kept_from_grant_to_grant() -> None:
+    film(
+        Record(gap=1000),
+        (0, "a", asks(), {"granted": 1}),
+        (10, "a", {"held": 0}, {}),
+        (20, "b", asks(), {"granted": 0, "wait": 980}),
+        (1000, "b", asks(), {"granted": 1}),
+        counts=Counts.PACE,
+    )
+
+
+def test_a_gap_of_less_than_ten_milliseconds_is_none() -> None:
+    record = Record(gap=11)
+    for number, gap in enumerate((10, 0)):
+        film(
+            record,
+            (0, f"p{number}", tells(ended(Outcome.READ)), {"gap": gap}),
+            counts=Counts.PACE,
+        )
+
+
 def test_a_gap_shrinks_with_what_is_served_but_not_below_what_was_refused() -> None:
     record = Record(gap=1000, gaps=[[START, 800]])
     for number in range(9):
         film(record, (number, f"p{number}", tells(ended(Outcome.READ)), {}), counts=Counts.PACE)
     assert record.gap == 880
+    film(record, (600_000, "r", tells(ended(Outcome.READ)), {"gap": 880}), counts=Counts.PACE)
     later = 600_000 + 1
     for number in range(200):
         film(
@@ -835,6 +1234,8 @@ def test_a_refusal_with_tokens_left_is_told_to_all_as_a_pace() -> None:
         (500, "b", asks(), {"gap": LEASE - 500}),
         (LEASE, "b", asks(held=1), {"gap": 0}),
     )
+    film(known(50), (0, "a", tells(read(1, refused=True)), {"gap": LEASE}))
+    film(known(50), (0, "a", tells(read(0, refused=True)), {"gap": 0}))
 
 
 def test_a_lease_tells_what_is_known() -> None:

@@ -283,7 +283,7 @@ end
 
 function lifetime(record, now)
   local ends = max(record.reset or 0, record.shut, record.hold, floor(record.slot / 1000))
-  return max(4 * LEASE, ends - now, 0) + KEPT
+  return max(4 * LEASE, ends - now) + KEPT
 end
 
 -- Asking ------------------------------------------------------------------------------------------
@@ -497,7 +497,7 @@ function lease(record, now, said)
     clients = #record.clients,
     shown = #record.shown > 0 and record.shown or nil,
     starts_in = said.starts_in,
-    gap = max(record.gap, record.paced_until - now, 0),
+    gap = max(record.gap, record.paced_until - now),
     stale = said.stale,
   }
 end
@@ -719,7 +719,7 @@ function open_window(record, note, now, is_placed)
   if is_placed and note.resets_in then
     local span = note.resets_in
     -- Seen from its very start only after a rollover; else the longest seen counts.
-    record.span = max(0, record.reset and span or max(record.span, span))
+    record.span = record.reset and span or max(record.span, span)
     record.reset, record.epoch = now + note.resets_in, note.epoch
     record.reset_number = record.number
   else

@@ -231,7 +231,7 @@ def _hear(record: Record, client: Client, report: Report, now: int) -> None:
 def lifetime(record: Record, now: int) -> int:
     """Return for how long a record is worth keeping without news."""
     ends = max(record.reset or 0, record.shut, record.hold, record.slot // 1000)
-    return max(4 * LEASE, ends - now, 0) + _KEPT
+    return max(4 * LEASE, ends - now) + _KEPT
 
 
 # Asking --------------------------------------------------------------------------------------
@@ -416,7 +416,7 @@ def _lease(
         clients=len(record.clients),
         shown=tuple(record.shown),
         starts_in=starts_in,
-        gap=max(record.gap, record.paced_until - now, 0),
+        gap=max(record.gap, record.paced_until - now),
         stale=stale,
     )
 
@@ -596,7 +596,7 @@ def _open(record: Record, note: Note, now: int, *, is_placed: bool = True) -> No
     if is_placed and note.resets_in is not None:
         span = note.resets_in
         # Seen from its very start only after a rollover; else the longest seen counts.
-        record.span = max(0, span if record.reset is not None else max(record.span, span))
+        record.span = span if record.reset is not None else max(record.span, span)
         record.reset, record.epoch = now + note.resets_in, note.epoch
         record.reset_number = record.number
     else:
