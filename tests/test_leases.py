@@ -1,0 +1,813 @@
+"""A process's side of a shared quota, as films without a ledger: what it holds, tells and asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from aiotwhelp.clock import ServerClock
+from aiotwhelp.errors import LedgerError
+from aiotwhelp.headers import DAY_OF_APP, FIFTEEN_MINUTES, WindowKind, WindowReading
+from aiotwhelp.leases import (
+    ColdGate,
+    Health,
+    LeasedConcurrency,
+    LeasedRate,
+    LeasedWindow,
+    PaceGate,
+    Share,
+    dumps,
+    loads,
+)
+from aiotwhelp.ledger.port import Counts, Lease, Outcome, Report
+from aiotwhelp.quota import Granted
+from aiotwhelp.rates import Concurrency, Rate
+from aiotwhelp.windows import INF, Numbering
+
+NAME = ("api.example", "app", "GET /")
+NOW = 1000.0
+
+
+class Bucket:
+    """What a gate looks at of a bucket, or has it do."""
+
+    def __init__(self) -> None:
+        self.in_flight = self.calls = 4
+        self.shown = False
+        self.pace = SimpleNamespace(gap=0.0)
+        self.paces = 0
+        self.joined: list[list[WindowReading]] = []
+
+    def join_pace(self) -> None:
+        self.paces += 1
+
+    def join_known(self, readings: Iterable[WindowReading]) -> None:
+        self.joined.append(list(readings))
+
+
+class Process:
+    """A gate of some kind, and what this process's share of it tells and is told."""
+
+    def __init__(self, gate: Any = None, health: Health | None = None) -> None:
+        self.health = health or Health()
+        self.numbering = Numbering()
+        self.gate = gate or LeasedConcurrency(Concurrency(50), NAME, self.numbering, self.health)
+
+    @classmethod
+    def of_window(cls, kind: WindowKind = FIFTEEN_MINUTES) -> Process:
+        process = cls(object())
+        clock = ServerClock()
+        process.gate = LeasedWindow(kind, clock, process.numbering, "key", NAME, process.health)
+        return process
+
+    @classmethod
+    def of_rate(cls, rate: Rate) -> Process:
+        process = cls(object())
+        process.gate = LeasedRate(rate, NAME, process.numbering, process.health)
+        return process
+
+    @property
+    def share(self) -> Share:
+        return self.gate.share
+
+    def report(self, at: float = 0.0, want: int = 0, **more: Any) -> Report:
+        return self.share.report("me", "record", NOW + at, want, **more)
+
+    def told(self, at: float = 0.0, want: int = 0, took: float = 0.0, **lease: Any) -> Report:
+        """Report, and be answered so many seconds later."""
+        report = self.report(at, want)
+        self.share.apply(Lease(**lease), NOW + at, NOW + at + took, jitter=1.0)
+        return report
+
+    def leased(self, granted: int, at: float = 0.0, **lease: Any) -> Report:
+        """Ask for tokens, and get them."""
+        self.share.asks = True
+        return self.told(at, granted, granted=granted, **lease)
+
+    def call(self, at: float = 0.0, cost: int = 1) -> Granted:
+        """Take tokens that are there."""
+        bucket: Any = SimpleNamespace(numbering=self.numbering, pace=SimpleNamespace(growths=0))
+        granted = Granted(bucket, NOW + at, cost, None)
+        if isinstance(self.gate, LeasedWindow):
+            probe = self.gate.take(NOW + at, cost, NOW + at, False)
+            granted.probes = None if probe is None else [probe]
+        else:
+            self.gate.take(NOW + at, cost, NOW + at)
+        return granted
+
+    def say(
+        self, granted: Granted, at: float, outcome: Outcome = Outcome.READ, **said: Any
+    ) -> None:
+        self.gate.give_back(granted.cost)
+        self.share.say(granted, NOW + at, outcome, granted.cost, **said)
+
+
+# Notes -----------------------------------------------------------------------------------------
+
+
+def test_a_note_tells_how_a_call_ended_and_how_long_ago():
+    process = Process()
+    process.leased(5, number=17)
+    granted = process.call(0.1, cost=2)
+    process.say(
+        granted, 0.35, remaining=7, limit=15, epoch=99_000, refused=True, resets_at=NOW + 60.0
+    )
+    (note,) = process.report(0.4).notes
+    assert (note.number, note.outcome, note.cost, note.known) == (1, Outcome.READ, 2, 17)
+    assert (note.took, note.ago, note.times, note.probe) == (250, 50, 1, 0)
+    assert (note.remaining, note.limit, note.epoch, note.refused) == (7, 15, 99_000, True)
+    assert note.resets_in == 59_600
+    process = Process()
+    process.say(process.call(), 0.0, Outcome.UNREAD)
+    (note,) = process.report(-0.1).notes
+    assert (note.took, note.ago, note.resets_in, note.refused) == (0, 0, None, False)
+    assert (note.limit, note.epoch, note.remaining, note.known) == (None, None, 0, 0)
+
+
+def test_calls_that_tell_the_same_are_told_of_together():
+    process = Process()
+    process.leased(9)
+    first, second, third = (process.call(at, cost) for at, cost in ((0.0, 1), (-0.1, 2), (0.2, 3)))
+    process.say(first, 0.1, remaining=7, resets_at=NOW + 60.0)
+    process.say(second, 0.3, remaining=8, resets_at=NOW + 59.5)
+    process.say(third, 0.2, remaining=9, resets_at=NOW + 60.5)
+    (note,) = process.report(0.4).notes
+    assert (note.cost, note.times, note.remaining) == (6, 3, 7)
+    assert (note.took, note.ago) == (400, 100), "from the first that was sent to the last answer"
+    assert note.resets_in == 59_100, "of one reset the earliest bound stands"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "notes"),
+    [
+        ({}, {}, 1),
+        ({"limit": 15}, {"limit": 15}, 1),
+        ({"limit": 15}, {"limit": 16}, 2),
+        ({"epoch": 1}, {"epoch": 2}, 2),
+        ({"refused": True}, {"refused": False}, 2),
+        ({"outcome": Outcome.UNREAD}, {"outcome": Outcome.FAILED}, 2),
+        ({"outcome": Outcome.UNREAD}, {"outcome": Outcome.UNREAD}, 1),
+        ({"outcome": Outcome.LOST}, {"outcome": Outcome.LOST}, 2),
+        ({"resets_at": 60.0}, {}, 2),
+        ({}, {"resets_at": 60.0}, 2),
+        ({"resets_at": 60.0}, {"resets_at": 61.0}, 1),
+        ({"resets_at": 60.0}, {"resets_at": 61.5}, 2),
+        ({"resets_at": 61.5}, {"resets_at": 60.0}, 2),
+    ],
+)
+def test_calls_that_tell_different_things_are_told_apart(
+    first: dict[str, Any], second: dict[str, Any], notes: int
+):
+    process = Process()
+    process.leased(9)
+    for said in (first, second):
+        process.say(process.call(), 0.1, **said)
+    assert len(process.report(0.2).notes) == notes
+
+
+def test_a_probe_and_what_knows_more_are_told_apart():
+    process = Process()
+    process.leased(9, number=1)
+    old = process.call()
+    process.leased(9, 0.1, number=2)
+    process.say(old, 0.2)
+    process.say(process.call(0.2), 0.2)
+    assert [note.known for note in process.report(0.3).notes] == [1, 2]
+    window = Process.of_window()
+    window.leased(1, number=1, probe=4)
+    probe = window.call()
+    for granted in (probe, window.call(), window.call()):
+        window.say(granted, 0.1, Outcome.UNREAD)
+    assert [(note.probe, note.times) for note in window.report(0.2).notes] == [(4, 1), (0, 2)]
+
+
+def test_what_was_reported_is_told_again_as_it_was_until_it_is_answered():
+    process = Process()
+    process.leased(9)
+    process.say(process.call(), 0.1)
+    assert process.report(0.2).sequence == 2
+    process.share.failed()
+    process.say(process.call(), 0.3)
+    report = process.told(0.4)
+    assert [(note.number, note.times) for note in report.notes] == [(1, 1), (2, 1)]
+    assert report.sequence == 3
+    process.say(process.call(), 0.5)
+    assert [note.number for note in process.told(0.6).notes] == [3]
+    assert process.told(0.7).notes == ()
+
+
+def test_what_a_stale_answer_was_to_take_in_is_told_again():
+    process = Process()
+    process.leased(9)
+    process.say(process.call(), 0.1)
+    process.told(0.2, stale=True)
+    assert (process.share.ask_at, process.share.is_out) == (NOW + 0.2, False)
+    assert [note.number for note in process.told(0.3).notes] == [1]
+
+
+def test_beyond_the_most_notes_calls_are_told_of_as_lost():
+    process = Process()
+    process.leased(900)
+    for limit in range(70):
+        process.say(process.call(cost=2), 0.1, limit=limit)
+    notes = process.report(0.2).notes
+    assert [note.limit for note in notes[:-1]] == list(range(63))
+    assert [note.outcome for note in notes[-2:]] == [Outcome.READ, Outcome.LOST]
+    assert notes[-1].cost == 2 * 7
+    assert sum(note.cost for note in notes) == 140
+
+
+def test_a_call_knows_what_the_ledger_had_told_before_it_went():
+    process = Process()
+    early = process.call()
+    process.leased(9, number=5)
+    granted = [process.call()]
+    process.leased(9, 0.1, number=5)
+    granted.append(process.call())
+    process.leased(9, 0.2, number=8)
+    granted.append(process.call())
+    assert [process.share._known(each.known) for each in (early, *granted)] == [0, 5, 5, 8]
+    for number in range(9, 109):
+        process.leased(9, 0.3, number=number)
+    assert process.share._known(granted[-1].known) == 0, "too long ago: it knows nothing"
+    assert process.share._known(process.call().known) == 108
+    assert len(process.share._marks) == 64
+
+
+# Asking ----------------------------------------------------------------------------------------
+
+
+def test_who_finds_no_tokens_asks_once_and_waits_for_the_answer():
+    process = Process()
+    share = process.share
+    assert share.opens(NOW, 2, 3) == INF
+    assert (share.asks, share.need, share.keep) == (True, 2, 3)
+    report = process.report(want=5)
+    assert (report.want, report.need, report.keep, report.held) == (5, 2, 3, 0)
+    share.asks = False
+    assert (share.opens(NOW, 1), share.asks) == (INF, False), "one report at a time"
+    share.apply(Lease(granted=2), NOW, NOW + 0.1, jitter=0.0)
+    assert share.opens(NOW + 0.1, 2) == -INF
+    assert (share.opens(NOW + 0.1, 3), share.asks) == (INF, True)
+
+
+def test_tokens_may_be_used_for_less_long_than_they_are_leased():
+    process = Process()
+    process.leased(2)
+    assert [process.share.opens(NOW + at, 1) for at in (1.79, 1.8)] == [-INF, INF]
+    process = Process()
+    process.leased(2, resets_in=500, confirmed=True)
+    assert [process.share.opens(NOW + at, 1) for at in (0.49, 0.5)] == [-INF, INF]
+    process = Process()
+    process.leased(2, resets_in=500, confirmed=False)
+    assert process.share.opens(NOW + 0.5, 1) == -INF
+
+
+def test_a_ledger_that_is_away_fails_its_callers_if_they_want_it_so():
+    process = Process()
+    process.leased(1)
+    process.health.failure = LedgerError("away")
+    assert process.share.opens(NOW, 1) == -INF, "what is held is held"
+    with pytest.raises(LedgerError, match="away"):
+        process.share.opens(NOW, 2)
+
+
+def test_who_is_told_to_wait_asks_again_a_little_later_than_that():
+    process = Process()
+    share = process.share
+    for vain, (wait, spread) in enumerate([(40, 0.01), (250, 0.02), (4000, 0.02)], start=1):
+        share.asks = True
+        share.hopes = True
+        assert process.told(want=1, took=0.5, wait=wait).vain == vain - 1
+        assert share.ask_at == pytest.approx(NOW + 0.5 + wait / 1000 + spread)
+        assert (share.vain, share.hopes) == (vain, False)
+    assert share.opens(NOW, 1) == share.ask_at
+    assert not share.asks
+    process.leased(1, 5.0)
+    assert (share.vain, share.ask_at, share.hopes) == (0, NOW + 5.0, False)
+
+
+def test_who_stands_in_its_own_way_asks_again_when_its_calls_are_settled_or_at_the_reset():
+    process = Process()
+    share = process.share
+    process.leased(1)
+    process.call()
+    for lease, ask_at in (
+        ({}, INF),
+        ({"resets_in": 30_000}, INF),
+        ({"resets_in": 30_000, "confirmed": True}, NOW + 30.5),
+    ):
+        share.asks = True
+        process.told(want=1, took=0.5, **lease)
+        assert (share.ask_at, share.hopes) == (ask_at, True)
+    process.told(1.0)
+    assert share.ask_at == NOW + 1.0, "a report without a question: its calls may be over"
+    share.asks = True
+    process.gate.give_back(1)
+    process.told(2.0, want=1, took=0.5)
+    assert share.ask_at == NOW + 2.5, "nothing is held: the calls have been settled by now"
+
+
+def test_what_was_answered_to_a_question_outlives_reports_without_one():
+    process = Process()
+    process.share.asks = True
+    process.told(want=1, wait=4000)
+    before = process.share.ask_at
+    process.told(1.0, want=0)
+    process.told(1.0, want=1)
+    assert process.share.ask_at == before
+    assert process.report(1.0, want=1).want == 0, "it is not time yet"
+
+
+@pytest.mark.parametrize(
+    ("asks", "hopes", "at", "want", "asked"),
+    [
+        (True, False, 0.0, 0, 3),
+        (True, False, 0.0, 5, 5),
+        (False, False, 4.0, 5, 0),
+        (False, False, 5.0, 5, 5),
+        (False, False, 5.0, 0, 0),
+        (False, True, 4.0, 5, 5),
+        (False, True, 4.0, 0, 0),
+    ],
+)
+def test_a_report_asks_for_what_is_wanted_if_it_is_time(
+    asks: bool, hopes: bool, at: float, want: int, asked: int
+):
+    process = Process()
+    share = process.share
+    share.asks, share.hopes, share.ask_at, share.need = asks, hopes, NOW + 5.0, 3
+    assert process.report(at, want).want == asked
+
+
+def test_what_is_asked_for_follows_what_is_used():
+    process = Process()
+    process.leased(9)
+    for _ in range(6):
+        process.call()
+    uses = []
+    for _ in range(4):
+        process.report()
+        uses.append((process.share.use, process.share.taken))
+    assert uses == [(6, 0), (3, 0), (1, 0), (0, 0)]
+
+
+# Reporting -------------------------------------------------------------------------------------
+
+
+def test_unused_tokens_go_back_once_nobody_wants_them():
+    process = Process()
+    process.leased(5)
+    process.call()
+    assert process.told(0.1).held == 5, "some were taken since the last report"
+    assert process.told(0.2, want=1).held == 5, "somebody waits"
+    assert process.told(0.3).held == 1
+    process.leased(5, 0.4)
+    process.call(0.4)
+    assert process.told(2.2).held == 2, "they may not be used any more"
+    window = Process.of_window()
+    window.leased(1, probe=3)
+    assert window.told(9.0).held == 1, "a probe is kept until it goes"
+
+
+def test_a_report_tells_of_a_probe_until_it_has_ended():
+    process = Process.of_window()
+    assert process.report().is_probing is False
+    process.leased(1, probe=3)
+    assert process.report(0.1).is_probing is True
+    granted = process.call(0.2)
+    assert granted.is_probe_of(process.share.probing)
+    assert (process.share.turn, process.share.probing.turn) == (0, 3)
+    assert process.gate.is_probe(granted)
+    assert process.report(0.3).is_probing is True
+    process.share.probing.ended(3)
+    assert process.report(0.4).is_probing is False
+    process.leased(1, 0.5)
+    assert not process.call(0.5).is_probe_of(process.share.probing)
+
+
+def test_a_report_is_of_its_gate():
+    report = Process().report(leaves=True)
+    assert (report.client, report.record, report.leaves) == ("me", "record", True)
+    assert (report.counts, report.limit, report.gap) == (Counts.CONCURRENCY, 50, 0)
+    assert (report.ceiling, report.shut, report.shown) == (960_000, 0, ())
+    report = Process.of_window(DAY_OF_APP).report()
+    assert (report.counts, report.ceiling) == (Counts.WINDOW, 90_000_000)
+    assert (report.limit, report.gap, report.leaves) == (0, 0, False)
+    report = Process.of_rate(Rate(3, per=1.0, burst=2)).report()
+    assert (report.counts, report.limit, report.gap) == (Counts.RATE, 2, 333_333)
+    assert Process.of_rate(Rate(10**9, per=1.0)).report().gap == 1
+    process = Process.of_window()
+    process.gate.keep_shut(NOW, 7.0)
+    assert [process.report(at).shut for at in (0.0, 6.5, 7.0)] == [7000, 500, 0]
+
+
+def test_a_share_is_told_from_an_earlier_one_of_the_same_record():
+    process = Process()
+    another = LeasedConcurrency(Concurrency(50), NAME, process.numbering, process.health)
+    assert another.share.serial != process.share.serial
+    process.leased(3, remaining=8)
+    assert repr(process.share) == "<Share of GET /: 3 left, 8 with others>"
+
+
+def test_what_was_settled_is_reported_soon_and_what_is_held_before_its_lease_ends():
+    process = Process.of_window()
+    share = process.share
+    assert share.due == INF
+    process.told()
+    assert share.due == INF, "nothing is held"
+    process.leased(2)
+    assert share.due == NOW + 0.9
+    granted = process.call(0.1)
+    process.told(0.2)
+    assert share.due == pytest.approx(NOW + 0.2 + 0.9)
+    process.say(granted, 0.3)
+    assert share.due == pytest.approx(NOW + 0.35)
+    process.say(process.call(0.3), 0.4)
+    assert share.due == pytest.approx(NOW + 0.35), "with those before it"
+    process.report(0.35)
+    process.say(process.call(0.36), 0.4)
+    share.apply(Lease(), NOW + 0.35, NOW + 0.5, jitter=0.0)
+    assert share.due == pytest.approx(NOW + 0.55), "more was settled meanwhile"
+
+
+def test_tokens_that_came_back_meanwhile_are_reported_soon():
+    process = Process.of_window()
+    process.leased(2)
+    process.call()
+    process.report(0.1, want=1)
+    process.gate.give_back(1)
+    process.share.apply(Lease(), NOW + 0.1, NOW + 0.2, jitter=0.0)
+    assert process.share.due == pytest.approx(NOW + 0.25)
+
+
+# Without the ledger ----------------------------------------------------------------------------
+
+
+def away(process: Process) -> None:
+    process.health.is_away = True
+    process.health.outages += 1
+
+
+def test_processes_are_as_many_as_shared_it_last_or_as_shared_anything():
+    health = Health()
+    process, another = Process(health=health), Process(health=health)
+    assert process.share.clients == 1
+    process.told(number=3, clients=7)
+    process.told(number=4, clients=5)
+    assert (process.share.clients, another.share.clients) == (5, 7)
+    process.told(number=5, clients=0)
+    assert process.share.clients == 1
+
+
+def test_an_outage_leaves_what_is_held_and_half_of_an_equal_share():
+    process = Process.of_window()
+    share = process.share
+    assert not share.is_away
+    process.leased(
+        3, number=1, clients=4, confirmed=True, remaining=80, limit=100, resets_in=60_000
+    )
+    assert process.gate.spare == 80
+    away(process)
+    assert share.is_away
+    assert (share.allowance, share.left, share.ask_at) == (3 + 80 // 8, 0, -INF)
+    process.call(cost=2)
+    assert share.is_away
+    assert share.allowance == 11, "once for each outage"
+    process.health.failure = LedgerError("away")
+    assert not share.is_away, "callers fail instead"
+    process.health.failure = None
+    away(process)
+    assert share.is_away
+    assert share.allowance == 10
+
+
+def test_without_the_ledger_a_window_waits_for_its_reset_when_its_share_is_spent():
+    process = Process.of_window()
+    process.leased(
+        0, number=1, clients=4, confirmed=True, remaining=16, limit=100, resets_in=60_000
+    )
+    away(process)
+    for _ in range(2):
+        assert process.gate.opens(NOW, 1, 0.0, False) == -INF
+        process.call()
+    assert process.gate.opens(NOW, 1, 0.0, False) == NOW + 60.0
+    assert process.gate.expect(NOW, 99, 0.0) >= NOW + 60.0
+    assert not process.share.asks
+    before = process.gate.available
+    process.leased(9, 0.1, confirmed=True, remaining=99, resets_in=60_000)
+    assert process.gate.available == before, "what the ledger says counts when it is back"
+
+
+def test_without_the_ledger_the_next_window_is_divided_after_a_probe():
+    process = Process.of_window()
+    process.told(number=1, clients=4, confirmed=True, limit=100, resets_in=1000)
+    away(process)
+    assert process.gate.opens(NOW + 1.5, 1, 0.0, False) <= NOW + 1.5
+    granted = process.call(1.5)
+    reading = WindowReading(FIFTEEN_MINUTES, 99, 100, None, 900.0)
+    process.gate.observe(granted, NOW + 1.6, reading, refused=False)
+    assert process.share.allowance == 100 // 4 - 1
+
+
+def test_without_the_ledger_a_rate_goes_at_its_share():
+    process = Process.of_rate(Rate(10, per=1.0))
+    process.told(number=1, clients=4)
+    away(process)
+    assert process.gate.opens(NOW, 1) <= NOW
+    process.call()
+    assert process.gate.slot == pytest.approx(NOW + 0.4)
+    assert not process.share.asks
+
+
+def test_without_the_ledger_there_is_room_for_a_share():
+    process = Process()
+    process.told(number=1, clients=20)
+    away(process)
+    assert process.gate.opens(NOW, 2) == -INF
+    assert process.gate.opens(NOW, 3) == INF
+    process.call()
+    process.call()
+    assert (process.gate.opens(NOW, 1), process.share.left) == (INF, 0)
+    process.told(number=2, clients=99)
+    process.gate.give_back(2)
+    assert process.gate.opens(NOW, 1) == -INF, "for one at least"
+
+
+# Gates -----------------------------------------------------------------------------------------
+
+
+def test_a_window_takes_from_what_is_leased():
+    process = Process.of_window()
+    gate, share = process.gate, process.share
+    assert (gate.opens(NOW, 2, 0.0, False), share.asks, share.need) == (INF, True, 2)
+    process.leased(3, confirmed=True, remaining=10, limit=100, resets_in=60_000)
+    assert gate.opens(NOW, 3, 0.0, False) == -INF
+    assert gate.opens(NOW, 4, 0.2, False) == INF
+    assert (share.need, share.keep) == (4, 20)
+    gate.opens(NOW, 4, 0.0, False)
+    assert share.keep == 0
+    process.call(cost=2)
+    assert (share.left, share.taken, gate.in_flight, share.held) == (1, 2, 2, 3)
+    gate.keep_shut(NOW, 5.0)
+    assert gate.opens(NOW, 1, 0.0, False) == NOW + 5.0
+
+
+def test_a_window_believes_what_the_ledger_knows():
+    process = Process.of_window()
+    gate = process.gate
+    process.leased(3, confirmed=True, remaining=10, limit=100, resets_in=60_000)
+    assert (gate.is_confirmed, gate.limit, gate.floor, gate.available) == (True, 100, 13, 13)
+    assert (gate.seen, gate.ends, gate.reset, gate.low) == (NOW, NOW + 60, NOW + 60, NOW + 60)
+    assert gate.counts_down
+    assert gate.spare == 10
+    process.leased(2, 1.0, confirmed=True, remaining=4)
+    assert (gate.limit, gate.reset, gate.ends) == (100, None, NOW + 1.0 + 960.0)
+    process.told(2.0, confirmed=False, remaining=90)
+    assert (gate.is_confirmed, gate.seen) == (False, NOW + 1.0)
+    assert gate.available == 0
+
+
+def test_a_reset_in_the_servers_words_is_kept_where_its_clock_is_known():
+    process = Process.of_window()
+    gate = process.gate
+    known = {"confirmed": True, "resets_in": 60_000, "epoch": 1_700_000_060_000}
+    process.told(**known)
+    assert (gate.counts_down, gate.reset) == (True, NOW + 60.0)
+    gate.clock.observe(1_700_000_000.0, NOW, NOW)
+    process.told(**known)
+    assert (gate.counts_down, gate.reset, gate.low) == (False, 1_700_000_060.0, 1_700_000_060.0)
+
+
+def test_debts_are_the_ledgers_once_it_has_been_told_of_them():
+    process = Process.of_window()
+    gate = process.gate
+    process.leased(2, confirmed=True, remaining=10, resets_in=60_000)
+    process.gate.unread(process.call(), 1, NOW, refused=False, failed=False)
+    assert gate.debts.unread == 1
+    process.told(0.1, confirmed=True, remaining=9, resets_in=60_000)
+    assert gate.debts.unread == 0
+
+
+def test_a_limit_that_no_header_shows_has_all_keep_a_pace():
+    process = Process.of_window()
+    bucket = Bucket()
+    process.gate.buckets = {bucket: None}
+    process.told(confirmed=True, remaining=9)
+    assert bucket.paces == 0
+    process.told(confirmed=True, remaining=9, gap=1500)
+    assert bucket.paces == 1
+
+
+@pytest.mark.parametrize(
+    ("settle", "said"),
+    [
+        (lambda w, g: w.unread(g, 1, NOW, refused=False, failed=False), Outcome.UNREAD),
+        (lambda w, g: w.unread(g, 1, NOW, refused=True, failed=False), Outcome.REFUSED),
+        (lambda w, g: w.unread(g, 1, NOW, refused=False, failed=True), Outcome.FAILED),
+        (lambda w, g: w.unread(g, 1, NOW, refused=True, failed=True), Outcome.FAILED),
+        (lambda w, g: w.lost(g, 1, NOW), Outcome.LOST),
+        (lambda w, g: w.unsent(g, NOW, failed=False), None),
+        (lambda w, g: w.unsent(g, NOW, failed=True), None),
+    ],
+)
+def test_what_becomes_of_a_call_is_told(settle: Any, said: Outcome | None):
+    process = Process.of_window()
+    process.leased(5)
+    granted = process.call(cost=2)
+    process.share.due = INF
+    settle(process.gate, granted)
+    assert process.share.due == NOW + 0.05
+    assert [(n.outcome, n.cost) for n in process.report().notes] == ([(said, 2)] if said else [])
+
+
+def test_a_probe_that_never_left_is_told_of_if_nobody_was_there():
+    process = Process.of_window()
+    for failed, said in ((False, []), (True, [(Outcome.UNSENT, 3)])):
+        process.leased(1, probe=3)
+        process.gate.unsent(process.call(), NOW, failed=failed)
+        assert [(note.outcome, note.probe) for note in process.told().notes] == said
+
+
+@pytest.mark.parametrize(
+    ("reading", "epoch", "resets_in"),
+    [
+        (WindowReading(FIFTEEN_MINUTES, 7, 15, 1_700_000_060.0), 1_700_000_060_000, 59_000),
+        (WindowReading(FIFTEEN_MINUTES, 7, 15, None, 60.0), None, 60_000),
+        (WindowReading(FIFTEEN_MINUTES, 7, 15, None, 99_999.0), None, 960_000),
+        (WindowReading(FIFTEEN_MINUTES, 7, None, None), None, None),
+    ],
+)
+def test_what_an_answer_tells_is_told(
+    reading: WindowReading, epoch: int | None, resets_in: int | None
+):
+    process = Process.of_window()
+    process.gate.clock.assume(1_700_000_000.0 - NOW)
+    process.leased(5)
+    granted = process.call()
+    process.gate.observe(granted, NOW + 1.0, reading, refused=True)
+    (note,) = process.report(1.0).notes
+    assert (note.outcome, note.remaining, note.limit) == (Outcome.READ, 7, reading.limit)
+    assert (note.refused, note.epoch, note.took) == (True, epoch, 1000)
+    assert note.resets_in == resets_in
+    assert process.gate.limit == reading.limit, "its own belief is kept up to date"
+
+
+def test_a_window_that_nobody_tells_of_any_more_holds_nobody():
+    process = Process.of_window()
+    gate = process.gate
+    process.leased(1)
+    assert not gate.holds_nobody
+    for _ in range(3):
+        gate.left_out()
+    assert gate.holds_nobody
+    gate.keep_shut(NOW, 5.0)
+    assert gate.opens(NOW, 5, 0.0, False) == NOW + 5.0
+    process.share.asks = False
+    granted = process.call(cost=5)
+    assert (gate.in_flight, process.share.left, granted.probes) == (5, 1, None)
+    gate.unread(granted, 1, NOW, refused=False, failed=False)
+    assert process.report().notes == ()
+
+
+def test_at_an_even_pace_what_is_left_is_for_all_processes():
+    """Six left with two processes, for a minute: one in 20 seconds each."""
+    process = Process.of_window()
+    gate = process.gate
+    process.leased(2, number=1, clients=2, confirmed=True, remaining=4, resets_in=60_000)
+    assert gate.opens(NOW, 1, 0.0, True) == -INF
+    gate.take(NOW, 1, NOW, True)
+    assert gate.slot == pytest.approx(NOW + 20.0)
+    assert gate.opens(NOW, 1, 0.0, True) == gate.slot
+    assert gate.opens(NOW, 1, 0.0, False) == -INF
+    process = Process.of_window()
+    process.leased(1, number=1, clients=2, confirmed=True, resets_in=60_000)
+    process.gate.take(NOW + 90.0, 1, NOW, True)
+    assert process.gate.slot == pytest.approx(NOW + 90.0, abs=0.1), "its end has passed"
+    process = Process.of_window()
+    process.leased(1, number=1, clients=2, confirmed=True)
+    process.gate.take(NOW, 1, NOW, True)
+    assert process.gate.slot == -INF, "nobody knows its end"
+
+
+@pytest.mark.parametrize(
+    ("ahead", "reserve", "at"),
+    [(0, 0.0, 0.0), (12, 0.0, 0.0), (13, 0.0, 60.0), (112, 0.0, 60.0), (113, 0.0, 960.0),
+     (2, 0.1, 0.0), (3, 0.1, 60.0), (313, 0.0, 2760.0)],
+)  # fmt: skip
+def test_who_waits_behind_others_is_told_the_earliest_instant(
+    ahead: int, reserve: float, at: float
+):
+    process = Process.of_window()
+    process.leased(3, confirmed=True, remaining=10, limit=100, resets_in=60_000)
+    process.gate.span = 900.0
+    assert process.gate.expect(NOW, ahead, reserve) == NOW + at
+
+
+def test_of_a_window_that_is_over_or_unknown_nothing_is_expected():
+    process = Process.of_window()
+    assert process.gate.expect(NOW, 99, 0.0) == NOW
+    process.leased(3, confirmed=True, remaining=10, limit=100, resets_in=60_000)
+    process.gate.span = 0.0
+    assert process.gate.expect(NOW, 999, 0.0) == NOW + 60.0
+    assert process.gate.expect(NOW + 60.0, 999, 0.0) == NOW + 60.0
+    process.gate.keep_shut(NOW, 90.0)
+    assert process.gate.expect(NOW, 0, 0.0) == NOW + 90.0
+    assert process.gate.expect(NOW, 99, 0.0) == NOW + 90.0
+
+
+def test_of_two_windows_that_are_one_the_other_gives_back_what_it_holds():
+    process, other = Process.of_window(), Process.of_window()
+    other.leased(3)
+    other.call()
+    process.gate.absorb(other.gate)
+    assert (other.share.left, other.gate.in_flight, other.share.due) == (0, 0, -INF)
+    assert other.report().held == 0
+
+
+def test_slots_of_a_rate_are_leased():
+    process = Process.of_rate(Rate(10, per=1.0))
+    gate, share = process.gate, process.share
+    assert (gate.opens(NOW, 1), share.asks) == (INF, True)
+    assert gate.opens(NOW, 0) == -INF
+    process.leased(3, starts_in=500)
+    assert (share.left, gate.slot, share.held) == (3, NOW + 0.5, 3)
+    assert gate.opens(NOW, 1) == NOW + 0.5
+    assert process.report(want=1).held == 0, "slots pass by themselves"
+    process.call(0.5)
+    assert (share.left, gate.slot) == (2, pytest.approx(NOW + 0.6))
+    assert share.due == INF
+    assert [share.opens(NOW + at, 1) for at in (0.89, 0.91)] == [-INF, INF]
+    process.share.asks = True
+    process.told(0.7, wait=100)
+    assert gate.slot == pytest.approx(NOW + 0.6), "none were leased"
+    process.leased(3, 5.0, starts_in=-4000)
+    assert share.until == NOW + 5.0 + 0.1, "slots that have passed are used at once or not"
+    gate.take(NOW, 0, NOW)
+    assert share.left == 3
+
+
+def test_room_is_leased():
+    process = Process()
+    gate, share = process.gate, process.share
+    assert (gate.opens(NOW, 1), share.asks) == (INF, True)
+    share.asks = False
+    assert (gate.opens(NOW, 0), share.asks) == (-INF, False)
+    process.leased(2)
+    assert gate.opens(NOW, 2) == -INF
+    gate.take(NOW, 0, NOW)
+    process.call()
+    assert (share.left, gate.in_flight) == (1, 1)
+    share.due = INF
+    gate.give_back(1)
+    assert (gate.in_flight, share.due) == (0, -INF)
+
+
+def test_calls_of_a_quota_that_has_shown_no_window_count_where_none_is_shown():
+    bucket: Any = Bucket()
+    gate = ColdGate(bucket, NAME, Numbering(), Health())
+    process = Process(gate)
+    assert (gate.in_flight, gate.unit, gate.spare, len(gate.blocked)) == (4, "requests", 0, 0)
+    process.leased(3)
+    assert bucket.joined == []
+    reading = WindowReading(FIFTEEN_MINUTES, 7, 15, 900.0)
+    gate.show([reading])
+    bucket.shown = True
+    assert (gate.in_flight, process.share.left, process.share.due) == (0, 0, -INF)
+    assert process.report().shown == (dumps(reading),)
+    gate.show([WindowReading(DAY_OF_APP, 7, 15, 900.0)])
+    assert process.report().shown == (dumps(reading),), "the first answer tells"
+    process.told(shown=(dumps(reading), "garbage"))
+    assert bucket.joined == [], "of another version: it knows windows that this one does not"
+    process.told(shown=(dumps(reading),))
+    assert bucket.joined == [[WindowReading(FIFTEEN_MINUTES, 0, None, None)]]
+    process.share.leaves = True
+    process.told(shown=(dumps(reading),))
+    assert len(bucket.joined) == 1
+
+
+def test_a_learned_pace_is_everybodys():
+    bucket: Any = Bucket()
+    process = Process(PaceGate(bucket, NAME, Numbering(), Health()))
+    process.share.gate = process.gate
+    assert (process.gate.in_flight, process.share.counts) == (0, Counts.PACE)
+    process.told(gap=250)
+    assert (bucket.pace.gap, process.gate.in_flight) == (0.25, 4)
+    process.share.health.is_away = True
+    process.share.health.outages += 1
+    process.told(gap=0)
+    assert bucket.pace.gap == 0.25
+
+
+# What others are shown -------------------------------------------------------------------------
+
+
+def test_what_others_are_shown_tells_what_window_it_is_and_no_number():
+    for kind in (FIFTEEN_MINUTES, DAY_OF_APP):
+        reading = WindowReading(kind, 7, 15, 900.0, bucket="search")
+        assert loads(dumps(reading)) == WindowReading(kind, 0, None, None, bucket="search")
+    for text in ("", "[]", "{}", "7", "[1]", dumps(reading)[:-1] + ", 1, 2]"):
+        assert loads(text) is None, text
