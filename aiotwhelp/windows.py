@@ -226,10 +226,11 @@ class Debts:
     """Calls that the server may have counted and whose reading is missing, with their costs.
 
     At most ``most`` of each kind are told apart; the newest are put together, at the later
-    instant and number.
+    instant and number. *Unplaced* are those whose reading told no reset: it holds for the window
+    that goes on, and is missing once another has begun that may have counted them instead.
     """
 
-    __slots__ = ("_ghosts", "_most", "_unread", "ghosts", "unread")
+    __slots__ = ("_ghosts", "_most", "_unplaced", "_unread", "ghosts", "unread")
 
     def __init__(self, most: int = _MOST_DEBTS) -> None:
         self._most = most
@@ -237,15 +238,30 @@ class Debts:
         self._unread: list[tuple[int, int]] = []
         #: (clear_after, number, cost).
         self._ghosts: list[tuple[float, int, int]] = []
+        #: (number, cost), by rising number; of no effect while the same window goes on.
+        self._unplaced: list[tuple[int, int]] = []
         self.unread = 0
         self.ghosts = 0
 
     def add_unread(self, number: int, cost: int) -> None:
         """Note an answer without a usable reading, with its own number."""
         self.unread += cost
-        if len(self._unread) >= self._most:
-            cost += self._unread.pop()[1]
-        self._unread.append((number, cost))
+        self._add(self._unread, number, cost)
+
+    def add_unplaced(self, number: int, cost: int) -> None:
+        """Note a reading that told no reset, with its own number."""
+        self._add(self._unplaced, number, cost)
+
+    def _add(self, debts: list[tuple[int, int]], number: int, cost: int) -> None:
+        if len(debts) >= self._most:
+            cost += debts.pop()[1]
+        debts.append((number, cost))
+
+    def begin(self, now: float) -> None:
+        """Owe what is unplaced: another window has begun, and the next call will tell."""
+        for number, cost in self._unplaced:
+            self.add_ghost(now, number, cost)
+        self._unplaced.clear()
 
     def add_ghost(self, clear_after: float, number: int, cost: int) -> None:
         """Note a call without an answer; one sent from then on, knowing that number, will tell."""
@@ -259,6 +275,8 @@ class Debts:
         """Forget what a reading of a call sent then, knowing that number, has in it."""
         while self._unread and self._unread[0][0] <= known:
             self.unread -= self._unread.pop(0)[1]
+        while self._unplaced and self._unplaced[0][0] <= known:
+            self._unplaced.pop(0)
         if self.ghosts:
             self._ghosts = [ghost for ghost in self._ghosts if ghost[0] > sent or ghost[1] > known]
             self.ghosts = sum(ghost[-1] for ghost in self._ghosts)
@@ -271,6 +289,7 @@ class Debts:
     def absorb(self, other: Debts) -> None:
         """Take over what another key owes."""
         self._unread = sorted([*self._unread, *other._unread])
+        self._unplaced = sorted([*self._unplaced, *other._unplaced])
         self._ghosts += other._ghosts
         self.unread += other.unread
         self.ghosts += other.ghosts
@@ -923,6 +942,8 @@ class Window:
             return
         self._retire(granted.known)
         self._note(reading.remaining)
+        if told is None or not (is_usable or told[0] <= self._last_reset + _SAME_RESET):
+            self.debts.add_unplaced(self.numbering.last, self.cost_of(granted))
         self.foreign.observe(now, reading.remaining, now - granted.sent)
         self.probing.confirmed()
         if told is not None and is_usable:
@@ -969,6 +990,7 @@ class Window:
 
     def _open(self, now: float, remaining: int, told: Edges | None) -> None:
         """Begin a window with a first reading."""
+        self.debts.begin(now)
         self.observations.clear()
         self._note(remaining)
         self.foreign.begin(remaining - self.in_flight - self.debts.unread - self.debts.ghosts)

@@ -393,6 +393,43 @@ def test_case_16_a_late_rollover_among_calls_in_flight_idles_nobody():
     film.play([(61.7, Answer("a", 0, reset=60.0), 0), (61.8, Answer("b", 14, reset=121.0), 14)])
 
 
+def late_rollover(left: int, *calls: str) -> Film:
+    """Return a film in which a window goes on beyond its reset, and calls are in flight."""
+    film = opened(left + 1, reset=60.0)
+    film.play([(61, Ask("old"), GO), (61.1, Answer("old", left, reset=60.0), left)])
+    return film.play([(61.5, Ask(name), GO) for name in calls])
+
+
+def test_case_16_a_reading_without_a_reset_may_be_of_the_window_that_a_late_rollover_began():
+    film = late_rollover(7, "a", "b", "c")
+    # The next window has counted c, and then b; what tells of a is later still.
+    film.play([(61.7, Answer("b", 13, reset=None), 11), (61.8, Answer("a", 6, reset=60.0), 5)])
+    film.play([(61.9, Answer("c", 14, reset=121.0), 13)])
+    film.play([(62, Ask("d"), GO), (62.1, Answer("d", 12, reset=121.0), 12)])
+
+
+def test_case_16_so_may_one_whose_reset_nobody_can_believe():
+    film = late_rollover(7, "a", "b")
+    film.play([(61.7, Answer("a", 13, reset=10_000.0), 12)])
+    film.play([(61.8, Answer("b", 14, reset=121.0), 13)])
+
+
+def test_case_16_what_may_be_of_either_window_takes_its_cost_until_a_call_finds_out():
+    film = late_rollover(7)
+    film.play([(61.5, Ask("a", cost=2), GO), (61.5, Ask("b"), GO), (61.5, Ask("c"), GO)])
+    film.play([(61.7, Answer("a", 12, reset=None), 10), (61.8, Answer("b", 14, reset=121.0), 11)])
+    # A call that was on its way by then need not have a in its reading.
+    film.play([(61.9, Answer("c", 13, reset=121.0), 11)])
+    film.play([(62, Ask("d"), GO), (62.1, Answer("d", 10, reset=121.0), 10)])
+
+
+def test_case_16_nobody_idles_since_a_reading_may_be_of_either_window():
+    film = late_rollover(2, "a", "b")
+    film.play([(61.7, Answer("a", 0, reset=None), 0), (61.8, Answer("b", 1, reset=121.0), 0)])
+    film.play([(62, Ask("probe"), GO), (62, Ask(), WAIT)])
+    film.play([(62.1, Answer("probe", 0, reset=121.0), 0), (62.2, Ask(), Until(121.0))])
+
+
 def test_case_16_a_late_rollover_is_known_for_one_after_a_reserve_was_probed_for():
     film = opened(5, reset=60.0)
     film.play([(61, Ask("old"), GO), (61.1, Answer("old", 4, reset=60.0), 4)])

@@ -99,15 +99,33 @@ def test_ghosts_beyond_the_most_are_put_together_at_the_later_instant():
     assert owed == [12, 7, 7, 7, 0]
 
 
+def test_readings_of_no_known_window_are_owed_once_another_begins():
+    debts = Debts(most=2)
+    for number, cost in ((1, 5), (2, 3), (3, 4)):
+        debts.add_unplaced(number, cost)
+    debts.clear(1, sent=0.0)
+    assert (debts.unread, debts.ghosts) == (0, 0)
+    debts.begin(10.0)
+    owed = [debts.ghosts]
+    for known, sent in ((2, 10.0), (3, 9.9), (3, 10.0)):
+        debts.clear(known, sent)
+        owed.append(debts.ghosts)
+    debts.begin(20.0)
+    assert [*owed, debts.ghosts] == [7, 7, 7, 0, 0]
+
+
 def test_debts_that_are_taken_over_come_on_top_of_those_there_are():
     one, other = Debts(), Debts()
     for debts, number in ((one, 2), (other, 1)):
         debts.add_unread(number, 3)
         debts.add_ghost(10.0 * number, number, 5)
+        debts.add_unplaced(number, 7)
     one.absorb(other)
     assert (one.unread, one.ghosts) == (6, 10)
     one.clear(1, sent=10.0)
     assert (one.unread, one.ghosts) == (3, 5)
+    one.begin(20.0)
+    assert (one.unread, one.ghosts) == (3, 12)
     one.clear(2, sent=20.0)
     assert (one.unread, one.ghosts) == (0, 0)
 
