@@ -463,6 +463,38 @@ class LeasedWindow(Window):
         self.in_flight += cost
         return share.take(now, cost)
 
+    def is_plain(self, now: float) -> bool:
+        """Whether tokens that were leased may be spent, and nothing is in doubt."""
+        share = self.share
+        is_at_rest = not share.turn and share.probing.is_at_rest
+        return is_at_rest and not share.health.is_away and super().is_plain(now)
+
+    def foresees(self, reserve: float) -> int:
+        """Return how many calls may surely go: as many as there are unused tokens."""
+        return max(0, self.share.left)
+
+    def foreseen_until(self) -> float:
+        """Return the instant until which what was foreseen holds."""
+        return min(self.ends, self.share.until)
+
+    def take_plainly(self, now: float) -> bool:
+        """Take a token that was leased; False if it went back meanwhile."""
+        share = self.share
+        if share.left <= 0 or share.health.is_away:
+            return False
+        self.in_flight += 1
+        share.left -= 1
+        share.taken += 1
+        return True
+
+    def answer_plainly(self, granted: Granted, now: float, reading: WindowReading) -> int:
+        """Settle a plain call in one step, and have others learn from its answer."""
+        fewer = super().answer_plainly(granted, now, reading)
+        if fewer < 0:
+            return fewer
+        self._say_read(granted, now, reading)
+        return 0  # what was leased stands, whatever others take
+
     def expect(self, now: float, ahead: int, reserve: float) -> float:
         """Return the earliest instant for a caller behind so many tokens; a lower bound."""
         share = self.share
@@ -483,6 +515,11 @@ class LeasedWindow(Window):
     ) -> None:
         """Learn from a call's answer, and have others learn from it."""
         super().observe(granted, now, reading, refused=refused)
+        self._say_read(granted, now, reading, refused=refused)
+
+    def _say_read(
+        self, granted: Granted, now: float, reading: WindowReading, *, refused: bool = False
+    ) -> None:
         epoch, resets_at = None, None
         if reading.resets_in is not None:
             resets_at = now + min(reading.resets_in, self.kind.ceiling)
@@ -529,6 +566,8 @@ class LeasedWindow(Window):
     def leased(self, now: float) -> None:
         """Believe what the ledger knows."""
         lease = self.share.lease
+        for bucket in self.buckets:
+            bucket.upset()
         if self.share.is_away:
             return
         if lease.limit is not None:

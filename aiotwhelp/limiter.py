@@ -826,15 +826,15 @@ class Limiter:
         """Grant whatever a settled call has set free."""
         self._in_flight -= 1
         if self._sharing is not None:
-            for share in _shares(line.bucket):
-                self._sharing.settled(share)
+            self._report_soon(self._sharing, line.bucket)
         if not self._waiting:
             return
-        if line.waiting and line.bucket.plain is not None and room is None:
-            # No other line stands before its window.
-            if not line.pumping:
-                self._pump(line)
-            self._announce_soon(line)
+        if line.bucket.plain is not None and (room is None or not room.blocked):
+            # No other line stands before what it has given back.
+            if line.waiting:
+                if not line.pumping:
+                    self._pump(line)
+                self._announce_soon(line)
             return
         gates = line.bucket.gates
         waiter = line.head()
@@ -851,6 +851,14 @@ class Limiter:
         elif not line.pumping:
             self._pump(line)
         self._announce_soon(line)
+
+    def _report_soon(self, sharing: Sharing, bucket: Bucket) -> None:
+        """Have the ledger told of a settled call, in a while."""
+        if isinstance(bucket.plain, LeasedWindow):
+            sharing.settled(bucket.plain.share)  # nothing else has changed
+            return
+        for share in _shares(bucket):
+            sharing.settled(share)
 
     def _wake(self, gate: _Gate) -> bool:
         """Grant to the lines that wait for a gate, in ticket order, until it blocks again.

@@ -287,7 +287,7 @@ class Bucket:
 
         Anything but grants of those, and answers that tell of the same reset, ends it.
         """
-        if len(self.windows) != 1 or self.local or not self.shown or self.cold is not None:
+        if len(self.windows) != 1 or self.local or not self.shown:
             return
         window = self.windows[0]
         owes = self.debts.unread or self.debts.ghosts
@@ -295,7 +295,7 @@ class Bucket:
             return
         self.plain = window
         self.foreseen = window.foresees(reserve)
-        self.foreseen_until = window.ends
+        self.foreseen_until = window.foreseen_until()
 
     def take_foreseen(self, now: float, room: Room | None) -> Granted | None:
         """Take a token for a call of cost 1 that was foreseen; None if there is none."""
@@ -308,21 +308,16 @@ class Bucket:
             or now < self.household.shut
         ):
             return None
+        if room is not None and room.in_flight >= room.limit:
+            return None
+        if not window.take_plainly(now):
+            return None
         if room is not None:
-            if room.in_flight >= room.limit:
-                return None
             room.in_flight += 1
         self.foreseen -= 1
-        granted = self.grants(self, now, 1, room)
         self.calls += 1
         self.in_flight += 1
-        window.in_flight += 1
-        foreign = window.foreign
-        if now >= foreign.next_mark:
-            foreign.mark(now)
-        foreign.explained -= 1
-        foreign.own += 1
-        return granted
+        return self.grants(self, now, 1, room)
 
     def _answered_plainly(self, granted: Granted, now: float, fewer: int, ends: float) -> None:
         """Settle a call whose answer is what was to be expected: its window knows it already."""
@@ -339,7 +334,7 @@ class Bucket:
         if ends < self.foreseen_until:
             self.foreseen_until = ends
 
-    def _upset(self) -> None:
+    def upset(self) -> None:
         """All is to be asked anew."""
         self.plain = None
         self.foreseen = 0
@@ -402,7 +397,7 @@ class Bucket:
         return self.probing.opens(self.round_trip)
 
     def _grant(self, now: float, cost: int, since: float, even: bool, room: Room | None) -> Granted:
-        self._upset()
+        self.upset()
         granted = self.grants(self, now, cost, room)
         if room is not None:
             room.in_flight += 1
@@ -502,7 +497,7 @@ class Bucket:
         self, granted: Granted, now: float, reading: Reading, status: int
     ) -> None:
         """Act on a refusal of a settled call that only the body of its answer told of."""
-        self._upset()
+        self.upset()
         self._obey(granted, now, reading, status, hidden=True)
 
     def unsent(self, granted: Granted, now: float, *, failed: bool = False) -> None:
@@ -549,7 +544,7 @@ class Bucket:
 
     def prime(self, readings: Iterable[WindowReading]) -> None:
         """Take second-hand numbers (``rate_limit_status``): they never raise a floor."""
-        self._upset()
+        self.upset()
         for reading in readings:
             for window in self.windows:
                 if window.kind == reading.kind:
@@ -557,7 +552,7 @@ class Bucket:
 
     def restore(self, now: float, readings: Iterable[WindowReading]) -> None:
         """Start from the state of an earlier run, as far as it still holds."""
-        self._upset()
+        self.upset()
         known = tuple(readings)
         if known:
             self._join_shown(known)
@@ -570,7 +565,7 @@ class Bucket:
 
     def share(self, cold: ColdGate, paced: PaceGate) -> None:
         """Share this quota beyond the process; how it opens is for all to decide together."""
-        self._upset()
+        self.upset()
         self.cold, self.paced = cold, paced
         self.answered = _MOST_BLANK
 
@@ -581,7 +576,7 @@ class Bucket:
 
     def replace(self, old: Window, new: Window) -> None:
         """Use ``new`` from now on where ``old`` was: they turned out to be one."""
-        self._upset()
+        self.upset()
         self.windows.remove(old)
         self._add_new(new)
 
@@ -631,10 +626,10 @@ class Bucket:
 
         Settling takes a call from every window, whichever it was granted from.
         """
-        self._upset()
+        self.upset()
         if len(window.buckets) == 1:
             for other in window.buckets:
-                other._upset()  # noqa: SLF001 - one more bucket, of its own kind
+                other.upset()
         self.windows.append(window)
         window.buckets[self] = None
         in_flight = self._in_flight_of(window)
@@ -645,7 +640,7 @@ class Bucket:
 
     def _drop(self, window: Window) -> None:
         """Leave a window that was presumed in vain."""
-        self._upset()
+        self.upset()
         self.windows.remove(window)
         del window.buckets[self]
         window.in_flight -= self._in_flight_of(window)
@@ -654,7 +649,7 @@ class Bucket:
 
     def hold(self, rates: Iterable[LocalWindow]) -> None:
         """Hold more limits that no server announces, calls in flight counted."""
-        self._upset()
+        self.upset()
         for rate in rates:
             self.local = (*self.local, rate)
             rate.buckets[self] = None
@@ -674,7 +669,7 @@ class Bucket:
     def _settle(self, granted: Granted) -> None:
         if granted.is_settled:
             raise RuntimeError("this permit is settled already: settle each permit exactly once")
-        self._upset()
+        self.upset()
         granted.is_settled = True
         if granted.room is not None:
             granted.room.in_flight -= 1
@@ -779,7 +774,7 @@ class Bucket:
 
     def join_pace(self) -> None:
         """Keep the pace that others keep: a limit that nobody announces has shown there."""
-        self._upset()
+        self.upset()
         if self.paced is not None and not self.pace.gap:
             self.pace.gap = _FIRST_GAP
 

@@ -658,6 +658,20 @@ class Window:
         spared = self.foreign.margin(self.in_flight + calls) if calls > 0 else 0.0
         return calls if calls > 0 and left - calls >= spared else 0
 
+    def foreseen_until(self) -> float:
+        """Return the instant until which what was foreseen holds."""
+        return self.ends
+
+    def take_plainly(self, now: float) -> bool:
+        """Take a token that was foreseen; False if it is not there after all."""
+        self.in_flight += 1
+        foreign = self.foreign
+        if now >= foreign.next_mark:
+            foreign.mark(now)
+        foreign.explained -= 1
+        foreign.own += 1
+        return True
+
     def answer_plainly(self, granted: Granted, now: float, reading: WindowReading) -> int:
         """Settle a plain call whose answer tells of the same reset, in one step.
 

@@ -385,7 +385,7 @@ def close_in_one_go(patch: Patch) -> None:
 
 
 def let_what_was_foreseen_stand(patch: Patch) -> None:
-    patch.setattr(Bucket, "_upset", nothing)
+    patch.setattr(Bucket, "upset", nothing)
 
 
 def foresee_what_others_took(patch: Patch) -> None:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiotwhelp import Limiter, QuotaKey, SessionClosedError
+from aiotwhelp import Limiter, MemoryLedger, QuotaKey, SessionClosedError
 from aiotwhelp.headers import Reading
+from aiotwhelp.leases import LeasedWindow
 from aiotwhelp.local import Room
 from aiotwhelp.quota import Granted, NotUntil
 from aiotwhelp.windows import INF
@@ -236,3 +237,24 @@ async def test_bad_options_are_told_where_calls_are_foreseen() -> None:
     await limiter.close()
     with pytest.raises(SessionClosedError):
         await limiter.acquire(key)
+
+
+@in_virtual_time
+async def test_leased_tokens_are_foreseen_and_no_more_than_those() -> None:
+    limiter, key = Limiter(ledger=MemoryLedger()), QuotaKey("GET /2/users/me")
+    for number in range(50):
+        (await limiter.acquire(key)).observed(quota_headers(900 - number))
+        await asyncio.sleep(0.01)
+    permit = await limiter.acquire(key)
+    bucket, now = limiter._line(key).bucket, limiter._now()
+    assert isinstance(bucket.plain, LeasedWindow)
+    share = bucket.plain.share
+    share.left, share.until = 3, now + 1.0
+    bucket.foresee(now, 0.0)
+    assert bucket.foreseen == 3
+    assert limiter.try_acquire(key) is not None
+    assert share.left == 2
+    share.left = 0  # the rest went back
+    assert bucket.take_foreseen(now, None) is None
+    permit.unsent()
+    await limiter.close()
