@@ -22,6 +22,7 @@ from pathlib import Path
 import command
 
 import aiotwhelp
+from aiotwhelp import events
 
 PATH = "/1.1/help/privacy.json"
 
@@ -30,7 +31,14 @@ PATH = "/1.1/help/privacy.json"
 
 
 async def work(options: argparse.Namespace) -> None:
-    limiter = aiotwhelp.Limiter(ledger=options.ledger)
+    is_alone = False
+
+    def note(event: events.Event) -> None:
+        nonlocal is_alone
+        if isinstance(event, events.LedgerAway | events.LedgerBack):
+            is_alone = isinstance(event, events.LedgerAway)
+
+    limiter = aiotwhelp.Limiter(ledger=options.ledger, on_event=note)
     try:
         async with aiotwhelp.Session.from_env(limiter=limiter) as x:
             done = 0
@@ -38,7 +46,7 @@ async def work(options: argparse.Namespace) -> None:
             def tell() -> None:
                 quota = x.quota(PATH)
                 told = {"done": done, "left": quota.remaining, "resets_in": quota.resets_in}
-                print(json.dumps(told), flush=True)
+                print(json.dumps({**told, "alone": is_alone}), flush=True)
 
             async def call() -> None:
                 nonlocal done
@@ -70,7 +78,8 @@ class Board:
         done, resets_in = told["done"], told["resets_in"]
         left = "?" if told["left"] is None else told["left"]
         reset = "" if resets_in is None else f", resets in {max(0, resets_in):.1f} s"
-        self.lines[process] = f"{done:>3} of {self.calls} done; {left} left{reset}"
+        alone = "; the ledger is away" if told["alone"] else ""
+        self.lines[process] = f"{done:>3} of {self.calls} done; {left} left{reset}{alone}"
         self.show()
 
     def show(self, *, is_last: bool = False) -> None:

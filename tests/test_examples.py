@@ -345,6 +345,13 @@ def test_processes_that_fail_for_one_reason_say_it_once() -> None:
         assert result.err.count("\n") == 1
 
 
+def test_workers_go_on_without_their_ledger_and_say_so() -> None:
+    options = ("--processes", "2", "--calls", "2", "--ledger", "redis://127.0.0.1:1")
+    result = asyncio.run(run("workers", *options))
+    assert (result.code, result.err) == (0, "")
+    assert len(re.findall(r"2 of 2 done; .*; the ledger is away$", result.out, re.MULTILINE)) >= 2
+
+
 def test_a_ledger_that_is_no_server_is_one_line() -> None:
     result = asyncio.run(run("fleet", "--ledger", "nowhere:secret"))
     assert (result.code, result.out) == (1, "")
