@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aiotwhelp import checks
 from aiotwhelp.session import Session
 
 
@@ -53,7 +54,7 @@ class Help:
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self._session = checks.instance("session", session, Session, "a Session")
 
     async def privacy(self) -> str:
         """Return the privacy policy: ``GET help/privacy``, 15 calls per 15 minutes."""

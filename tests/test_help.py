@@ -67,3 +67,9 @@ def test_an_answer_of_another_shape_is_a_value_error(method: str, answer: Any) -
                 await getattr(Help(session), method)()
 
     scene()
+
+
+@pytest.mark.parametrize("wrong", [None, "https://api.x.com", Session])
+def test_the_help_family_needs_a_session(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="session is a Session, not "):
+        Help(wrong)
