@@ -267,6 +267,27 @@ def test_the_variables_of_from_env_are_in_the_readme() -> None:
     )
 
 
+def test_the_schedules_that_notice_a_broken_rule_are_those_of_the_docs() -> None:
+    from tests.test_chaos import NOT_NOTICED, NOTICED_BY
+
+    text = (ROOT / "docs" / "testing.md").read_text("utf-8")
+    told: dict[str, int] = {}
+    for names, seeds in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ([\d, ]+) \|$", text, re.MULTILINE):
+        numbers = [int(seed) for seed in seeds.split(",")]
+        each = re.findall(r"\w+", names)
+        told |= zip(each, numbers if len(numbers) > 1 else numbers * len(each), strict=True)
+    assert told == {sabotage.__name__: seed for sabotage, seed in NOTICED_BY}
+    assert all(f"`{sabotage.__name__}`" in text for sabotage in NOT_NOTICED)
+
+
+def test_the_numbers_of_endpoints_are_those_of_the_docs() -> None:
+    from aiotwhelp import X
+
+    old = sum(endpoint.template.startswith("/1.1/") for endpoint in X.endpoints)
+    row = f"{old} endpoints of v1.1 and {len(X.endpoints) - old} of v2"
+    assert row in (ROOT / "docs" / "dialects.md").read_text("utf-8")
+
+
 def test_every_event_is_in_the_docs() -> None:
     from aiotwhelp import events
 
