@@ -783,7 +783,8 @@ class _Signer(Secretive, oauth1.Client):
             f"{self._before_nonce}{nonce}{self._before_timestamp}{timestamp}"
             f"{self._after_timestamp}{after}"
         )
-        signed = _escaped(_hmac_sha1(self._hmac_key, base_string))
+        signed = _hmac_sha1(self._hmac_key, base_string)
+        signed = signed.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
         return (
             f'OAuth oauth_nonce="{nonce}", oauth_timestamp="{timestamp}", {self._fixed}, '
             f'oauth_signature="{signed}"'
@@ -792,15 +793,16 @@ class _Signer(Secretive, oauth1.Client):
     def _by_oauthlib(
         self, method: str, base: str, query: str, form: str, timestamp: str, host: str | None
     ) -> str:
+        # It insists on a canonical form, and of a list of pairs would drop repeated names.
+        form = urlencode(parse_qsl(form, keep_blank_values=True))
         headers = {"Host": host} if host else {}
         if form:
             headers["Content-Type"] = _FORM
         self.timestamp = timestamp
         _, signed, _ = self.sign(
-            # It insists on a canonical form, and of a list of pairs would drop repeated names.
             f"{base}?{URL('?' + query).raw_query_string}",
             method,  # type: ignore[arg-type] # the stubs list some methods; HTTP has more
-            urlencode(parse_qsl(form, keep_blank_values=True)) or None,
+            form or None,
             headers,
         )
         return str(signed["Authorization"])
@@ -853,6 +855,7 @@ def _joined(pairs: list[str]) -> str:
     return text.replace("%", "%25").replace("=", "%3D").replace("&", "%26")
 
 
+@lru_cache(maxsize=256)
 def _encoded_base(base: str, host: str | None) -> str:
     """Return a URL without its query as it stands in the base string (RFC 5849, 3.4.1.2)."""
     scheme, _, rest = base.partition("://")
