@@ -28,7 +28,7 @@ from aiotwhelp.errors import (
 )
 from aiotwhelp.judge import Judge
 from aiotwhelp.limiter import Permit
-from aiotwhelp.middleware import Caller, Pass, PermitNeeded, Target
+from aiotwhelp.middleware import MOST_PATHS, Caller, Pass, PermitNeeded, Target
 from aiotwhelp.pool import Pool
 from aiotwhelp.queues import Priority
 from aiotwhelp.retries import Failure, Retries
@@ -45,8 +45,8 @@ Finish = Callable[["Call", aiohttp.ClientResponse], Awaitable[T]]
 _MAX_REDIRECTS = 10
 
 
-#: So many paths of a session are kept with what they lead to; those of ids are without number.
-_MOST_TARGETS = 256
+#: `Session.fetch` reads at most so many decompressed bytes, unless told otherwise.
+MAX_BODY = 64 * 1024 * 1024
 
 #: The API's code, with a 400, for a call without a usable credential.
 NO_CREDENTIAL = 215
@@ -79,7 +79,7 @@ class Targets(dict[tuple[str, "str | URL"], Target]):
         self._caller = caller
 
     def __missing__(self, call: tuple[str, str | URL]) -> Target:
-        if len(self) >= _MOST_TARGETS:
+        if len(self) >= MOST_PATHS:
             del self[next(iter(self))]
         target = self[call] = self.find(*call)
         return target
@@ -153,6 +153,11 @@ class Call:
     _task: asyncio.Task[Any] | None = None
     _cancelling = 0
     _is_cut = False
+    #: `read_json` reads at most so many decompressed bytes.
+    max_body = MAX_BODY
+    #: Whether the answer is for the block of an ``async with``, and the answer.
+    is_entered = False
+    entered: Any
 
     def __init__(
         self, settings: Settings, method: str, path: str | URL, options: dict[str, Any]
@@ -173,23 +178,22 @@ class Call:
         pool.calls.add(self)
         try:
             try:
-                result = await self._attempt(finish)
+                result: T = await self._attempt(finish)
             except Failure as failure:
                 first = failure
             else:
                 if retries.budget.drawn:
                     retries.budget.refill()
+                if self.is_entered:
+                    # Closing the session waits for the end of the block, where the body is read.
+                    self.entered, pool.reading = result, pool.reading + 1
                 return result
             # Outside of the handler: our own Failure shall not hang on what is raised in the end.
             again = self._again(first, finish)
             del first  # the error that it holds may lead here
             return await again
-        except asyncio.CancelledError as error:
-            self._raise_if_cut(error)
-            raise
-        except AiotwhelpError as error:
-            if self._pass is not None:
-                hide(error, secrets_in(self._pass.authorization))
+        except (asyncio.CancelledError, AiotwhelpError) as error:
+            self._retell(error)
             raise
         finally:
             pool.calls.remove(self)
@@ -197,14 +201,35 @@ class Call:
                 self._clean_up()
             self._task = None
 
+    def left(self) -> aiohttp.ClientResponse:
+        """Note the end of the ``async with`` block; returns the answer it was about."""
+        pool = self._settings.pool
+        pool.reading -= 1
+        if pool.is_closed:
+            pool.left()
+        response: aiohttp.ClientResponse = self.entered
+        return response
+
+    @property
+    def raise_for_status(self) -> Any:
+        """What was asked for."""
+        return self._settings.raise_for_status
+
     def cut(self) -> None:
         """End it where it is, since the session was closed."""
         if self._task is not None and not self._is_cut:
             self._is_cut = True
             self._task.cancel()
 
-    def _raise_if_cut(self, error: asyncio.CancelledError) -> None:
-        """Say what has happened if nobody but the closing session wanted the call to end."""
+    def _retell(self, error: BaseException) -> None:
+        """Leave the credential out of what an error of ours says.
+
+        Raises what a cancellation means if nobody but the closing session wanted it.
+        """
+        if isinstance(error, AiotwhelpError):
+            if self._pass is not None:
+                hide(error, secrets_in(self._pass.authorization))
+            return
         task = self._task
         if self._is_cut and task is not None and task.cancelling() - 1 <= self._cancelling:
             raise SessionClosedError("the session was closed during a call") from error
@@ -261,7 +286,10 @@ class Call:
             first, partial(self._attempt, finish), pause=self._pause, time_left=self._time_left
         )
         del first
-        return await done
+        result: T = await done
+        if self.is_entered:
+            self.entered, self._settings.pool.reading = result, self._settings.pool.reading + 1
+        return result
 
     def _clean_up(self) -> None:
         """Give back what few calls have: a body, or a cancellation by the closing session."""
@@ -273,28 +301,101 @@ class Call:
 
     # One attempt -------------------------------------------------------------------------------
 
-    async def _attempt(self, finish: Finish[T]) -> T:
+    async def _attempt(self, finish: Finish[Any]) -> Any:
         """Go to the gate, and through it, as often as the server sends the call back there."""
         while True:
-            response = await self._send()
-            if response is None:
+            settings, target, pool = self._settings, self._target, self._settings.pool
+            client, limiter = pool.client or pool.connect(), pool.limiter
+            permit = (
+                limiter.try_acquire(
+                    target.key,
+                    cost=self._cost,
+                    priority=settings.priority,
+                    dialect=settings.caller.api.dialect,
+                    room=pool.room,
+                )
+                or await self._permit()
+            )
+            self._pass = one = Pass(
+                limiter,
+                settings.caller,
+                permit,
+                target.own_url,
+                self._cost,
+                settings.priority,
+                settings.retries.budget,
+            )
+            if self._has_left:
+                one.leave()
+            try:
+                response = await client.request(
+                    target.method,
+                    target.url,
+                    data=None if self._body is None else self._body.data(),
+                    raise_for_status=False,
+                    middlewares=(*settings.middlewares, one),
+                    **self._options,
+                )
+            except PermitNeeded as hop:
+                self._wait_at(hop, one)
                 continue
+            except BaseException as error:
+                self._explain(error, one)
+                raise
+            finally:
+                one.broken = None  # its traceback leads here: they would hold each other
+                if one.reading is None or one.unanswered:
+                    self._settle(one, permit)
             if self._history:
                 # aiohttp knows of the hops since the last wait only.
                 response._history = self._history + response._history  # noqa: SLF001
             try:
                 if response.status >= 400 and await self._goes_back(response, finish):
                     continue
+                if finish is respond and not settings.raise_for_status:
+                    return response
                 return await finish(self, response)
-            except Failure:
-                raise  # it frees the response itself
-            except Exception as error:
-                response.close()
-                self._judged().of_failure(self._target.method, error)
+            except BaseException as error:
+                self._break_off(response, error)
                 raise
-            except BaseException:
-                response.close()
-                raise
+
+    def _settle(self, one: Pass, permit: Permit) -> None:
+        """Note that an attempt had no answer, or never reached the wire."""
+        if one.unanswered:
+            self._judged().note_unanswered()
+        if not permit.is_settled:
+            # A bad URL, or a middleware that answered itself.
+            permit.unsent()
+
+    def _break_off(self, response: aiohttp.ClientResponse, error: BaseException) -> None:
+        """Let go of an answer that is of no use; raises what an error means."""
+        if isinstance(error, Failure):
+            return  # it frees the response itself
+        response.close()
+        if isinstance(error, Exception):
+            self._judged().of_failure(self._target.method, error)
+
+    def _wait_at(self, hop: PermitNeeded, one: Pass) -> None:
+        """Go on at a hop inside of aiohttp that must wait for a permit."""
+        if one.broken is not None:
+            # A resend of aiohttp's own: it becomes one of ours, which are counted.
+            self._judged().of_failure(self._method, one.broken)
+            raise one.broken from one.broken.__cause__
+        self._has_left = one.has_left
+        self._history += one.history
+        self._follow(hop, one.sends)
+
+    def _explain(self, error: BaseException, one: Pass) -> None:
+        """Raise what an error of aiohttp's means; returns if nothing says it better."""
+        if not isinstance(error, Exception):
+            if one.answer is not None:
+                # A middleware of the user's was cut off with the answer in its hands.
+                one.answer.close()
+            return
+        hide_request(error)
+        if one.hides_a_cancellation(error):
+            raise asyncio.CancelledError from error
+        self._judged().of_failure(self._target.method, error, never_left=one.sends == 0)
 
     async def _goes_back(self, response: aiohttp.ClientResponse, finish: Finish[T]) -> bool:
         """Have an error judged: True sends the call back to the gate; else it is the answer."""
@@ -469,25 +570,13 @@ class Call:
 
     # Finishing ---------------------------------------------------------------------------------
 
-    async def respond(self, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
-        """Return the answer, or do what aiohttp does for ``raise_for_status``.
-
-        No credential is in the error.
-        """
-        wanted: Any = self._settings.raise_for_status
-        if wanted is not True and wanted:
-            await wanted(response)
-        elif wanted and response.status >= 400:
-            raise await self._error(response)
-        return response
-
-    async def read_json(self, response: aiohttp.ClientResponse, most: int) -> answers.Json:
-        """Return a body of at most so many bytes that is JSON; raises for an error's answer."""
+    async def read_json(self, response: aiohttp.ClientResponse) -> answers.Json:
+        """Return a body of at most ``max_body`` bytes that is JSON; raises for an error."""
         if response.status >= 400:
-            raise await self._error(response)
-        body = await answers.read_within(response, most)
+            raise await self.error(response)
+        body = await answers.read_within(response, self.max_body)
         if body is None:
-            raise answers.body_error(response, f"the body is larger than {most} bytes")
+            raise answers.body_error(response, f"the body is larger than {self.max_body} bytes")
         try:
             return answers.Json(response, body, answers.decode(body))
         except (ValueError, RecursionError) as problem:
@@ -500,7 +589,7 @@ class Call:
             error = answers.body_error(response, message, body)
             raise Failure("a body that broke off", error=error) from problem
 
-    async def _error(self, response: aiohttp.ClientResponse) -> ApiError:
+    async def error(self, response: aiohttp.ClientResponse) -> ApiError:
         """Read an answer that is an error, and say where a credential was wanted and not given."""
         error = answers.as_error(response, await answers.read_error(response))
         is_signed = hdrs.AUTHORIZATION in response.request_info.headers
@@ -508,6 +597,19 @@ class Call:
         if is_unknown and self._settings.caller.auth is None and not is_signed:
             error.message += "; no credential was given: pass auth= to the session"
         return error
+
+
+async def respond(call: Call, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
+    """Return the answer, or do what aiohttp does for ``raise_for_status``.
+
+    No credential is in the error.
+    """
+    wanted = call.raise_for_status
+    if wanted is not True and wanted:
+        await wanted(response)
+    elif wanted and response.status >= 400:
+        raise await call.error(response)
+    return response
 
 
 async def _finished(call: Call, response: aiohttp.ClientResponse, finish: Finish[T]) -> T:

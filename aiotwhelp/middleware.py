@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,8 +35,14 @@ _TOKEN_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 #: What aiohttp does not take off by itself, or puts on anew, where a redirect leads elsewhere.
 _KEYS = (hdrs.AUTHORIZATION, "X-Api-Key")
 
+#: Takes the place of a credential that was sent: responses and errors hold on to the headers.
+_SEALED = "***"
+
 #: What aiohttp follows.
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+#: So many paths are kept with what they lead to; those of ids are without number.
+MOST_PATHS = 256
 
 #: Raised before anything of the request was written.
 NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -78,6 +84,8 @@ class Caller:
     identity: str
     app: str
     origin: URL
+    #: The API's host and port: quotas and clocks belong to it.
+    host: str
 
     @classmethod
     def of(
@@ -90,12 +98,8 @@ class Caller:
         if identity is None:
             identity = limiter.digest(auth.identity) if auth is not None else ""
         app = limiter.digest(auth.app) if auth is not None else ""
-        return cls(api, auth, identity, app, URL(api.base_url).origin())
-
-    @property
-    def host(self) -> str:
-        """The API's host and port: quotas and clocks belong to it."""
-        return self.origin.raw_authority
+        origin = URL(api.base_url).origin()
+        return cls(api, auth, identity, app, origin, origin.raw_authority)
 
     def target(self, method: str, url: URL) -> Target:
         """Return all that is to be known of a call before it is made."""
@@ -209,9 +213,15 @@ class Pass:
         try:
             if self.has_left:
                 _take_off_keys(request)
-            elif auth is not None and self._is_signed(request):
+            elif auth is not None and (
+                (request.url is self.own_url and request.proxy is None) or self._is_signed(request)
+            ):
                 # Now, after every wait: with a fresh nonce, by the server's clock.
-                self.authorization = auth.fixed or await self._signature(request, auth)
+                self.authorization = (
+                    auth.fixed
+                    or self._signature_at_once(request, auth)
+                    or await self._signature(request, auth)
+                )
                 request.headers[hdrs.AUTHORIZATION] = self.authorization
         except BaseException as error:
             self.broken = error if isinstance(error, Exception) else None
@@ -226,7 +236,7 @@ class Pass:
             self._failed(permit, error, was_sent=request.response is not earlier)
             raise
         if self.authorization:
-            _seal(request)
+            request.headers[hdrs.AUTHORIZATION] = _SEALED
         self.sends += 1
         self.broken = None
         self.answer = response
@@ -335,6 +345,20 @@ class Pass:
             _refuse_plain_proxy(request)
         return True
 
+    def _signature_at_once(self, request: aiohttp.ClientRequest, auth: Auth) -> str | None:
+        """Sign, unless a token or the body must be waited for, which few calls need."""
+        now, headers = self._now(), request.headers
+        content_type = headers.get(hdrs.CONTENT_TYPE)
+        if not auth.ready(now) or auth.needs_body(request.method, content_type):
+            return None
+        return auth.authorize(
+            request.method,
+            request.url,
+            now=now,
+            content_type=content_type,
+            host=headers.get(hdrs.HOST),
+        )
+
     async def _signature(self, request: aiohttp.ClientRequest, auth: Auth) -> str:
         now = self._now()
         if not auth.ready(now):
@@ -380,8 +404,7 @@ def _seal(
     """
     if error is not None:
         _drop_tracebacks(error, handled)
-    # Responses and errors hold on to the request's headers.
-    request.headers[hdrs.AUTHORIZATION] = "***"
+    request.headers[hdrs.AUTHORIZATION] = _SEALED
 
 
 def _drop_tracebacks(error: BaseException, handled: BaseException | None) -> None:
@@ -398,6 +421,43 @@ def _drop_tracebacks(error: BaseException, handled: BaseException | None) -> Non
         seen.add(id(each))
         each.__traceback__ = None
         left += [each.__cause__, each.__context__]
+
+
+class _Way(NamedTuple):
+    """On whose behalf a request goes, and what it spends."""
+
+    caller: Caller
+    key: QuotaKey
+    cost: int
+    #: Whether a credential may go there.
+    is_own: bool
+
+
+class _Ways(dict[tuple[str, str, str, str], _Way | None]):
+    """What requests spend, by method, scheme, host and path; what was worked out once is kept.
+
+    None is for those that no API is known for.
+    """
+
+    __slots__ = ("_callers",)
+
+    def __init__(self, callers: Sequence[Caller]) -> None:
+        super().__init__()
+        self._callers = callers
+
+    def __missing__(self, request: tuple[str, str, str, str]) -> _Way | None:
+        if len(self) >= MOST_PATHS:
+            del self[next(iter(self))]
+        method, scheme, authority, path = request
+        way = self[request] = self._find(method, URL(f"{scheme}://{authority}{path}", encoded=True))
+        return way
+
+    def _find(self, method: str, url: URL) -> _Way | None:
+        for caller in self._callers:
+            if caller.is_own(url):
+                own = caller.api.is_own(url)
+                return _Way(caller, caller.key(method, url), caller.cost(method, url), own)
+        return None
 
 
 class RateLimitMiddleware:
@@ -438,6 +498,7 @@ class RateLimitMiddleware:
         self._callers = tuple(Caller.of(api, auth, limiter) for api, auth in apis.items())
         for caller in self._callers:
             limiter.adopt(caller.host, caller.api.rates)
+        self._ways = _Ways(self._callers)
         self._priority = checks.member("priority", priority, Priority)
         self._max_wait = checks.seconds("max_wait", max_wait)
 
@@ -449,17 +510,22 @@ class RateLimitMiddleware:
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Wait for a permit, sign and send."""
-        caller = self._caller(request.url)
-        if caller is None:
+        url = request.url
+        way = self._ways[request.method, url.scheme, url.raw_authority, url.raw_path]
+        if way is None:
             return await handler(request)
-        permit = await self._limiter.acquire(
-            caller.key(request.method, request.url),
-            cost=caller.cost(request.method, request.url),
-            priority=self._priority,
+        caller, key, cost, is_own = way
+        dialect, priority = caller.api.dialect, self._priority
+        permit = self._limiter.try_acquire(
+            key, cost=cost, priority=priority, dialect=dialect
+        ) or await self._limiter.acquire(
+            key,
+            cost=cost,
+            priority=priority,
             max_wait=self._time_to_wait(request),
-            dialect=caller.api.dialect,
+            dialect=dialect,
         )
-        one = Pass(self._limiter, caller, permit)
+        one = Pass(self._limiter, caller, permit, url if is_own else None)
         try:
             response = await one(request, handler)
         finally:
@@ -470,12 +536,6 @@ class RateLimitMiddleware:
             now = self._limiter.server_time(caller.host)
             caller.auth.rejected(one.authorization, response.status, (), now)
         return response
-
-    def _caller(self, url: URL) -> Caller | None:
-        for caller in self._callers:
-            if caller.is_own(url):
-                return caller
-        return None
 
     def _time_to_wait(self, request: aiohttp.ClientRequest) -> float | None:
         """Return what the timeout leaves: the call's if aiohttp tells it, else the session's."""

@@ -22,7 +22,15 @@ from yarl import URL
 from aiotwhelp import answers, checks, events
 from aiotwhelp.apis import Api, X, api_at
 from aiotwhelp.auth import Auth, Bearer, ClientCredentials, OAuth1, discreet
-from aiotwhelp.calls import MIDDLEWARES, Call, Settings, Targets, has_credential
+from aiotwhelp.calls import (
+    MAX_BODY,
+    MIDDLEWARES,
+    Call,
+    Settings,
+    Targets,
+    has_credential,
+    respond,
+)
 from aiotwhelp.coalesce import Coalescer
 from aiotwhelp.dialects import AUTO, DIALECTS
 from aiotwhelp.headers import X_DIALECT, Dialect
@@ -37,19 +45,15 @@ from aiotwhelp.views import Quota
 #: Calls in flight may finish for so many seconds after `Session.close`.
 GRACE = 5.0
 
-#: `Session.fetch` reads at most so many decompressed bytes, unless told otherwise.
-MAX_BODY = 64 * 1024 * 1024
-
 
 class RequestContext(Coroutine[Any, Any, aiohttp.ClientResponse]):
     """A call that has not begun: await it for the response, or use ``async with``."""
 
-    __slots__ = ("_coroutine", "_pool", "_response")
+    __slots__ = ("_call", "_coroutine")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, aiohttp.ClientResponse], pool: Pool) -> None:
-        self._coroutine = coroutine
-        self._pool = pool
-        self._response: aiohttp.ClientResponse | None = None
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._coroutine = call.run(respond)
 
     def send(self, value: Any) -> Any:
         """Resume; part of being a coroutine."""
@@ -66,18 +70,14 @@ class RequestContext(Coroutine[Any, Any, aiohttp.ClientResponse]):
     def __await__(self) -> Generator[Any, None, aiohttp.ClientResponse]:
         return self._coroutine.__await__()
 
-    async def __aenter__(self) -> aiohttp.ClientResponse:
-        response = self._response = await self._coroutine
-        # Its body is still to be read: closing the session waits for the end of the block.
-        self._pool.reading += 1
-        return response
+    # Neither is a coroutine of its own: both are part of every call.
 
-    async def __aexit__(self, *error: Any) -> None:  # noqa: PYI036 - passed on
-        if self._response is not None:
-            self._pool.reading -= 1
-            if self._pool.is_closed:
-                self._pool.left()
-            await self._response.__aexit__(*error)
+    def __aenter__(self) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+        self._call.is_entered = True
+        return self._coroutine
+
+    def __aexit__(self, *error: Any) -> Coroutine[Any, Any, None]:
+        return self._call.left().__aexit__(*error)
 
 
 class Session:
@@ -196,13 +196,11 @@ class Session:
         `AuthError` (no token could be had), `BodyNotReplayableError`, `SessionClosedError`,
         TimeoutError, and aiohttp's own errors. Other statuses are the caller's to look at.
         """
-        call = Call(self._settings, method, path, options)
-        return RequestContext(call.run(Call.respond), self._settings.pool)
+        return RequestContext(Call(self._settings, method, path, options))
 
     def get(self, path: str | URL, **options: Any) -> RequestContext:
         """Make a GET request; see `request`."""
-        call = Call(self._settings, "GET", path, options)
-        return RequestContext(call.run(Call.respond), self._settings.pool)
+        return RequestContext(Call(self._settings, "GET", path, options))
 
     def post(self, path: str | URL, **options: Any) -> RequestContext:
         """Make a POST request; see `request`."""
@@ -236,15 +234,14 @@ class Session:
         caller gets a copy of its own. Raises what `request` raises, and `ApiError` for every
         status from 400 on.
         """
-        checks.whole("max_body", max_body, of=" of bytes")
-
         call = Call(self._settings, method, path, options)
-        finish = partial(_read_json, max_body)
+        if max_body is not MAX_BODY:
+            call.max_body = checks.whole("max_body", max_body, of=" of bytes")
         if self._settings.coalesce if coalesce is None else coalesce:
             key = self._coalescing_key(method, path, options, max_body)
             if key is not None:
-                return (await self._coalescer.join(key, partial(call.run, finish))).copy()
-        return (await call.run(finish)).value
+                return (await self._coalescer.join(key, partial(call.run, Call.read_json))).copy()
+        return (await call.run(Call.read_json)).value
 
     def quota(
         self,
@@ -344,10 +341,6 @@ class Session:
         except TypeError:
             return None
         return key
-
-
-async def _read_json(most: int, call: Call, response: aiohttp.ClientResponse) -> answers.Json:
-    return await call.read_json(response, most)
 
 
 def _api(api: Api | str | URL, dialect: Dialect | str | None) -> Api:

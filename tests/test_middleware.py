@@ -261,3 +261,14 @@ async def test_any_other_client_may_hold_a_permit() -> None:
 def test_a_credential_in_the_clear_is_refused() -> None:
     with pytest.raises(ValueError, match="https"):
         RateLimitMiddleware(Limiter(), apis={X.at("http://api.x.com"): Bearer("t")})
+
+
+@in_virtual_time
+async def test_what_paths_lead_to_is_kept_within_bounds() -> None:
+    async with serving(scripted(200)) as server:
+        middleware = RateLimitMiddleware(Limiter(), {plain_api(server.url): None})
+        async with aiohttp.ClientSession(middlewares=[middleware]) as session:
+            for number in range(300):
+                await get(session, f"{server.url}/a/b{number}")
+        assert len(middleware._ways) == 256
+        assert ("GET", "http", server.url.removeprefix("http://"), "/a/b299") in middleware._ways

@@ -124,7 +124,7 @@ def clocks(data: bytes) -> None:
 def bodies(data: bytes) -> None:
     """Read a body as what was asked for, and as what an error says."""
     try:
-        _at_once(_CALL.read_json(_response(200, data), 2**20))
+        _at_once(_CALL.read_json(_response(200, data)))
     except BodyError as error:
         _check_error(error)
     said = parse_error(data)
