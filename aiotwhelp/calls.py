@@ -69,6 +69,31 @@ _ELSEWHERE = {
 MIDDLEWARES = "aiohttp's client middlewares, async def (request, handler)"
 
 
+_NO_TIMEOUT = signature(aiohttp.ClientSession).parameters["timeout"].default
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Look at options of aiohttp's that it would stumble over when the call is under way."""
+    for name in ("headers", "cookies"):
+        if name in options:
+            options[name] = checks.pairs(name, options[name])
+    timeout = options.get("timeout", _NO_TIMEOUT)
+    if timeout is _NO_TIMEOUT or isinstance(timeout, (aiohttp.ClientTimeout, type(None))):
+        return
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
+        meaning = "an aiohttp.ClientTimeout, or seconds for each attempt"
+        raise TypeError(f"timeout is {meaning}, not {checks.described(timeout)}")
+    options["timeout"] = aiohttp.ClientTimeout(total=checks.seconds("timeout", timeout))
+
+
+def check_raise_for_status(wanted: Any) -> Any:
+    """Return what is to become of answers that are errors."""
+    if wanted is None or isinstance(wanted, bool):
+        return wanted
+    meaning = "True, False, or an async function of one response"
+    return checks.function("raise_for_status", wanted, meaning)
+
+
 class Targets(dict[tuple[str, "str | URL"], Target]):
     """Where a session's calls go, by method and path; what was worked out once is kept."""
 
@@ -127,7 +152,7 @@ class Settings:
             )
         wanted = options.pop("raise_for_status", None)
         if wanted is not None:
-            own["raise_for_status"] = wanted
+            own["raise_for_status"] = check_raise_for_status(wanted)
         return replace(self, **own) if own else self
 
 
@@ -249,6 +274,7 @@ class Call:
 
     def _look_at_options(self, options: dict[str, Any]) -> None:
         checks.known(options, OPTIONS, _ELSEWHERE)
+        check_options(options)
         settings = self._settings = self._settings.of_call(options)
         caller = settings.caller
         params, cost = options.pop("path_params", None), options.pop("cost", None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.IntEnum)
@@ -69,6 +69,19 @@ def functions(name: str, values: Iterable[T], meaning: str) -> tuple[T, ...]:
     listed = tuple(values)
     for each in listed:
         function(f"each of {name}", each, f"one of {meaning}")
+    return listed
+
+
+def pairs(name: str, value: Any) -> Any:
+    """Return a mapping, or a list of pairs, also where they came one by one; None is none."""
+    if value is None or isinstance(value, Mapping):
+        return value
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} is a mapping, or a list of pairs, not {described(value)}")
+    listed = list(value)
+    for each in listed:
+        if not isinstance(each, (tuple, list)) or len(each) != 2:
+            raise TypeError(f"each of {name} is a pair of a name and a value")
     return listed
 
 

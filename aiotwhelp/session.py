@@ -28,6 +28,8 @@ from aiotwhelp.calls import (
     Call,
     Settings,
     Targets,
+    check_options,
+    check_raise_for_status,
     has_credential,
     respond,
 )
@@ -129,11 +131,12 @@ class Session:
             checks.instance("limiter", limiter, Limiter, "a Limiter, or None for one of its own")
         if on_event is not None:
             checks.function("on_event", on_event, "a function of one event")
+        check_options(client_session)
         if auth is not None and has_credential(client_session):
             del client_session  # for a traceback that is printed with its locals
             raise ValueError("pass auth= or an Authorization header, not both")
         self.api = _api(api, dialect)
-        raise_for_status = client_session.pop("raise_for_status", False)
+        raise_for_status = check_raise_for_status(client_session.pop("raise_for_status", False))
         pool = Pool(limiter, concurrency, client_session)
         caller = Caller.of(self.api, auth, pool.limiter)
         self._settings = Settings(

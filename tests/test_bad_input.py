@@ -59,6 +59,14 @@ def refused(kind: type[Exception], words: str, call: Callable[[], object]) -> No
         ({"apis": [X]}, TypeError, "unknown option 'apis': did you mean api?"),
         ({"max_waiters": 3}, TypeError, "unknown option 'max_waiters': it is the limiter's: limit"),
         ({"zzz": 3}, TypeError, "unknown option 'zzz'"),
+        ({"timeout": "x"}, TypeError, "timeout is an aiohttp.ClientTimeout, or seconds for each "),
+        ({"timeout": True}, TypeError, "timeout is an aiohttp.ClientTimeout, or seconds for each"),
+        ({"timeout": -1}, ValueError, "timeout is a number of seconds from 0 on, or None, not -1"),
+        ({"headers": 5}, TypeError, "headers is a mapping, or a list of pairs, not an int"),
+        ({"headers": "a: b"}, TypeError, "headers is a mapping, or a list of pairs, not a str"),
+        ({"headers": ["a"]}, TypeError, "each of headers is a pair of a name and a value"),
+        ({"cookies": 5}, TypeError, "cookies is a mapping, or a list of pairs, not an int"),
+        ({"raise_for_status": 5}, TypeError, "raise_for_status is True, False, or an async funct"),
     ],
 )
 def test_a_session_refuses_what_it_cannot_use(
@@ -218,6 +226,14 @@ def test_a_middleware_refuses_options_that_make_no_sense(options: dict[str, Any]
         ),
         ({"method": None}, TypeError, "method is a word such as 'GET', not None"),
         ({"max_body": "x"}, ValueError, "max_body is a whole number of bytes from 0 on, not 'x'"),
+        ({"timeout": "x"}, TypeError, "timeout is an aiohttp.ClientTimeout, or seconds for each "),
+        ({"timeout": True}, TypeError, "timeout is an aiohttp.ClientTimeout, or seconds for each"),
+        ({"timeout": -1}, ValueError, "timeout is a number of seconds from 0 on, or None, not -1"),
+        ({"headers": 5}, TypeError, "headers is a mapping, or a list of pairs, not an int"),
+        ({"headers": "a: b"}, TypeError, "headers is a mapping, or a list of pairs, not a str"),
+        ({"headers": ["a"]}, TypeError, "each of headers is a pair of a name and a value"),
+        ({"cookies": 5}, TypeError, "cookies is a mapping, or a list of pairs, not an int"),
+        ({"raise_for_status": 5}, TypeError, "raise_for_status is True, False, or an async funct"),
     ],
 )
 @in_virtual_time
@@ -256,6 +272,18 @@ async def test_a_template_is_never_sent_as_it_is(path: str, words: str) -> None:
         with pytest.raises(ValueError, match=r"template|path_params") as caught:
             await session.fetch(path)
         assert str(caught.value).startswith(words), str(caught.value)
+
+
+@in_virtual_time
+async def test_a_timeout_in_seconds_and_headers_one_by_one_are_taken() -> None:
+    async with (
+        Emulator() as api,
+        session_of(api, timeout=30, headers=iter([("a", "1")])) as session,
+    ):
+        await session.fetch(PRIVACY)
+        await session.fetch(PRIVACY, timeout=20, headers=iter([("a", "2")]))
+        await session.fetch(PRIVACY, timeout=None, headers=None, cookies=None)
+        assert [request.headers["a"] for request in api.requests] == ["1", "2", "1"]
 
 
 @in_virtual_time
