@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 _INF = math.inf
 
+#: Back ends disagree by a few seconds: what is later by more than this is another instant.
+OTHER_BACK_END = 4.0
+
 #: So many calls in a row may be refused that went early, as they were told; then none goes.
 _MOST_VAIN = 3
 
@@ -52,7 +55,7 @@ class Refill:
         self._quickest = min(self._quickest, quickest)
         if missing < self._fewest:
             self._fewest, self._ends = missing, now + high
-        elif missing > self._fewest and sent + low > self._ends:
+        elif missing > self._fewest and sent + low > self._ends + OTHER_BACK_END:
             self._is_seen = True
 
     def tell(self, at: float) -> None:
@@ -69,10 +72,14 @@ class Refill:
             self._vain = 0
         self.is_proven = not refused if early else self.is_proven
 
+    @property
+    def is_known(self) -> bool:
+        """Whether readings agree that tokens come back one by one, and tell how fast."""
+        return self._is_seen and self._slowest > 0
+
     def opens(self, seen: float, missing: int) -> float:
         """Return when so many tokens are there that were missing then; infinity for unknown."""
-        is_known = self._is_seen and self._slowest > 0
-        comes = seen + missing / self._slowest if is_known else _INF
+        comes = seen + missing / self._slowest if self.is_known else _INF
         return min(self._told, comes)
 
     def forget(self) -> None:

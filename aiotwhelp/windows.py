@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import WindowKind, WindowReading
 from aiotwhelp.heaps import Heap
-from aiotwhelp.refills import Refill
+from aiotwhelp.refills import OTHER_BACK_END, Refill
 
 if TYPE_CHECKING:
     from aiotwhelp.quota import Bucket, Granted
@@ -30,10 +30,6 @@ MISSES_BEFORE_FAILING = 5
 
 #: Resets within this of each other are one reset: servers round, and back ends disagree.
 _SAME_RESET = 2.0
-
-#: Back ends disagree by a few seconds: what is later by more than this, and by more than half a
-#: window, is another window.
-_OTHER_BACK_END = 4.0
 
 #: A lateness below this is a round trip, not a late rollover.
 _LEAST_LATENESS = 0.1
@@ -574,10 +570,10 @@ class Window:
                 return self.slot if even else -INF
             self._pass(now)
             if self.is_confirmed:
-                return self._opens_when_spent(now, cost, left)
+                return self._opens_when_spent(now, cost, left, reserve)
         return self.probing.opens(self.round_trip) if self.is_in_doubt else -INF
 
-    def _opens_when_spent(self, now: float, cost: int, left: int) -> float:
+    def _opens_when_spent(self, now: float, cost: int, left: int, reserve: float) -> float:
         """At the reset; or if only calls without an answer block, one goes to see before."""
         if self.in_flight:
             return self.ends
@@ -593,14 +589,15 @@ class Window:
             self._doubt()
             self.probing.refused(now)
             return self.probing.hold
-        return self._refilled(cost - left)
+        return self._refilled(cost + self._kept(reserve) - left)
 
     def _refilled(self, missing: int) -> float:
         """When so many tokens have come back: at the reset, or one by one before."""
         if self.refill is None:
             return self.ends
-        early = self.refill.opens(self.seen, missing)
-        if early < self.ends - _OTHER_BACK_END:
+        # Who goes early is a probe: after one that was lost the next waits its time.
+        early = max(self.refill.opens(self.seen, missing), self.probing.hold)
+        if early < self.ends - OTHER_BACK_END:
             return early
         # What is rounded, or one back end's, is no other instant. Where each call has a reset of
         # its own, one that is rounded down would have each refused.
@@ -931,10 +928,13 @@ class Window:
         return self.low if self.reset is None else self.reset
 
     def _is_of_next(self, told: Edges) -> bool:
-        """Whether a reset is so late that the server has begun the next window meanwhile."""
-        if self._last_reset == -INF:
-            return False
-        return told[0] - self._last_reset > max(_OTHER_BACK_END, self.span / 2)
+        """Whether a reset is so late that the server has begun the next window meanwhile.
+
+        It is, if it is later by more than half a window, and by more than back ends disagree.
+        """
+        if self._last_reset == -INF or (self.refill is not None and self.refill.is_known):
+            return False  # where tokens come back one by one, each call that goes well moves it
+        return told[0] - self._last_reset > max(OTHER_BACK_END, self.span / 2)
 
     def _fold(
         self, granted: Granted, now: float, reading: WindowReading, told: Edges | None

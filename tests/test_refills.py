@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aiotwhelp.headers import WindowKind
 from aiotwhelp.refills import Refill
-from tests.film import GO, WAIT, Answer, Ask, Film, Until
+from tests.film import GO, WAIT, Answer, Ask, Film, Lost, Until
 
 NEVER = math.inf
 
@@ -39,8 +39,12 @@ def test_a_reset_that_moves_with_what_is_missing_is_of_tokens_that_come_back_one
         [(0, 10, 40.0), (10, 8, 30.0)],
         [(0, 1, 1.0), (0, 8, 1.0)],
         [(0, 0, 60.0), (1, 10, 0.0)],
+        [(0, 5, 60.0), (0, 6, 64.0)],
     ],
-    ids=["nothing", "one", "fixed", "fixed, slowly", "fewer", "too short", "nothing missing"],
+    ids=[
+        *("nothing", "one", "fixed", "fixed, slowly", "fewer", "too short", "nothing missing"),
+        "two back ends",
+    ],
 )
 def test_what_a_fixed_window_may_have_said_tells_nothing(readings: list[tuple[float, int, float]]):
     assert bucket(*readings).opens(100.0, 1) == NEVER
@@ -156,6 +160,25 @@ def test_of_a_window_that_does_not_refill_all_wait_for_the_reset():
 
 def test_more_tokens_take_longer_to_come_back():
     spent().play([(2, Ask(cost=5), Until(2 + 5 * 1001.0 / 99))])
+
+
+def test_who_must_leave_a_reserve_waits_for_what_is_beyond_it():
+    film = Film().play([(0, Ask("a"), GO), (0, told("a", 99, 10.0), None)])
+    film.play([(1, Ask("b"), GO), (1, told("b", 50, 499.0), None)])
+    film.play([(2, Ask("c", reserve=0.5), Until(1 + 500.0 / 49)), (2, Ask("c"), GO)])
+
+
+def test_several_tokens_that_have_come_back_are_no_window_of_their_own():
+    film = spent().play([(42, Ask("c"), GO), (42, told("c", 3, 970.0), None)])
+    film.play([(43, Ask(reserve=0.03), Until(42 + 1001.0 / 99))])
+
+
+def test_calls_that_go_early_and_are_lost_back_off_as_probes_do():
+    film = Film().play([(0, Ask("a"), GO)])
+    refused = Answer("a", 0, 100, 0.0, 429, 7.0, kind=REFILLS, resets_in=1000.0)
+    film.play([(0, refused, None), (7, Ask("b"), GO), (7, Lost("b"), None)])
+    film.play([(7, Ask("b"), GO), (7, Lost("b"), None), (7, Ask(), Until(8))])
+    film.play([(8, Ask("b"), GO), (8, Lost("b"), None), (8, Ask(), Until(10))])
 
 
 def test_a_refused_calls_retry_after_stands_where_tokens_come_back_though_the_reset_is_later():
