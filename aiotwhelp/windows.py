@@ -908,6 +908,10 @@ class Window:
         """Return the latest instant of our clock at which the server may reach a reset."""
         return reset if self.counts_down else self.clock.local(reset)
 
+    def _soonest(self, reset: float) -> float:
+        """Return the earliest such instant."""
+        return reset if self.counts_down else self.clock.soonest(reset)
+
     def _is_usable(self, told: Edges, now: float) -> bool:
         """Only a reset that lies ahead, and no further than this kind of window can reach."""
         return 0.0 < self._local(told[1]) - now <= self.kind.ceiling
@@ -961,7 +965,7 @@ class Window:
         self.foreign.observe(now, reading.remaining, now - granted.sent)
         self.probing.confirmed()
         if told is not None and is_usable:
-            self._move_reset(told)
+            self._move_reset(now, told)
         self.seen = now
         self._set_end()
 
@@ -1017,7 +1021,7 @@ class Window:
             self.refill.forget()
         if told is not None:
             low, reset = told
-            span = (low if self.counts_down else self.clock.soonest(low)) - now
+            span = self._soonest(low) - now
             # Seen from its very start only after a rollover; else the longest seen counts.
             self.span = max(0.0, span if self.reset is not None else max(self.span, span))
             self.reset, self.low = reset, low
@@ -1049,7 +1053,7 @@ class Window:
             self.observations.pop()
         self.observations.append((number, remaining))
 
-    def _move_reset(self, told: Edges) -> None:
+    def _move_reset(self, now: float, told: Edges) -> None:
         """Of two resets the later stands, unless answer after answer says otherwise.
 
         If they may be one instant, that instant is within the bounds of both.
@@ -1057,6 +1061,7 @@ class Window:
         low, reset = told
         if self.reset is None:
             self.reset, self.low = reset, low
+            self.span = max(self.span, self._soonest(low) - now)
             self.reset_number = self.numbering.last
         elif low <= self.reset and self.low <= reset:
             self.reset, self.low = min(self.reset, reset), max(self.low, low)

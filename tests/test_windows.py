@@ -255,6 +255,13 @@ def test_of_short_windows_only_one_later_by_more_than_four_seconds_is_the_next(
     film.play([(2, Answer("a", 3, reset=5.0), 2), (2, Answer("b", 9, reset=reset), left)])
 
 
+def test_back_ends_may_differ_in_a_reset_that_no_answer_told_at_first():
+    film = Film().play([(0, Ask("a"), GO), (0, Answer("a", 14, reset=None), None)])
+    film.bucket.answered = 1000
+    film.play([(1, Ask("b"), GO), (1, Ask("c"), GO), (2, Answer("b", 13), 12)])
+    film.play([(2, Answer("c", 10, reset=899.0), 10)])
+
+
 def test_an_earlier_reset_is_not_believed_of_a_call_that_did_not_know_the_later_one():
     film = opened(15, reset=60.0)
     film.play([(49, Ask("a"), GO), (49, Ask("b"), GO)])
