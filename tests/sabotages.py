@@ -78,6 +78,10 @@ def let_the_next_window_clear_debts(patch: Patch) -> None:
     patch.setattr(Window, "_open", opened)
 
 
+def forget_what_may_be_of_either_window(patch: Patch) -> None:
+    patch.setattr(Debts, "begin", nothing)
+
+
 def open_on_a_probe_without_headers(patch: Patch) -> None:
     unread = Window.unread
 

@@ -38,6 +38,10 @@ CAUGHT_BY: list[tuple[sabotages.Sabotage, sabotages.Check]] = [
         test_quota.test_a_lost_token_is_not_given_back_by_the_next_window,
     ),
     (
+        sabotages.forget_what_may_be_of_either_window,
+        test_quota.test_case_16_nobody_idles_since_a_reading_may_be_of_either_window,
+    ),
+    (
         sabotages.open_on_a_probe_without_headers,
         test_quota.test_case_03_a_key_that_has_shown_headers_stays_at_one_until_a_reading_comes,
     ),

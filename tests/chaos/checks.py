@@ -39,6 +39,9 @@ GAP_MEMORY = 600.0
 #: After so many probes in a row that nobody answered, each more fails those who waited for long.
 MISSES = 5
 
+#: What we call the window of those fields.
+OWN_KINDS = {"x-rate-limit-{}": FIFTEEN_MINUTES.name, "x-ratelimit-{}-requests": "requests"}
+
 #: So many calls of others in a window that is spent cannot be overlooked.
 SEEN_OTHERS = 5
 
@@ -71,6 +74,11 @@ class CheckedLimiter(Limiter):
         self._refused_gaps: WeakKeyDictionary[Bucket, list[tuple[float, float]]] = (
             WeakKeyDictionary()
         )
+        #: Of a window whose calls come back one by one: of the reading with the fewest missing how
+        #: many, and when they will be back; and whether one with more has told of later.
+        self._missing: dict[Window, tuple[int, float, bool]] = {}
+        #: How many answers have shown another window in a window's turn, since it was shown.
+        self._passed: Counter[Window] = Counter()
         self._rated: dict[RateWindow, list[float]] = {}
         self._idle: dict[Line, tuple[float, float]] = {}
         self._in_this_callback = 0
@@ -112,6 +120,23 @@ class CheckedLimiter(Limiter):
             is_blind = is_blind and window.shut < now
             longest = LONGEST_BACKOFF if is_blind else window.kind.ceiling
             assert wait <= longest + 0.01, f"I7: {wait:.0f} s are too long for {window}"
+            if not (window.in_flight or window.shut > now or is_behind):
+                self._check_it_waits_for_one(line, window, wait)
+
+    def _check_it_waits_for_one(self, line: Line, window: Window, wait: float) -> None:
+        """Nobody waits until all calls are back, or for a window that is gone, and it was told."""
+        count = self.world.counts.get(self.name_of(line.key, window.kind))
+        if count is None:
+            return
+        if self._passed[window] and self.world.is_lifted(count.key):
+            assert wait <= LONGEST_BACKOFF + 0.01, f"{wait:.0f} s for {window}, which is gone"
+        *_, is_known = self._missing.get(window, (False,))
+        # Of three, two that a reserve asks for are as good as all.
+        few = self.plan.reserve and self.plan.limit <= 3
+        if is_known and not (few or window.debts.unread or window.debts.ghosts):
+            count.look(self.world.clock())
+            back = count.limit - count.used + wait / count.gap
+            assert back < count.limit - 0.5, f"{back:.1f} will be back, and one would do"
 
     def _check_grant(self, line: Line, granted: Granted, priority: int, ticket: int | None) -> None:
         self._idle.pop(line, None)
@@ -143,15 +168,26 @@ class CheckedLimiter(Limiter):
             # One that answers tell of no more, such as a garbled header's, is not there.
             if window.is_confirmed and window.limit and priority != Priority.INTERACTIVE:
                 kept = min(int(self._reserve * window.limit), window.limit - 1)
-                assert window.available >= kept, "the reserve was spent"
+                left = max(window.available, self._come_back(line, window, kept))
+                assert left >= kept, "the reserve was spent"
         elif not window.is_confirmed and window.reset is not None and self.plan.has_one_clock:
             clock = self.world.clock()
             assert clock >= window.reset - 1e-6, f"case 17: {window.reset - clock:.3f} s too early"
+
+    def _come_back(self, line: Line, window: Window, kept: int) -> int:
+        """Return how many calls are left where they come back one by one, since it was told."""
+        count = self.world.counts.get(self.name_of(line.key, window.kind))
+        if count is None or not count.gap:
+            return 0
+        count.look(self.world.clock())
+        return kept if self.plan.lies else count.left - window.in_flight
 
     def _check_last(self, line: Line, window: Window, granted: Granted) -> None:
         """Whoever takes the last token is alone, since another consumer may have taken it."""
         count = self.world.counts.get(self.name_of(line.key, window.kind))
         if count is None or window.available or self.plan.blurs_windows:
+            return
+        if count.gap or self.world.is_lifted(count.key):
             return
         if not self.plan.is_of(window.reset or 0.0, count.ends) or self.world.clock() > count.ends:
             return
@@ -178,6 +214,8 @@ class CheckedLimiter(Limiter):
         gap, growths = pace.gap, pace.growths
         knew = [each for each in line.bucket.windows if granted.known >= each.reset_number]
         unread = {each.kind: each.debts.unread for each in line.bucket.windows}
+        self._note_turns(line, granted, reading)
+        self._note_missing(line, granted, reading)
         super()._observed(line, granted, reading, status, cost)
         self._note_left_out(line, granted, reading)
         if gap or pace.gap:
@@ -297,8 +335,42 @@ class CheckedLimiter(Limiter):
                     if self._silences[place] == SILENCES and not window.kind.turns:
                         self._answers[line.bucket] = 1  # how many at once go without it?
 
+    def _note_turns(self, line: Line, granted: Granted, reading: Reading) -> None:
+        """Count what is shown in a window's turn by calls that were sent since it was shown."""
+        if self.plan.has("hidden"):
+            return  # a window that only refusals have shown need not be shown in time
+        told = [each.kind for each in reading.windows]
+        for window in line.bucket.windows:
+            mates = [each for each in reading.windows if each.kind.turns == window.kind.turns]
+            if window.kind in told or not window.is_confirmed:
+                self._passed[window] = 0
+            elif window.kind.turns and mates and not reading.refused:
+                knew = granted.known >= window.observations[-1][0]
+                self._passed[window] += knew and mates[0].remaining > window.floor
+
+    def _note_missing(self, line: Line, granted: Granted, reading: Reading) -> None:
+        """Note what tells that calls come back one by one."""
+        if not self.plan.has_one_clock or self.plan.lies or self.plan.has("garbled"):
+            return
+        now, told = self._now(), {each.kind: each for each in reading.windows}
+        for window in line.bucket.windows if self.plan.refills else ():
+            each = told.get(window.kind)
+            if each is None or each.limit is None or each.resets_in is None:
+                continue
+            missing, ends = each.limit - each.remaining, now + each.resets_in
+            if reading.refused or not window.is_confirmed or now >= window.ends:
+                self._missing[window] = (missing, ends, False)
+            fewest, then, is_known = self._missing.get(window, (missing, ends, False))
+            # By more than back ends disagree, to the second, and within the time that it took.
+            is_later = ends - (now - granted.sent) - 7.0 > then
+            is_known = is_known or (missing > fewest and is_later)
+            fewest, then = min((fewest, then), (missing, ends))
+            self._missing[window] = (fewest, then, is_known)
+
     def _silences_of(self, line: Line, window: Window) -> int:
-        return self._silences[self.name_of(line.key, window.kind), window]
+        probes = self._silences[self.name_of(line.key, window.kind), window]
+        # One that takes turns is missed where another was shown in its place, too.
+        return max(probes, window.silences) if window.kind.turns else probes
 
     def _check_understood(
         self, line: Line, reading: Reading, unread: dict[WindowKind, int]
@@ -388,9 +460,11 @@ class CheckedLimiter(Limiter):
 
     def _forget_bucket(self, key: QuotaKey, bucket: Bucket) -> None:
         for debts in (bucket.debts, *(window.debts for window in bucket.windows)):
-            self._forgotten[self._own_name(key)] += debts.ghosts + debts.unread
+            for name in self._own_names(key):
+                self._forgotten[name] += debts.ghosts + debts.unread
         # To know it again costs a probe.
-        self._note_unknown(self._own_name(key))
+        for name in self._own_names(key):
+            self._note_unknown(name)
         super()._forget_bucket(key, bucket)
 
     # Waiting -----------------------------------------------------------------------------------
@@ -416,7 +490,9 @@ class CheckedLimiter(Limiter):
 
     def _expire(self, line: Line, waiter: Waiter) -> None:
         at, since = self._idle.get(line, (-INF, 0.0))
-        if not waiter.future.done() and since < self._now() - 0.01:
+        # How much longer than for the first of those that come back, nobody says before.
+        is_known = since < self._now() - 0.01 and not self.plan.refills
+        if not waiter.future.done() and is_known:
             assert at <= waiter.deadline + 1.0, "case 36: it was known to be too late"
         super()._expire(line, waiter)
 
@@ -470,7 +546,10 @@ class CheckedLimiter(Limiter):
             return
         assert window.observations, "a window that is confirmed was read"
         count = self.world.counts.get(self.name_of(line.key, window.kind))
-        if count is None or window.reset is None or not self.plan.is_of(window.reset, count.ends):
+        if count is None or self.world.is_lifted(count.key):
+            return
+        count.look(self.world.clock())
+        if not count.gap and not self.plan.is_of(window.reset or 0.0, count.ends):
             return
         if self.plan.has("backends") and self.world.clock() >= count.ends:
             # One of two resets has passed, and the window goes on, late: what tells that reset
@@ -487,7 +566,7 @@ class CheckedLimiter(Limiter):
             self._check_at_rest(window, count)
 
     def _check_at_rest(self, window: Window, count: Count) -> None:
-        if self.plan.has("garbled") or self.plan.has_near_windows:
+        if self.plan.has("garbled") or self.plan.has_near_windows or count.gap:
             return
         if not self.world.under_way[count.key]:
             left = max(0, count.limit - count.used)
@@ -498,11 +577,19 @@ class CheckedLimiter(Limiter):
             method, _, path = key.route.partition(" ")
             return ("app", path) if method == "GET" else ("app", path, method)
         own = self._own_name(key)
-        return own if kind == FIFTEEN_MINUTES else (own, kind.name)
+        if kind.turns and kind.name.endswith(f" of {self.plan.narrow}"):
+            return ("narrow", *own)
+        is_plain = self.plan.fields == "x-ratelimit-{}" and kind.turns
+        is_own = is_plain or kind.name == OWN_KINDS.get(self.plan.fields)
+        return own if is_own else (own, kind.name)
 
-    def _own_name(self, key: QuotaKey) -> object:
+    def _own_name(self, key: QuotaKey) -> tuple[object, ...]:
         method, _, path = key.route.partition(" ")
         return (self.names.get(key.identity), method, path)
+
+    def _own_names(self, key: QuotaKey) -> Iterable[object]:
+        own = self._own_name(key)
+        return (own, ("narrow", *own)) if self.plan.narrow else (own,)
 
     def _can_wake(self, line: Line) -> bool:
         if self._is_closed or line.bucket.calls:

@@ -25,8 +25,12 @@ LOSSES = frozenset(
     }
 )
 
-#: The chance of each of the kinds that were added later.
+#: The chance of each of the kinds that were added later, and of one of those that were added last.
 RARE = 0.06
+SELDOM = 0.1
+
+#: Kinds that speak X's language, or of windows that begin and end.
+OF_FIXED_WINDOWS = frozenset({"brink", "lasting", "lull", "outcry", "restored"})
 
 #: When a late rollover is looked for, in seconds after the reset.
 PROBES = (0, 1, 3, 7, 15, 31, 63, 123)
@@ -43,6 +47,12 @@ class Plan:
     length: float = 5.0
     app_limit: int = 0
     shy: bool = False
+    # Calls come back one by one: how the seconds are written until all have.
+    refills: str = ""
+    # A second window that takes turns with the first, and when it is lifted.
+    narrow: int = 0
+    narrow_length: float = 0.0
+    lifted_at: float = float("inf")
     users: int = 1
     routes: int = 1
     # The callers.
@@ -64,6 +74,7 @@ class Plan:
     # Headers.
     missing: float = 0.0
     garbled: float = 0.0
+    garbled_resets: float = 0.0
     adversarial: float = 0.0
     cached: float = 0.0
     retry_after: float = 0.0
@@ -119,6 +130,18 @@ class Plan:
         return not set(kinds).isdisjoint(self.kinds)
 
     @property
+    def fields(self) -> str:
+        """The names of the fields that tell of a user's own windows."""
+        if self.refills == "exact":
+            return "x-ratelimit-{}-requests"
+        return "x-ratelimit-{}" if self.refills or self.narrow else "x-rate-limit-{}"
+
+    @property
+    def most_at_once(self) -> int:
+        """What a call may cost, and ever be let through."""
+        return min(each for each in (self.limit, self.app_limit, self.narrow) if each)
+
+    @property
     def lies(self) -> bool:
         return self.has(*LIES)
 
@@ -156,7 +179,7 @@ class Plan:
 
     def most_refused(self, length: float) -> int | None:
         """Refusals of one such window that callers may see; None if no header could have told."""
-        if self.has("hidden", "no_reset", *LIES):
+        if self.has("hidden", "no_reset", *LIES) or (self.refills and self.drift):
             return None
         # A clock that is set back, or slows down, is a late rollover of that size.
         late = self.late - min(0.0, self.drift) * length
@@ -212,6 +235,11 @@ def compose(seed: int) -> Plan:
     plan.kinds = tuple(sorted((*names, *more)))
     for name in more:
         MORE_KINDS[name](plan, dice)
+    dice = random.Random(seed ^ 0x1AAE)
+    if dice.random() < SELDOM and not plan.has(*OF_FIXED_WINDOWS):
+        last = dice.choice(list(LAST_KINDS))
+        _with(plan, last)
+        LAST_KINDS[last](plan, dice)
     return plan
 
 
@@ -441,6 +469,27 @@ def _common(plan: Plan, dice: random.Random) -> None:
     plan.impatient, plan.limit, plan.spread, plan.together = 0.5, 100, 0.0, True
 
 
+def _refilling(plan: Plan, dice: random.Random) -> None:
+    """Calls come back one by one; the reset is when all are there."""
+    plan.refills = dice.choice(["exact", "up", "down"])
+    plan.length = dice.choice([60.0, 900.0])
+
+
+def _turns(plan: Plan, dice: random.Random) -> None:
+    """A second window is told of in the same fields, where it is the closest to its end."""
+    plan.limit, plan.narrow = dice.choice([40, 200]), dice.choice([5, 12])
+    plan.length, plan.narrow_length = 900.0, dice.choice([5.0, 15.0, 900.0])
+    if dice.random() < 0.5:
+        plan.lifted_at, plan.narrow_length = dice.uniform(0.1, 1.0), 900.0
+
+
+def _blurred(plan: Plan, dice: random.Random) -> None:
+    """Which of two windows has counted a call, many answers do not tell."""
+    _brink(plan, dice)
+    _with(plan, "garbled")
+    plan.garbled_resets = 0.3
+
+
 def _times(plan: Plan, dice: random.Random) -> list[tuple[float, float]]:
     first = dice.uniform(0, 2 * plan.length)
     second = first + plan.length + dice.uniform(0, plan.length)
@@ -504,4 +553,9 @@ MORE_KINDS: dict[str, Callable[[Plan, random.Random], None]] = {
         _shy,
         _common,
     )
+}
+
+#: Kinds that came last: other servers, for the most part.
+LAST_KINDS: dict[str, Callable[[Plan, random.Random], None]] = {
+    function.__name__.removeprefix("_"): function for function in (_refilling, _turns, _blurred)
 }

@@ -313,7 +313,7 @@ def _what_to_call(plan: Plan, dice: random.Random, number: int) -> tuple[str, di
     if dice.random() < plan.dawdling:
         options["middlewares"] = [_dawdle]
     if dice.random() < plan.costly and not plan.rate:  # a rate has a burst of 1
-        cost = dice.randint(1, max(1, min(plan.limit, plan.app_limit or plan.limit) // 3))
+        cost = dice.randint(1, max(1, plan.most_at_once // 3))
         headers["X-Cost"], options["cost"] = str(cost), cost
     if plan.priorities:
         options["priority"] = dice.choice(list(Priority))
@@ -356,6 +356,8 @@ def _judge(plan: Plan, world: World, limiter: CheckedLimiter, outcome: Outcome) 
             assert full, f"I4: not spent: {count}"
     for name, lost in world.in_silence.items():
         most = plan.limit + 15
+        if plan.refills and plan.silence:
+            most += int((plan.silence[1] - plan.silence[0]) * plan.limit / plan.length)
         assert lost <= most, f"case 49: {lost} calls of {name} into the silence"
     _judge_refusals(plan, world)
     if plan.has("late_once") and not plan.has("steps", "drift", *LIES, *LOSSES):
@@ -369,6 +371,8 @@ def _judge_refusals(plan: Plan, world: World) -> None:
         most = plan.most_refused(count.length)
         if most is None:
             return
+        if count.gap:  # one that never ends: so many as others in that time
+            most *= 1 + int((world.loop.time() - world.began) / count.length)
         allowed = max(most, blind) if count.number == 1 else most
         allowed += count.unknown
         assert count.seen <= allowed, f"I1: {count.seen} refused, {allowed} allowed: {count}"

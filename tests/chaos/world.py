@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
+from math import ceil
 from typing import Self
 
 from aiotwhelp.testing import VirtualTimeLoop
@@ -33,6 +34,7 @@ OVERTAKEN = 0.5
 
 #: Values that no parser should choke on, and no caller should trust.
 NONSENSE = ["", "abc", "-1", "nan", "1e999", "1,2", "\u0661\u0662", "0x10", "9" * 60, "1;q=2"]
+NO_NUMBERS = [text for text in NONSENSE if not text.isdecimal()]
 
 #: Plausible, and wrong.
 LIES = [
@@ -62,7 +64,7 @@ class Count:
     limit: int
     length: float
     ends: float
-    used: int = 0
+    used: float = 0
     seen: int = 0
     #: Calls of ours whose answers were lost or told nothing of it, refusals among them: each leaves
     #: one unknown, and a probe finds out. As it does for a quota that was forgotten.
@@ -70,6 +72,24 @@ class Count:
     #: What other consumers used of it, and had used of the one before if that was spent.
     others: int = 0
     others_before: int = 0
+    #: Where calls come back one by one: the seconds for each, and when they were last looked for.
+    gap: float = 0.0
+    looked: float = 0.0
+
+    @property
+    def left(self) -> int:
+        """Whole calls that are left."""
+        return int(self.limit - self.used + 1e-9)
+
+    def look(self, now: float) -> None:
+        """Bring it up to an instant."""
+        if self.gap:
+            self.used = max(0.0, self.used - max(0.0, now - self.looked) / self.gap)
+            self.looked, self.ends = now, now + self.used * self.gap
+
+    def free_at(self, cost: int) -> float:
+        """Return when a call of that cost will be let through."""
+        return self.ends - (self.limit - cost) * self.gap if self.gap else self.ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +204,18 @@ class World:
         """Return the names of the windows that count a request."""
         if request.path.startswith(("/old", "/away")):
             return []
-        own: list[object] = [(request.identity, request.method, request.path)]
-        has_app = self.plan.app_limit and request.method == "GET"
-        return [*own, ("app", request.path)] if has_app else own
+        own = (request.identity, request.method, request.path)
+        names: list[object] = [own]
+        if self.plan.narrow:
+            names.append(("narrow", *own))
+        if self.plan.app_limit and request.method == "GET":
+            names.append(("app", request.path))
+        return names
+
+    def is_lifted(self, name: object) -> bool:
+        """Whether a window counts no more."""
+        is_narrow = isinstance(name, tuple) and name[0] == "narrow"
+        return is_narrow and self.loop.time() - self.began >= self.plan.lifted_at
 
     def sent(self, request: Request) -> None:
         if request.number in self.callers and self.falls(self.plan.cancelled / 2, "cancelled"):
@@ -227,7 +256,7 @@ class World:
         if path.startswith("/away"):
             self.faults["redirect abroad"] += 1
             return Verdict(302, {**date, "Location": f"{self.foreign_url}/x"}, b"")
-        counts = [self.current(name) for name in self.names(request)]
+        counts = [self.current(name) for name in self.names(request) if not self.is_lifted(name)]
         if any(self.is_in(burst) for burst in plan.bursts):
             self.faults["5xx"] += 1
             for count in counts:
@@ -251,7 +280,7 @@ class World:
         if counts[0].used < counts[0].limit and self.falls(plan.foreign, "another consumer"):
             counts[0].used += 1
             counts[0].others += 1
-        spent = next((each for each in counts if each.used + request.cost > each.limit), None)
+        spent = next((each for each in counts if request.cost > each.left), None)
         gap = now - self.last_accepted.get(key, -1e9)
         verdict = Verdict(200, headers)
         if spent is not None or (gap < plan.hidden_gap and self.is_in(self.hiding)):
@@ -259,7 +288,9 @@ class World:
             verdict.body = b'{"errors":[{"code":88,"message":"Rate limit exceeded"}]}'
             self.faults["hidden limit"] += spent is None
             if spent is not None and plan.retry_after:
-                headers["Retry-After"] = f"{max(0.0, spent.ends - now) + plan.retry_after:.1f}"
+                headers["Retry-After"] = (
+                    f"{max(0.0, spent.free_at(request.cost) - now) + plan.retry_after:.1f}"
+                )
         elif self.falls(plan.outcry, "a refusal for every route"):
             verdict.status = 429
             headers |= {EVERYWHERE: "true", "Retry-After": f"{self.dice.uniform(0.5, 5.0):.1f}"}
@@ -267,6 +298,7 @@ class World:
             self.last_accepted[key] = now
             for count in counts:
                 count.used += request.cost
+                count.look(now)
         garbled = sum(self.faults[name] for name in UNREADABLE)
         if not self.falls(plan.missing, "no headers"):
             headers |= self.told(counts)
@@ -282,42 +314,66 @@ class World:
         self.turn += 1
         headers: dict[str, str] = {}
         key = counts[0].key
-        for name, count in zip(("x-rate-limit", "x-app-limit-24hour"), counts, strict=False):
-            if count is counts[0] or key in self.last_told or not self.plan.shy:
-                headers |= self.told_of(name, count)
+        shared = [count for count in counts if is_of_app(count.key)]
+        # Of windows that take turns the one that is spent first, and for longest.
+        own = [count for count in counts if count not in shared]
+        headers |= self.told_of(
+            self.plan.fields, min(own, key=lambda each: (each.left, -each.ends))
+        )
+        if shared and (key in self.last_told or not self.plan.shy):
+            headers |= self.told_of("x-app-limit-24hour-{}", shared[0])
         if key in self.last_told and self.falls(self.plan.cached, "an answer from a cache"):
             return {**self.last_told[key], "Age": "77"}
         self.last_told[key] = headers
         return headers
 
-    def told_of(self, name: str, count: Count) -> dict[str, str]:
+    def told_of(self, fields: str, count: Count) -> dict[str, str]:
         offset = self.plan.backends[self.turn % len(self.plan.backends)]
-        remaining, reset = str(count.limit - count.used), str(int(count.ends + offset))
+        remaining, reset = str(count.left), self.written(count, count.ends + offset)
         if self.falls(self.plan.garbled, "garbled headers"):
             remaining = self.dice.choice(NONSENSE)
-        if self.falls(self.plan.garbled, "garbled headers"):
-            reset = self.dice.choice(NONSENSE)
+        if self.falls(self.plan.garbled_resets or self.plan.garbled, "garbled headers"):
+            # Seconds are believed, however many: that would be a lie.
+            reset = self.dice.choice(NONSENSE if not count.gap else NO_NUMBERS)
         if self.falls(self.plan.misled, "a reset that is told too late"):
-            reset = str(int(count.ends + self.dice.uniform(30.0, 700.0)))
-        headers = {f"{name}-limit": str(count.limit), f"{name}-remaining": remaining}
-        return headers if self.plan.no_reset else {**headers, f"{name}-reset": reset}
+            reset = self.written(count, count.ends + self.dice.uniform(30.0, 700.0))
+        told = {"limit": str(count.limit), "remaining": remaining, "reset": reset}
+        if self.plan.no_reset:
+            del told["reset"]
+        return {fields.format(name): value for name, value in told.items()}
+
+    def written(self, count: Count, reset: float) -> str:
+        """Return a reset as it is told: an epoch, or seconds where calls come back one by one."""
+        if not count.gap:
+            return str(int(reset))
+        seconds = max(0.0, reset - self.clock())
+        if self.plan.refills == "exact":
+            return f"{seconds:.3f}s"
+        return str(ceil(seconds - 1e-6) if self.plan.refills == "up" else int(seconds))
 
     def current(self, name: object) -> Count:
         """Return the window of that name that counts now."""
         plan, now = self.plan, self.clock()
-        is_app = isinstance(name, tuple) and name[0] == "app"
+        is_app, is_narrow = is_of_app(name), isinstance(name, tuple) and name[0] == "narrow"
         limit, length = (plan.app_limit, APP_LENGTH) if is_app else (plan.limit, plan.length)
+        if is_narrow:
+            limit, length = plan.narrow, plan.narrow_length
         elapsed = self.loop.time() - self.began
         shrinks = not is_app and plan.shrink_at is not None and elapsed > plan.shrink_at
         if shrinks:
             limit = max(1, limit // 2)
         off = 0.0 if is_app else (plan.late if elapsed < plan.late_until else 0.0) - plan.early
         count = self.counts.get(name)
-        if count is None or now >= count.ends + off:
+        if count is not None:
+            count.look(now)
+        if count is None or (now >= count.ends + off and not count.gap):
             self.numbers[name] += 1
             before = count.others if count is not None and count.used >= count.limit else 0
             count = Count(name, self.numbers[name], limit, length, float(int(now)) + length)
             count.others_before = before
+            if plan.refills and not is_app:
+                count.gap, count.looked = length / limit, now
+                count.look(now)
             self.counts[name] = count
             self.history.append(count)
         elif count.limit > limit:
@@ -338,6 +394,11 @@ class World:
         if verdict.status == 429 and verdict.blamed is not None:
             verdict.blamed.seen += 1
             verdict.blamed.unknown += verdict.is_garbled
+
+
+def is_of_app(name: object) -> bool:
+    """Whether a window is shared by the users of an app."""
+    return isinstance(name, tuple) and name[0] == "app"
 
 
 class Wire(asyncio.Protocol):
