@@ -79,7 +79,7 @@ class Process:
     def told(self, at: float = 0.0, want: int = 0, took: float = 0.0, **lease: Any) -> Report:
         """Report, and be answered so many seconds later."""
         report = self.report(at, want)
-        self.share.apply(Lease(**lease), NOW + at, NOW + at + took, jitter=1.0)
+        self.share.apply(Lease(**lease), NOW + at, NOW + at + took, jitter=0.5)
         return report
 
     def leased(self, granted: int, at: float = 0.0, **lease: Any) -> Report:
@@ -245,13 +245,27 @@ def test_who_finds_no_tokens_asks_once_and_waits_for_the_answer():
     share = process.share
     assert share.opens(NOW, 2, 3) == INF
     assert (share.asks, share.need, share.keep) == (True, 2, 3)
+    assert share.opens(NOW, 2) == INF
+    assert share.keep == 0
+    share.opens(NOW, 2, 3)
     report = process.report(want=5)
     assert (report.want, report.need, report.keep, report.held) == (5, 2, 3, 0)
     share.asks = False
     assert (share.opens(NOW, 1), share.asks) == (INF, False), "one report at a time"
+    share.asks = True
     share.apply(Lease(granted=2), NOW, NOW + 0.1, jitter=0.0)
+    assert share.asks is False
     assert share.opens(NOW + 0.1, 2) == -INF
     assert (share.opens(NOW + 0.1, 3), share.asks) == (INF, True)
+
+
+def test_after_a_failed_report_it_may_be_asked_again():
+    process = Process()
+    assert process.share.opens(NOW, 1) == INF
+    process.report(want=1)
+    process.share.failed()
+    assert (process.share.is_out, process.share.asks) == (False, False)
+    assert (process.share.opens(NOW, 1), process.share.asks) == (INF, True)
 
 
 def test_tokens_may_be_used_for_less_long_than_they_are_leased():
@@ -260,7 +274,7 @@ def test_tokens_may_be_used_for_less_long_than_they_are_leased():
     assert [process.share.opens(NOW + at, 1) for at in (1.79, 1.8)] == [-INF, INF]
     process = Process()
     process.leased(2, resets_in=500, confirmed=True)
-    assert [process.share.opens(NOW + at, 1) for at in (0.49, 0.5)] == [-INF, INF]
+    assert [process.share.opens(NOW + at, 1) for at in (0.4999, 0.5)] == [-INF, INF]
     process = Process()
     process.leased(2, resets_in=500, confirmed=False)
     assert process.share.opens(NOW + 0.5, 1) == -INF
@@ -282,7 +296,7 @@ def test_who_is_told_to_wait_asks_again_a_little_later_than_that():
         share.asks = True
         share.hopes = True
         assert process.told(want=1, took=0.5, wait=wait).vain == vain - 1
-        assert share.ask_at == pytest.approx(NOW + 0.5 + wait / 1000 + spread)
+        assert share.ask_at == pytest.approx(NOW + 0.5 + wait / 1000 + spread / 2, abs=1e-9)
         assert (share.vain, share.hopes) == (vain, False)
     assert share.opens(NOW, 1) == share.ask_at
     assert not share.asks
@@ -358,6 +372,15 @@ def test_what_is_asked_for_follows_what_is_used():
 # Reporting -------------------------------------------------------------------------------------
 
 
+def test_tokens_are_added_to_those_that_are_left():
+    process = Process()
+    process.leased(3)
+    process.call()
+    process.leased(2, 0.1)
+    assert (process.share.left, process.share.held) == (4, 5)
+    assert process.share.due == NOW + 0.1 + 0.9, "there is nothing to report"
+
+
 def test_unused_tokens_go_back_once_nobody_wants_them():
     process = Process()
     process.leased(5)
@@ -381,8 +404,10 @@ def test_a_report_tells_of_a_probe_until_it_has_ended():
     granted = process.call(0.2)
     assert granted.is_probe_of(process.share.probing)
     assert (process.share.turn, process.share.probing.turn) == (0, 3)
+    assert process.share.probing.sent == NOW + 0.2
     assert process.gate.is_probe(granted)
     assert process.report(0.3).is_probing is True
+    assert not process.gate.is_probe(process.call(0.3))
     process.share.probing.ended(3)
     assert process.report(0.4).is_probing is False
     process.leased(1, 0.5)
@@ -407,6 +432,8 @@ def test_a_report_is_of_its_gate():
 
 def test_a_share_is_told_from_an_earlier_one_of_the_same_record():
     process = Process()
+    for each in (process, Process.of_window(), Process.of_rate(Rate(1, per=1.0))):
+        assert each.share.name == NAME
     another = LeasedConcurrency(Concurrency(50), NAME, process.numbering, process.health)
     assert another.share.serial != process.share.serial
     process.leased(3, remaining=8)
@@ -468,12 +495,12 @@ def test_an_outage_leaves_what_is_held_and_half_of_an_equal_share():
     share = process.share
     assert not share.is_away
     process.leased(
-        3, number=1, clients=4, confirmed=True, remaining=80, limit=100, resets_in=60_000
+        3, number=1, clients=4, confirmed=True, remaining=81, limit=100, resets_in=60_000
     )
-    assert process.gate.spare == 80
+    assert process.gate.spare == 81
     away(process)
     assert share.is_away
-    assert (share.allowance, share.left, share.ask_at) == (3 + 80 // 8, 0, -INF)
+    assert (share.allowance, share.left, share.ask_at) == (3 + 81 // 8, 0, -INF)
     process.call(cost=2)
     assert share.is_away
     assert share.allowance == 11, "once for each outage"
@@ -502,15 +529,51 @@ def test_without_the_ledger_a_window_waits_for_its_reset_when_its_share_is_spent
     assert process.gate.available == before, "what the ledger says counts when it is back"
 
 
+def test_without_the_ledger_a_call_leaves_as_much_for_each_of_the_others():
+    process = Process.of_window()
+    process.leased(1, number=1, clients=4, confirmed=True, remaining=2, limit=100, resets_in=60_000)
+    away(process)
+    assert process.gate.opens(NOW, 1, 0.0, False) == NOW + 60.0, "three are left, for four"
+    process = Process.of_window()
+    process.leased(0, number=1, clients=2, confirmed=True, remaining=16, limit=100, resets_in=100)
+    away(process)
+    assert process.gate.opens(NOW, 1, 0.2, False) == NOW + 0.1, "a reserve is kept"
+    assert process.gate.opens(NOW, 1, 0.0, True) == -INF
+    assert process.gate.take(NOW, 1, NOW, True) is None
+    assert process.gate.slot == pytest.approx(NOW + 0.1 / 16)
+    assert process.gate.opens(NOW, 1, 0.0, True) == process.gate.slot
+    process.share.allowance = 0
+    process.gate.slot = -INF
+    process.gate.keep_shut(NOW - 5.0, 5.0)
+    assert process.gate.opens(NOW, 1, 0.0, False) == NOW + 0.1
+
+
+def test_without_the_ledger_a_window_has_probes_of_its_own():
+    process = Process.of_window()
+    gate = process.gate
+    away(process)
+    assert gate.opens(NOW, 1, 0.0, False) <= NOW
+    probe = process.call()
+    assert gate.is_probe(probe)
+    gate.unread(probe, 1, NOW, refused=True, failed=False)
+    assert (gate.probing.refusals, gate.probing.hold) == (1, NOW + 1.0)
+    for misses in (1, 2):
+        gate.probing.restart()
+        gate.unsent(process.call(), NOW + 9.0, failed=True)
+        assert gate.probing.misses == misses
+    assert gate.probing.hold == NOW + 10.0
+
+
 def test_without_the_ledger_the_next_window_is_divided_after_a_probe():
     process = Process.of_window()
-    process.told(number=1, clients=4, confirmed=True, limit=100, resets_in=1000)
+    process.told(number=1, clients=4, confirmed=True, limit=90, resets_in=1000)
     away(process)
     assert process.gate.opens(NOW + 1.5, 1, 0.0, False) <= NOW + 1.5
     granted = process.call(1.5)
-    reading = WindowReading(FIFTEEN_MINUTES, 99, 100, None, 900.0)
+    reading = WindowReading(FIFTEEN_MINUTES, 89, 90, None, 900.0)
     process.gate.observe(granted, NOW + 1.6, reading, refused=False)
-    assert process.share.allowance == 100 // 4 - 1
+    assert process.share.allowance == 90 // 4 - 1
+    assert process.gate.ends == pytest.approx(NOW + 901.6)
 
 
 def test_without_the_ledger_a_rate_goes_at_its_share():
@@ -520,6 +583,8 @@ def test_without_the_ledger_a_rate_goes_at_its_share():
     assert process.gate.opens(NOW, 1) <= NOW
     process.call()
     assert process.gate.slot == pytest.approx(NOW + 0.4)
+    process.call(cost=2)
+    assert process.gate.slot == pytest.approx(NOW + 0.4 + 0.8)
     assert not process.share.asks
 
 
@@ -535,6 +600,7 @@ def test_without_the_ledger_there_is_room_for_a_share():
     process.told(number=2, clients=99)
     process.gate.give_back(2)
     assert process.gate.opens(NOW, 1) == -INF, "for one at least"
+    assert process.gate.opens(NOW, 2) == INF
 
 
 # Gates -----------------------------------------------------------------------------------------
@@ -564,6 +630,13 @@ def test_a_window_believes_what_the_ledger_knows():
     assert (gate.seen, gate.ends, gate.reset, gate.low) == (NOW, NOW + 60, NOW + 60, NOW + 60)
     assert gate.counts_down
     assert gate.spare == 10
+    reading = WindowReading(FIFTEEN_MINUTES, 5, 100, None, 60.0)
+    granted = process.call()
+    gate.give_back(1)
+    gate.observe(granted, NOW, reading, refused=False)
+    assert gate.spare == 3, "five, and two of them are held"
+    process.told(0.5, confirmed=True, resets_in=60_000)
+    assert gate.spare == 0
     process.leased(2, 1.0, confirmed=True, remaining=4)
     assert (gate.limit, gate.reset, gate.ends) == (100, None, NOW + 1.0 + 960.0)
     process.told(2.0, confirmed=False, remaining=90)
@@ -620,16 +693,22 @@ def test_what_becomes_of_a_call_is_told(settle: Any, said: Outcome | None):
     granted = process.call(cost=2)
     process.share.due = INF
     settle(process.gate, granted)
+    debts = process.gate.debts
+    owed = {None: (0, 0), Outcome.FAILED: (0, 2), Outcome.LOST: (0, 2)}
+    assert (debts.unread, debts.ghosts) == owed.get(said, (2, 0)), "its own belief knows as well"
     assert process.share.due == NOW + 0.05
     assert [(n.outcome, n.cost) for n in process.report().notes] == ([(said, 2)] if said else [])
+    process.numbering.next()
+    process.told(9.0, confirmed=True)
+    assert (debts.unread, debts.ghosts) == (0, 0), "the ledger's numbers have it in them"
 
 
 def test_a_probe_that_never_left_is_told_of_if_nobody_was_there():
     process = Process.of_window()
-    for failed, said in ((False, []), (True, [(Outcome.UNSENT, 3)])):
+    for failed, said in ((False, []), (True, [(Outcome.UNSENT, 3, 1)])):
         process.leased(1, probe=3)
         process.gate.unsent(process.call(), NOW, failed=failed)
-        assert [(note.outcome, note.probe) for note in process.told().notes] == said
+        assert [(n.outcome, n.probe, n.cost) for n in process.told().notes] == said
 
 
 @pytest.mark.parametrize(
@@ -647,10 +726,15 @@ def test_what_an_answer_tells_is_told(
     process = Process.of_window()
     process.gate.clock.assume(1_700_000_000.0 - NOW)
     process.leased(5)
-    granted = process.call()
+    granted = process.call(cost=2)
     process.gate.observe(granted, NOW + 1.0, reading, refused=True)
     (note,) = process.report(1.0).notes
-    assert (note.outcome, note.remaining, note.limit) == (Outcome.READ, 7, reading.limit)
+    assert (note.cost, note.outcome, note.remaining, note.limit) == (
+        2,
+        Outcome.READ,
+        7,
+        reading.limit,
+    )
     assert (note.refused, note.epoch, note.took) == (True, epoch, 1000)
     assert note.resets_in == resets_in
     assert process.gate.limit == reading.limit, "its own belief is kept up to date"
@@ -671,6 +755,10 @@ def test_a_window_that_nobody_tells_of_any_more_holds_nobody():
     assert (gate.in_flight, process.share.left, granted.probes) == (5, 1, None)
     gate.unread(granted, 1, NOW, refused=False, failed=False)
     assert process.report().notes == ()
+    told = WindowReading(FIFTEEN_MINUTES, 7, 15, None, 60.0)
+    for refused in (True, False):
+        gate.observe(granted, NOW, told, refused=refused)
+        assert gate.is_untold is refused, "only refusals have told of it"
 
 
 def test_at_an_even_pace_what_is_left_is_for_all_processes():
@@ -713,7 +801,14 @@ def test_of_a_window_that_is_over_or_unknown_nothing_is_expected():
     process.leased(3, confirmed=True, remaining=10, limit=100, resets_in=60_000)
     process.gate.span = 0.0
     assert process.gate.expect(NOW, 999, 0.0) == NOW + 60.0
+    process.gate.span = 1.0
+    assert process.gate.expect(NOW, 999, 0.0) == NOW + 60.0 + 9.0
     assert process.gate.expect(NOW + 60.0, 999, 0.0) == NOW + 60.0
+    process.gate.limit = None
+    assert process.gate.expect(NOW, 999, 0.0) == NOW + 60.0
+    process.gate.limit, process.gate.is_confirmed = 100, False
+    assert process.gate.expect(NOW, 999, 0.0) == NOW, "a probe may go at once"
+    process.gate.is_confirmed = True
     process.gate.keep_shut(NOW, 90.0)
     assert process.gate.expect(NOW, 0, 0.0) == NOW + 90.0
     assert process.gate.expect(NOW, 99, 0.0) == NOW + 90.0
@@ -794,6 +889,7 @@ def test_a_learned_pace_is_everybodys():
     process = Process(PaceGate(bucket, NAME, Numbering(), Health()))
     process.share.gate = process.gate
     assert (process.gate.in_flight, process.share.counts) == (0, Counts.PACE)
+    assert process.share.name == NAME
     process.told(gap=250)
     assert (bucket.pace.gap, process.gate.in_flight) == (0.25, 4)
     process.share.health.is_away = True
