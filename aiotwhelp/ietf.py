@@ -123,7 +123,8 @@ class SeparateFields:
         if not len(limits) == places <= _MOST_MEMBERS or len(resets) not in (0, places):
             return ()
         told: dict[str, WindowReading] = {}
-        for said, limit, reset in zip(remaining, limits, resets or [""] * places, strict=True):
+        resets = resets or [""] * places
+        for said, limit, reset in zip(remaining, limits, resets, strict=True):
             window = self._window(said, limit, reset, policies)
             # A limit of nothing is how some servers say that there is none.
             if window is None or window.limit is None:
@@ -170,7 +171,7 @@ def _parse_list(text: str) -> tuple[Member, ...] | None:
             if key is None:
                 return None
             at = key.end()
-            params[key[0]] = 1.0
+            params[key[0]] = "1"  # true, as ?1 is: no number
             if at < len(text) and text[at] == "=":
                 item = _bare_item(text, at + 1)
                 if item is None:
@@ -193,7 +194,7 @@ def parse_dictionary(text: str) -> dict[str, int] | None:
         return None
     for part in text.split(","):
         name, _, said = part.strip(" \t").partition("=")
-        whole = count(said.partition(";")[0].strip(" "))
+        whole = count(said.partition(";")[0])
         if not _KEY.fullmatch(name) or whole is None or whole < 0:
             return None
         numbers[name] = whole
@@ -265,8 +266,8 @@ def _kind_of(
     The draft shows the one that is closest to its limit; its limit tells which, and of equal
     limits the shortest window in which the reset fits.
     """
-    listed = dict.fromkeys((policy.value, policy.whole("w") or 0) for policy in policies)
-    spans = sorted(span for quota, span in listed if quota == limit)
+    listed = (policy.whole("w") for policy in policies if policy.value == limit)
+    spans = sorted(span for span in listed if span)
     if not spans:
         return _kind(f"{prefix} of {limit}" if limit else prefix, 0, turns=prefix)
     span = next((each for each in spans if each >= (resets_in or 0)), spans[-1])
@@ -275,7 +276,7 @@ def _kind_of(
 
 def _unit(said: str) -> str:
     # The draft's registry and its examples differ in the plural.
-    return "requests" if said in ("", "request", "requests") else said
+    return "requests" if said in ("", "request") else said
 
 
 @lru_cache(maxsize=256)
@@ -296,4 +297,4 @@ def _whole_field(fields: Mapping[str, str], name: str) -> str:
     # What HTTP clients call it: multidict, and the standard library.
     get_lines = getattr(fields, "getall", None) or getattr(fields, "get_all", None)
     lines = get_lines(name) if get_lines is not None else None
-    return ", ".join(lines) if lines and len(lines) > 1 else first
+    return ", ".join(lines) if lines else first

@@ -75,7 +75,7 @@ class Refill:
     @property
     def is_known(self) -> bool:
         """Whether readings agree that tokens come back one by one, and tell how fast."""
-        return self._is_seen and self._slowest > 0
+        return self._is_seen
 
     def opens(self, seen: float, missing: int) -> float:
         """Return when so many tokens are there that were missing then; infinity for unknown."""

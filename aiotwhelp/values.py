@@ -112,9 +112,7 @@ def duration(value: object) -> float | None:
     plain = number(value)
     if plain is not None:
         return plain
-    if not isinstance(value, str) or not value or len(value) > _LONGEST:
-        return None
-    found = _DURATION.fullmatch(value)
+    found = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
     if found is None:
         return None
     hours, minutes, rest, unit = found.groups()

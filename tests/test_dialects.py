@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.message
 import pickle
 from collections.abc import Mapping
 
@@ -368,6 +369,144 @@ def test_of_policies_with_equal_limits_the_shortest_that_the_reset_fits_into_is_
     assert (window.kind.name, window.kind.length) == ("ratelimit: 9 per 60 s", 60.0)
 
 
+# --- the IETF's drafts ---------------------------------------------------------------------
+
+POLICIES = "9;w=10, 9;w=60, 9;w=60, 5000;w=86400, 70"
+
+
+@pytest.mark.parametrize(
+    ("limit", "reset", "name", "length"),
+    [
+        ("9", "10", "ratelimit: 9 per 10 s", 10.0),
+        ("9", "11", "ratelimit: 9 per 60 s", 60.0),
+        ("9", "99", "ratelimit: 9 per 60 s", 60.0),
+        ("9", None, "ratelimit: 9 per 10 s", 10.0),
+        ("5000", "11", "ratelimit: 5000 per 86400 s", 86_400.0),
+        ("70", "11", "ratelimit of 70", 0.0),
+        ("8", "11", "ratelimit of 8", 0.0),
+        (None, "11", "ratelimit", 0.0),
+    ],
+)
+def test_the_policy_of_the_limit_that_is_shown_tells_the_window(
+    limit: str | None, reset: str | None, name: str, length: float
+):
+    told = {"limit": limit, "remaining": "3", "reset": reset}
+    told = {field: value for field, value in told.items() if value is not None}
+    together = {"ratelimit": ", ".join(f"{field}={value}" for field, value in told.items())}
+    for fields in (together, {f"ratelimit-{field}": value for field, value in told.items()}):
+        (window,) = AUTO.read(fields | {"ratelimit-policy": POLICIES}).windows
+        kind = window.kind
+        assert (kind.name, kind.length, kind.turns) == (name, length, "ratelimit")
+        assert (kind.unit, kind.refills) == ("requests", True)
+        assert window.resets_in == (None if reset is None else float(reset))
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "expected"),
+    [
+        ("100, 5000", "3", (3, 100)),
+        ("100;w=60", "3", (3, 100)),
+        ("1e3", "3", (3, 1000)),
+        ("9007199254740991", "3", (3, 2**53 - 1)),
+        ("(1), 5", "3", (3, None)),
+        ("9", "0", (0, 9)),
+        ("9", "-1", (0, 9)),
+        ("-1", "5", (5, None)),
+        ("-1", "0", (0, None)),
+        ("0", "-1", (0, None)),
+    ],
+)
+def test_a_limit_and_what_is_left_of_it_are_read_each_for_itself(
+    limit: str, remaining: str, expected: tuple[int, int | None]
+):
+    (window,) = AUTO.read({"RateLimit-Limit": limit, "RateLimit-Remaining": remaining}).windows
+    assert (window.remaining, window.limit) == expected
+
+
+def test_of_listed_limits_each_that_is_readable_counts():
+    fields = {"X-RateLimit-Limit": "0, 9, 10, 11", "X-RateLimit-Remaining": "0, 5X, 6\xa0, 7"}
+    assert said(AUTO.read(fields).windows) == [("x-ratelimit of 11", 7, 11, None, None, "")]
+    for places, read in ((16, 16), (17, 0)):
+        numbers = ", ".join(str(each) for each in range(1, places + 1))
+        fields = {"X-RateLimit-Limit": numbers, "X-RateLimit-Remaining": numbers}
+        assert len(AUTO.read(fields).windows) == read
+
+
+def test_a_named_policy_tells_length_unit_and_partition():
+    fields = {
+        "RateLimit-Policy": '"a";q=9;w=60;qu="content-bytes", "b";q=8;qu="request", "c";q=7',
+        "RateLimit": '"0";t=5, "a";r=3;pk=:YQ==:, "b";r=2, "c";r=1;t=0',
+    }
+    windows = AUTO.read(fields).windows
+    assert said(windows) == [
+        ("a", 3, 9, None, None, "YQ=="),
+        ("b", 2, 8, None, None, ""),
+        ("c", 1, 7, None, 0.0, ""),
+    ]
+    assert [(w.kind.length, w.kind.unit, w.kind.turns, w.kind.refills) for w in windows] == [
+        (60.0, "content-bytes", "", True),
+        (0.0, "requests", "", True),
+        (0.0, "requests", "", True),
+    ]
+
+
+def test_lines_of_a_field_are_joined_for_any_client():
+    message = email.message.Message()
+    for value in ('"a"; r=2', '"b"; r=3'):
+        message["RateLimit"] = value
+    assert [window.kind.name for window in AUTO.read(message).windows] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "members"),
+    [
+        ("", []),
+        ('"a";x', [("a", {"x": "1"})]),
+        ('"a";x=?1;y=?0', [("a", {"x": "1", "y": "0"})]),
+        (r'"a\"b\\c";r=1', [('a"b\\c', {"r": 1.0})]),
+        ('"a" , b;t=:YQ==: ,\t1.5', [("a", {}), ("b", {"t": "YQ=="}), (1.5, {})]),
+        ("@1659578233", [("1659578233", {})]),
+        ('X"a";r=1', None),
+        ('"a" "b"', None),
+        ('"a",', None),
+        ('"a";=1', None),
+        ('"a";r=', None),
+        (",".join("a" * 16), [("a", {})] * 16),
+        (",".join("a" * 17), None),
+        ("a".ljust(2048), [("a", {})]),
+        ("a".ljust(2049), None),
+    ],
+)
+def test_a_structured_list_is_read_as_its_rfc_says(text: str, members: list[object] | None):
+    parsed = parse_list(text)
+    found = None if parsed is None else [(each.value, dict(each.params)) for each in parsed]
+    assert found == members
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("limit=100;w=10=x, remaining=0,\treset=5 ", {"limit": 100, "remaining": 0, "reset": 5}),
+        ("limit=1".ljust(2048), {"limit": 1}),
+        ("limit=1".ljust(2049), None),
+        ("limit=1X", None),
+        ("limit=1\xa0", None),
+        ("limit=-1", None),
+        ("Limit=1", None),
+        ("limit", None),
+    ],
+)
+def test_a_structured_dictionary_is_read_or_not_at_all(text: str, numbers: dict[str, int] | None):
+    assert parse_dictionary(text) == numbers
+
+
+def test_a_parameter_without_a_number_is_none():
+    assert AUTO.read({"RateLimit": '"a";r;t=5'}).windows == ()
+
+
+# --- waits and refusals --------------------------------------------------------------------
+
+
 def test_a_window_is_waited_for_a_little_longer_than_its_length_and_never_for_ever():
     lengths = {0.0: 90_000, 10.0: 70, 900.0: 960, 86_400.0: 90_000}
     for length, ceiling in lengths.items():
@@ -413,6 +552,27 @@ def test_of_two_dialects_the_longer_wait_counts():
     fields = {"X-Rate-Limit-Retry-After-Seconds": "17", "RateLimit": '"a";r=0;t=20'}
     reading = AUTO.read(fields, 429)
     assert (reading.dialect, reading.retry_after) == ("ietf + plain", 17.0)
+
+
+def test_of_two_dialects_what_refuses_in_one_refuses():
+    fields = {"RateLimit": '"a";r=7', **CORE, "x-ratelimit-used": "9"}
+    several = AUTO.read(fields, 403)
+    assert (several.dialect, several.refused, several.everywhere) == ("ietf + github", True, False)
+    assert AUTO.read(fields).refused is False
+    hidden = AUTO.read(fields | {"x-ratelimit-remaining": "9"}, 429)
+    assert (hidden.refused, hidden.everywhere, hidden.pause) == (True, True, 60.0)
+    asked = AUTO.read(fields | {"Retry-After": "7"}, 403)
+    assert (asked.refused, asked.everywhere, asked.pause) == (True, True, 0.0)
+
+
+def test_what_was_recognised_is_what_reads_the_body():
+    for fields, names in [
+        ({}, []),
+        (CORE | {"x-ratelimit-used": "9"}, ["github"]),
+        ({"RateLimit": '"a";r=7', "x-ratelimit-remaining": "3"}, ["ietf", "plain"]),
+    ]:
+        reading = AUTO.read(fields)
+        assert AUTO.spoken(reading) == tuple(DIALECTS[name] for name in names)
 
 
 CORE = {"x-ratelimit-remaining": "0", "x-ratelimit-resource": "core"}

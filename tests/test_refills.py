@@ -74,6 +74,50 @@ def test_another_limit_begins_anew():
     assert refill.opens(100.0, 1) == 100.0 + 400.0 / 10
 
 
+@pytest.mark.parametrize(
+    "readings",
+    [
+        [(0, 1, 1.0), (1, 10, 10.0)],
+        [(0, 1, 4.0), (1, 10, 40.0), (2, 0, 9.0)],
+        [(0, 1, 4.0), (1, 10, 40.0), (2, 3, 0.0)],
+    ],
+    ids=["quick", "full", "full already"],
+)
+def test_a_bucket_that_is_quick_or_full_is_one(readings: list[tuple[float, int, float]]):
+    per_token = readings[1][2] / 9
+    assert bucket(*readings).opens(100.0, 1) == pytest.approx(100.0 + per_token)
+
+
+def test_readings_that_no_one_rate_explains_tell_nothing():
+    """One token in half a second at least, then nine in four seconds at most."""
+    assert bucket((0, 1, 1.5), (1, 10, 4.0)).opens(100.0, 1) == NEVER
+
+
+def test_readings_that_exactly_one_rate_explains_tell_it():
+    """A token every four seconds: from below, and from above."""
+    assert bucket((0, 1, 5.0), (1, 11, 40.0)).opens(100.0, 1) == 104.0
+    assert bucket((0, 11, 40.0), (1, 10, 41.0), (2, 20, 80.0)).opens(100.0, 1) == 104.0
+
+
+def test_a_reset_that_a_rounding_may_have_moved_has_not_moved():
+    assert bucket((0, 10, 60.0), (1, 11, 60.0)).opens(100.0, 1) == NEVER
+    assert bucket((0, 10, 60.0), (1.01, 11, 60.0)).opens(100.0, 1) < NEVER
+
+
+def test_of_readings_with_as_many_missing_the_reset_has_moved_since_the_first():
+    told = bucket((0, 5, 20.0), (10, 5, 20.0), (10.5, 6, 20.0))
+    assert told.opens(100.0, 1) < NEVER
+
+
+def test_that_a_call_may_go_early_is_proven_by_the_last_that_did():
+    refill, proven = Refill(), []
+    assert refill.is_proven is False
+    for early, refused in [(1, 0), (0, 0), (0, 1), (1, 1), (0, 0), (1, 0)]:
+        refill.answered(early=bool(early), refused=bool(refused))
+        proven.append(refill.is_proven)
+    assert proven == [True, True, True, False, False, True]
+
+
 def test_what_an_answer_tells_holds_until_the_next_one():
     refill = Refill()
     refill.tell(7.0)
