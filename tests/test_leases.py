@@ -105,6 +105,21 @@ class Process:
         self.share.say(granted, NOW + at, outcome, granted.cost, **said)
 
 
+def test_at_first_nothing_is_held_wanted_or_told():
+    process = Process()
+    share, health = process.share, process.health
+    assert (share.left, share.held, share.taken, share.use, share.turn) == (0, 0, 0, 0, 0)
+    assert (share.need, share.keep, share.vain, share.allowance) == (1, 0, 0, 0)
+    assert (share.until, share.ask_at, share.shut_until) == (-INF, -INF, -INF)
+    assert (share.due, share.rank, share.place) == (INF, INF, -1)
+    flags = (share.asks, share.hopes, share.is_out, share.leaves, health.is_away)
+    assert flags == (False,) * 5
+    assert all(type(flag) is bool for flag in flags)
+    assert (health.is_reachable, health.failure, health.clients) == (True, None, 1)
+    report = process.report()
+    assert (report.sequence, report.want, report.held, report.notes) == (1, 0, 0, ())
+
+
 # Notes -----------------------------------------------------------------------------------------
 
 
@@ -128,6 +143,10 @@ def test_a_note_tells_how_a_call_ended_and_how_long_ago():
 
 
 def test_calls_that_tell_the_same_are_told_of_together():
+    process = Process()
+    for _ in range(2):
+        process.say(process.call(), 0.0)
+    assert [note.times for note in process.report().notes] == [2], "before the first report, too"
     process = Process()
     process.leased(9)
     first, second, third = (process.call(at, cost) for at, cost in ((0.0, 1), (-0.1, 2), (0.2, 3)))
@@ -343,6 +362,7 @@ def test_what_was_answered_to_a_question_outlives_reports_without_one():
         (True, False, 0.0, 5, 5),
         (False, False, 4.0, 5, 0),
         (False, False, 5.0, 5, 5),
+        (False, False, 5.0, 1, 3),
         (False, False, 5.0, 0, 0),
         (False, True, 4.0, 5, 5),
         (False, True, 4.0, 0, 0),
@@ -390,7 +410,8 @@ def test_unused_tokens_go_back_once_nobody_wants_them():
     assert process.told(0.3).held == 1
     process.leased(5, 0.4)
     process.call(0.4)
-    assert process.told(2.2).held == 2, "they may not be used any more"
+    process.share.until = NOW + 2.0
+    assert process.told(2.0).held == 2, "they may not be used any more"
     window = Process.of_window()
     window.leased(1, probe=3)
     assert window.told(9.0).held == 1, "a probe is kept until it goes"
@@ -620,6 +641,8 @@ def test_a_window_takes_from_what_is_leased():
     assert (share.left, share.taken, gate.in_flight, share.held) == (1, 2, 2, 3)
     gate.keep_shut(NOW, 5.0)
     assert gate.opens(NOW, 1, 0.0, False) == NOW + 5.0
+    process.call()
+    assert (share.left, share.taken, gate.in_flight, share.held, gate.key) == (0, 3, 3, 3, "key")
 
 
 def test_a_window_believes_what_the_ledger_knows():
@@ -753,6 +776,8 @@ def test_a_window_that_nobody_tells_of_any_more_holds_nobody():
     process.share.asks = False
     granted = process.call(cost=5)
     assert (gate.in_flight, process.share.left, granted.probes) == (5, 1, None)
+    process.call()
+    assert (gate.in_flight, process.share.left) == (6, 1)
     gate.unread(granted, 1, NOW, refused=False, failed=False)
     assert process.report().notes == ()
     told = WindowReading(FIFTEEN_MINUTES, 7, 15, None, 60.0)
@@ -771,6 +796,10 @@ def test_at_an_even_pace_what_is_left_is_for_all_processes():
     assert gate.slot == pytest.approx(NOW + 20.0)
     assert gate.opens(NOW, 1, 0.0, True) == gate.slot
     assert gate.opens(NOW, 1, 0.0, False) == -INF
+    process = Process.of_window()
+    process.leased(1, number=1, clients=2, confirmed=True, resets_in=60_000)
+    process.gate.take(NOW, 1, NOW, True)
+    assert process.gate.slot == pytest.approx(NOW + 120.0), "the only one"
     process = Process.of_window()
     process.leased(1, number=1, clients=2, confirmed=True, resets_in=60_000)
     process.gate.take(NOW + 90.0, 1, NOW, True)
