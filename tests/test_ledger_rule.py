@@ -707,7 +707,7 @@ def test_the_last_millisecond_before_a_reset_is_waited_for() -> None:
 
 
 def test_probes_of_the_window_before_are_none_of_the_next() -> None:
-    probing = Client(probing=START + SPAN - 10, held=1, expires=START + SPAN + LEASE)
+    probing = Client(probing=START + SPAN - 10, held=1, expires=START + 9 * SPAN)
     film(
         known(5, clients={"a": probing}),
         (SPAN, "b", asks(), {"granted": 1, "probe": TURN + 1}),
@@ -866,6 +866,20 @@ def test_a_reset_that_is_later_by_less_than_half_a_window_is_no_rollover(
         known(3),
         (0, "a", tells(read(99, known=NUMBER - 1, resets_in=resets_in)), {"remaining": left}),
     )
+
+
+def test_a_later_reset_with_as_many_left_is_no_rollover() -> None:
+    ahead = Client(taken=70, expires=START + SPAN)
+    record = film(
+        known(3, clients={"b": ahead}),
+        (
+            0,
+            "a",
+            tells(read(3, known=NUMBER - 1, resets_in=2 * SPAN)),
+            {"remaining": 3, "resets_in": 2 * SPAN},
+        ),
+    )
+    assert record.clients["b"].taken == 70
 
 
 @pytest.mark.parametrize(
@@ -1193,7 +1207,7 @@ def test_a_learned_gap_doubles_once_for_all_who_were_refused_together() -> None:
 def test_a_gap_is_kept_from_grant_to_grant() -> None:
     film(
         Record(gap=1000),
-        (0, "a", asks(), {"granted": 1}),
+        (0, "a", asks(), {"granted": 1, "probe": 0}),
         (10, "a", {"held": 0}, {}),
         (20, "b", asks(), {"granted": 0, "wait": 980}),
         (1000, "b", asks(), {"granted": 1}),
