@@ -163,6 +163,12 @@ class CheckedLimiter(Limiter):
         if not window.is_confirmed and self._silences_of(line, window) < SILENCES:
             assert granted.is_probe_of(window.probing), "case 14: more than the probes"
             assert window.probing.out <= 2, "case 14: a third probe"
+        has_ended = window.is_confirmed and self._now() >= window.ends
+        assert not has_ended, "case 14: granted from a window that has ended"
+        bucket = line.bucket
+        assert bucket.foreseen <= window.available, "more is foreseen than there is"
+        is_foreseen_too_long = bucket.foreseen > 0 and bucket.foreseen_until > window.ends
+        assert not is_foreseen_too_long, "case 14: more is foreseen than the window holds for"
         if not granted.is_probe_of(window.probing):
             self._check_last(line, window, granted)
             # One that answers tell of no more, such as a garbled header's, is not there.
