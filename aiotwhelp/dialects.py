@@ -5,8 +5,9 @@ Each was taken from the API's own pages or from recorded answers; docs/dialects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from aiotwhelp.headers import (
     X_DIALECT,
@@ -139,13 +140,17 @@ class _Sign:
     beside: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
-    def is_in(self, fields: Mapping[str, str]) -> bool:
+    def is_in(self, fields: Container[str]) -> bool:
         return (
             any(name in fields for name in self.shown)
             and all(name in fields for name in self.beside)
             and not any(name in fields for name in self.missing)
         )
 
+
+#: The names of so many fields, of so many characters, are remembered together.
+_MOST_NAMES = 64
+_LONGEST_NAMES = 2048
 
 #: Names that no other API uses for something else, or that are used for one thing only.
 _SIGNS = (
@@ -195,8 +200,8 @@ class _Auto(Dialect):
         if not spoken:
             return self.understand(fields, status)
         readings = [dialect.understand(fields, status) for dialect in spoken]
-        names = " + ".join(dict.fromkeys(dialect.name for dialect in spoken))
-        reading = readings[0]._replace(dialect=names)
+        names = spoken[0].name if len(spoken) == 1 else _joined(spoken)
+        reading = Reading(*readings[0][:-1], names)
         if len(readings) == 1:
             return reading
         waits = [each.retry_after for each in readings if each.retry_after is not None]
@@ -214,20 +219,33 @@ class _Auto(Dialect):
         return tuple(DIALECTS[name] for name in names)
 
 
-def _spoken(fields: Mapping[str, str]) -> list[Dialect]:
-    spoken = [sign.dialect for sign in _SIGNS if sign.is_in(fields)]
+def _joined(spoken: Iterable[Dialect]) -> str:
+    return " + ".join(dict.fromkeys(dialect.name for dialect in spoken))
+
+
+def _spoken(fields: Mapping[str, str]) -> Sequence[Dialect]:
+    names = tuple(fields)
+    is_short = len(names) <= _MOST_NAMES and sum(map(len, names)) <= _LONGEST_NAMES
+    spoken = (_spoken_by if is_short else _spoken_by.__wrapped__)(names)
     if "x-rate-limit-remaining" in fields:
         own = _DASHED if _tells_no_epoch(fields.get("x-rate-limit-reset")) else X_DIALECT
-        spoken = [own, *(each for each in spoken if each is not own)]
-    elif "x-rate-limit-retry-after-seconds" in fields:
+        return (own, *(each for each in spoken if each is not own))
+    return spoken
+
+
+# A server's answers have the same fields, in the same order.
+@lru_cache(maxsize=64)
+def _spoken_by(names: tuple[str, ...]) -> tuple[Dialect, ...]:
+    """Return the dialects that are told by their names alone."""
+    shown = frozenset(name.lower() for name in names if isinstance(name, str))
+    spoken = [sign.dialect for sign in _SIGNS if sign.is_in(shown)]
+    is_dashed = "x-rate-limit-remaining" in shown
+    if not is_dashed and "x-rate-limit-retry-after-seconds" in shown:
         spoken.append(_DASHED)
-    return [*spoken, *_plain(fields)]
-
-
-def _plain(fields: Mapping[str, str]) -> Iterable[Dialect]:
-    """Return what is spoken in the fields that most have in common."""
-    if "x-ratelimit-remaining" in fields:
-        yield next((r.dialect for r in _RELATIVES if r.is_in(fields)), _PLAIN)
+    # The fields that most have in common.
+    if "x-ratelimit-remaining" in shown:
+        spoken.append(next((r.dialect for r in _RELATIVES if r.is_in(shown)), _PLAIN))
+    return tuple(spoken)
 
 
 def _tells_no_epoch(said: str | None) -> bool:
