@@ -278,6 +278,11 @@ class Debts:
             self.ghosts = sum(ghost[-1] for ghost in self._ghosts)
 
     @property
+    def are_none(self) -> bool:
+        """Whether there is nothing that a reading would clear."""
+        return not (self._unread or self._ghosts or self._unplaced)
+
+    @property
     def newest_ghost(self) -> float:
         """The instant from which a call clears every ghost; minus infinity without any."""
         return max((ghost[0] for ghost in self._ghosts), default=-INF)
@@ -642,7 +647,7 @@ class Window:
             and self.refill is None
             and len(self.buckets) == 1
             and not (self.counts_down or self.silences or self.doubts or self.is_untold)
-            and not (self.debts.unread or self.debts.ghosts)
+            and self.debts.are_none
             and not self.kind.turns
             and self.kind.unit != _IN_FLIGHT
             and self.probing.is_at_rest

@@ -14,7 +14,7 @@ from aiotwhelp.leases import LeasedWindow
 from aiotwhelp.local import Room
 from aiotwhelp.quota import Granted, NotUntil
 from aiotwhelp.windows import INF
-from tests.film import EPOCH, Answer, Ask, Film, opened, reading
+from tests.film import EPOCH, GO, Answer, Ask, Film, opened, reading
 from tests.simulation import in_virtual_time
 from tests.stack import quota_headers
 
@@ -59,7 +59,8 @@ class Twins:
             self.counted += 3
         left = max(0, self.limit - self.counted)
         reset = self.reset + {"later": 1.0, "earlier": -1.0, "far": 400.0}.get(kind, 0.0)
-        told = reading(left + 2 * (kind == "more"), reset, self.limit + (kind == "limit"))
+        at = None if kind == "untold" else reset
+        told = reading(left + 2 * (kind == "more"), at, self.limit + (kind == "limit"))
         windows = () if kind in ("silent", "failed") else (told,)
         said = Reading(windows, date=EPOCH + int(self.now), cached=kind == "stored")
         if kind == "refused":
@@ -91,6 +92,7 @@ class Twins:
             state |= {f"{number} {name}": getattr(window, name) for name in told}
             state[f"{number} left"] = window.available
             foreign = window.foreign
+            state[f"{number} unplaced"] = sum(cost for _, cost in window.debts._unplaced)
             state[f"{number} others"] = foreign.rate
             state[f"{number} explained"] = foreign.explained
             for at, (_, remaining) in enumerate(window.observations):
@@ -99,7 +101,7 @@ class Twins:
 
 
 KINDS = ("lost", "unsent", "refused", "failed", "silent", "stored", "denied", "another", "more")
-MOVES = ("later", "earlier", "far", "limit")
+MOVES = ("later", "earlier", "far", "untold", "limit")
 STEP = st.tuples(
     st.sampled_from([0.0, 0.001, 0.01, 0.1, 1.0]) | st.sampled_from([30.0, 300.0]),
     st.integers(0, 12),
@@ -166,6 +168,16 @@ def test_the_last_are_not_foreseen() -> None:
     while film.bucket.take_foreseen(1.1, None):
         pass
     assert film.window.available > 20
+
+
+def test_nothing_is_foreseen_while_a_reading_may_be_of_either_of_two_windows() -> None:
+    film = foreseeing()
+    film.step(1.1, Answer("first", 799, 900, None))
+    film.bucket.foresee(1.1, 0.0)
+    assert film.bucket.take_foreseen(1.1, None) is None
+    film.play([(1.2, Ask("next"), GO), (1.3, Answer("next", 798, 900, 900.0), None)])
+    film.bucket.foresee(1.3, 0.0)
+    assert film.bucket.take_foreseen(1.3, None) is not None
 
 
 def test_nothing_is_foreseen_beyond_the_reset() -> None:
