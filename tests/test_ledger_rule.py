@@ -272,6 +272,16 @@ def test_who_got_all_it_wants_shares_no_more() -> None:
     film(known(80), (0, "a", asks(2), {"granted": 2}), (0, "b", asks(99), {"granted": 39}))
 
 
+def test_who_was_told_to_wait_is_one_of_those_who_ask_for_as_long() -> None:
+    record = known(80, clients={"b": Client(asks=START + 300, expires=START + LEASE)})
+    film(
+        record,
+        (0, "a", asks(99), {"granted": 20}),
+        (1, "a", asks(99, held=20), {"granted": 0, "wait": 250}),
+        (500, "b", asks(99), {"granted": 15}),
+    )
+
+
 def test_four_tokens_for_each_who_asks_are_enough_to_be_fair_with() -> None:
     """Of 8 tokens for two, by 2."""
     other = {"b": Client(asks=START + 300, expires=START + LEASE)}
@@ -336,6 +346,26 @@ def test_tokens_are_left_to_others_who_use_the_quota_too() -> None:
         (0, "d", asks(), {"granted": 1}),
         (0, "e", asks(), {"granted": 0, "remaining": 8}),
     )
+
+
+@pytest.mark.parametrize(
+    ("others", "held", "margin"),
+    [
+        ({"before": 4000}, 9, 48),
+        ({"before": 3000}, 37, 133),
+        ({"others": 1, "own": 1}, 1, 3),
+    ],
+)
+def test_so_many_are_left_to_others_as_they_take_meanwhile_and_twice_its_spread(
+    others: dict[str, int], held: int, margin: int
+) -> None:
+    """For a call and those on their way: ``expected + 2 * sqrt(expected)``, rounded up."""
+    for spare, granted in ((0, 0), (1, 1)):
+        holds = {"a": Client(held=held, expires=START + LEASE)}
+        film(
+            known(held + margin + spare, clients=holds, **others),
+            (0, "b", asks(), {"granted": granted}),
+        )
 
 
 def test_others_are_seen_in_what_our_calls_do_not_explain() -> None:
