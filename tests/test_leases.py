@@ -38,8 +38,11 @@ class Bucket:
         self.in_flight = self.calls = 4
         self.shown = False
         self.pace = SimpleNamespace(gap=0.0)
-        self.paces = 0
+        self.paces = self.upsets = 0
         self.joined: list[list[WindowReading]] = []
+
+    def upset(self) -> None:
+        self.upsets += 1
 
     def join_pace(self) -> None:
         self.paces += 1
@@ -693,9 +696,9 @@ def test_a_limit_that_no_header_shows_has_all_keep_a_pace():
     bucket = Bucket()
     process.gate.buckets = {bucket: None}
     process.told(confirmed=True, remaining=9)
-    assert bucket.paces == 0
+    assert (bucket.paces, bucket.upsets) == (0, 1), "what was foreseen of it is foreseen anew"
     process.told(confirmed=True, remaining=9, gap=1500)
-    assert bucket.paces == 1
+    assert (bucket.paces, bucket.upsets) == (1, 2)
 
 
 @pytest.mark.parametrize(
