@@ -766,6 +766,75 @@ def test_what_an_answer_tells_is_told(
     assert process.gate.limit == reading.limit, "its own belief is kept up to date"
 
 
+EPOCH = 1_700_000_000.0
+
+
+def plain() -> Process:
+    """A window of one bucket, with two tokens that are leased, of which nothing is in doubt."""
+    process = Process.of_window()
+    process.gate.clock.observe(EPOCH, NOW, NOW)
+    bucket: Any = Bucket()
+    process.gate.buckets = {bucket: None}
+    process.leased(
+        2,
+        confirmed=True,
+        remaining=10,
+        limit=15,
+        resets_in=60_000,
+        epoch=round((EPOCH + 60.0) * 1000),
+    )
+    assert process.gate.is_plain(NOW)
+    return process
+
+
+def test_what_is_leased_may_surely_go_until_it_goes_back_or_the_window_ends():
+    process = plain()
+    gate, share = process.gate, process.share
+    assert (gate.foresees(0.5), gate.foreseen_until()) == (2, NOW + 1.8)
+    gate.ends = NOW + 1.0
+    assert gate.foreseen_until() == NOW + 1.0
+    assert gate.take_plainly(NOW)
+    assert gate.take_plainly(NOW)
+    assert (share.left, share.taken, gate.in_flight, share.held) == (0, 2, 2, 2)
+    assert not gate.take_plainly(NOW)
+    assert (share.left, share.taken, gate.in_flight, gate.foresees(0.0)) == (0, 2, 2, 0)
+    share.left = -1
+    assert gate.foresees(0.0) == 0
+
+
+def test_a_probe_or_an_outage_is_not_plain():
+    process = plain()
+    process.gate.ends = NOW
+    assert not process.gate.is_plain(NOW)
+    process = plain()
+    process.share.turn = 3
+    assert not process.gate.is_plain(NOW), "a probe may go"
+    process = plain()
+    process.share.probing.start(NOW)
+    assert not process.gate.is_plain(NOW), "a probe is out"
+    process = plain()
+    away(process)
+    assert not process.gate.is_plain(NOW)
+    assert not process.gate.take_plainly(NOW)
+    assert (process.share.left, process.gate.in_flight) == (2, 0)
+
+
+def test_a_plain_answer_is_told_to_the_others_and_leaves_what_is_leased():
+    process = plain()
+    gate, share = process.gate, process.share
+    bucket: Any = SimpleNamespace(numbering=process.numbering, pace=SimpleNamespace(growths=0))
+    for reset, outcome, notes in ((EPOCH + 90.0, -1, 0), (EPOCH + 60.0, 0, 1)):
+        assert gate.take_plainly(NOW)
+        granted = Granted(bucket, NOW, 1, None)
+        reading = WindowReading(FIFTEEN_MINUTES, 3, 15, reset)
+        assert gate.answer_plainly(granted, NOW + 0.5, reading) == outcome
+        assert len(share.notes) == notes
+    assert gate.floor == 3
+    (note,) = process.report(0.5).notes
+    assert (note.outcome, note.cost, note.refused, note.took) == (Outcome.READ, 1, False, 500)
+    assert (note.remaining, note.limit, note.epoch) == (3, 15, round((EPOCH + 60.0) * 1000))
+
+
 def test_a_window_that_nobody_tells_of_any_more_holds_nobody():
     process = Process.of_window()
     gate = process.gate
