@@ -65,16 +65,9 @@ def number(value: object) -> float | None:
     return parsed if isfinite(parsed) and "_" not in value else None
 
 
-def digits(value: object) -> int | None:
-    """Read what nearly every answer says, in a third of the time that any number takes."""
-    if isinstance(value, str) and len(value) < 16 and value.isdigit() and value.isascii():
-        return int(value)
-    return None
-
-
 def count(value: object) -> int | None:
     """Return a whole number of calls: part of a call cannot be made, so 14.9 left are 14."""
-    # As `digits` does, which would take as long again to call.
+    # What nearly every answer says, in a third of the time that any number takes.
     if isinstance(value, str) and len(value) < 16 and value.isdigit() and value.isascii():
         return int(value)
     parsed = number(value)
