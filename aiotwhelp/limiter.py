@@ -306,10 +306,14 @@ class Limiter:
         """
         if max_wait is not None:
             max_wait = checks.seconds("max_wait", max_wait)
-        permit = self._at_once(key, cost, priority, dialect, room)
-        if permit is not None:
-            return permit
-        line = self._line(as_key(key))
+        if priority.__class__ is not Priority:
+            priority = checks.member("priority", priority, Priority)
+        line = self._lines.get(key)  # type: ignore[arg-type] # the name of a route is not found
+        if line is None or not line.waiting or get_running_loop() is not self._open_in:
+            permit = self._at_once(key, cost, priority, dialect, room)
+            if permit is not None:
+                return permit
+            line = self._line(as_key(key))
         waiter = self._join(line, cost, priority, max_wait, dialect, ticket, room, owner)
         timer = None if max_wait is None else self._time_out(line, waiter, max_wait)
         try:
@@ -339,6 +343,8 @@ class Limiter:
         Raises ValueError for a cost that is no whole number from 1 on, `CostError` for one that
         never fits.
         """
+        if priority.__class__ is not Priority:
+            priority = checks.member("priority", priority, Priority)
         return self._at_once(key, cost, priority, dialect, room)
 
     def _at_once(
@@ -356,14 +362,12 @@ class Limiter:
             and not line.waiting
             and cost.__class__ is int
             and cost == 1
-            and priority.__class__ is Priority
             and get_running_loop() is self._open_in
         ):
             foreseen = line.bucket.take_foreseen(self._now(), room)
             if foreseen is not None:
                 return self._handed_out(line, foreseen, dialect, 0.0)
         cost = as_cost(cost)
-        priority = checks.member("priority", priority, Priority)
         self._bind()
         line = self._line(as_key(key))
         if line.head() is not None or line.pumping or self._others_wait(line, priority, cost):
@@ -582,7 +586,7 @@ class Limiter:
             self._give_up_early(line, waiter, now)
         if (line.asked is None or waiter.is_before(line.asked)) and line.head() is waiter:
             self._pump(line)
-        if line.timer < INF:
+        if line.timer < INF and line.timer != line.warned:
             self._announce_soon(line)
         return waiter
 
