@@ -23,6 +23,9 @@ _MOST_BOUNDS = 3
 #: a page from a gateway with a clock of its own must not hold a window shut for minutes.
 _LEAST_TRUST = 0.25
 
+#: Of the same Date, an answer within so many seconds of another narrows nothing that matters.
+_SAME_NEWS = 0.05
+
 #: Trust is the number of answers that agreed, of about the last 32.
 _FADING = 1 - 1 / 32
 
@@ -62,11 +65,15 @@ class ServerClock:
     Contradicting Dates widen the bound instead of breaking it, once they are no rare exception.
     """
 
-    __slots__ = ("__weakref__", "_assumed", "_bounds")
+    __slots__ = ("__weakref__", "_assumed", "_bounds", "_date", "_news_from", "changes")
 
     def __init__(self) -> None:
         self._bounds: list[_Bound] = []
         self._assumed: float | None = None
+        #: The last Date, and when a call has to be sent for it to be news again.
+        self._date = self._news_from = 0.0
+        #: Whatever was worked out holds until this rises.
+        self.changes = 0
 
     def __repr__(self) -> str:
         if not self._bounds:
@@ -85,14 +92,12 @@ class ServerClock:
 
         The server wrote it in between, when its clock showed [date, date + 1): RFC 9110, 6.6.1.
         """
-        low, high = date - received, date + 1.0 - sent
         bounds = self._bounds
-        if len(bounds) == 1 and bounds[0].narrow(low, high, received):
-            # Nearly always there is one, and all agree with it.
-            bound = bounds[0]
-            bound.run += 1
-            bound.trust = bound.trust * _FADING + 1.0
+        if date == self._date and sent < self._news_from and len(bounds) == 1:
             return
+        self._date, self._news_from = date, sent + _SAME_NEWS
+        self.changes += 1
+        low, high = date - received, date + 1.0 - sent
         met = False
         for bound in bounds:
             bound.trust *= _FADING
@@ -112,6 +117,7 @@ class ServerClock:
     def assume(self, offset: float) -> None:
         """Use this offset, the local wall clock's, for as long as no Date is seen."""
         self._assumed = offset
+        self.changes += 1
 
     def local(self, epoch: float) -> float:
         """Return the latest instant at which the server's clock may come to show ``epoch``.

@@ -142,6 +142,16 @@ class Family:
     by_limit: bool = False
 
     @property
+    def is_plain(self) -> bool:
+        """Whether three fields, each with one value, are all that it is made of."""
+        is_whole = bool(self.limit and self.remaining and self.reset)
+        return is_whole and not (self.used or self.bucket or self.by_limit or self._is_pair)
+
+    @property
+    def _is_pair(self) -> bool:
+        return self.limit == self.sign
+
+    @property
     def sign(self) -> str:
         """The field without which nothing is announced."""
         return self.remaining or self.used
@@ -161,7 +171,7 @@ class Family:
         if said is None:
             return ()
         limit_field = get(self.limit)
-        if self.limit == self.sign:
+        if self._is_pair:
             said, _, limit_field = said.partition("/")
         limit = count(limit_field)
         remaining = count(said)
@@ -211,10 +221,20 @@ class Dialect:
     retry_after: tuple[tuple[str, float], ...] = ()
     #: The field without which a source says nothing, if there is one, and how it is read.
     _places: tuple[tuple[str, _Read], ...] = field(init=False, repr=False, compare=False)
+    #: What nearly every answer announces, and the fields that none has where it is all.
+    _main: Family | None = field(init=False, repr=False, compare=False)
+    _marks: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         places = tuple((getattr(each, "sign", ""), each.read) for each in self.families)
         object.__setattr__(self, "_places", places)
+        main, *others = self.families or (None,)
+        is_plain = isinstance(main, Family) and main.is_plain
+        is_plain = is_plain and 200 not in self.refusals | self.refusals_if_told
+        signs = [getattr(each, "sign", "") for each in others]
+        object.__setattr__(self, "_main", main if is_plain and all(signs) else None)
+        marks = ("retry-after", "age", "x-cache", "x-from-cache", *signs)
+        object.__setattr__(self, "_marks", marks)
 
     def read(self, headers: Mapping[str, str], status: int = 200) -> Reading:
         """Return what the headers of one answer say.
@@ -227,6 +247,8 @@ class Dialect:
 
     def understand(self, fields: Mapping[str, str], status: int) -> Reading:
         """Do the same with fields whose look-ups find lower-case names."""
+        if status == 200 and (plain := self._read_plainly(fields)) is not None:
+            return plain
         get = fields.get
         date = parse_date(get("date"))
         said = get("retry-after")
@@ -256,6 +278,27 @@ class Dialect:
             for name, value in self.everywhere
         )
         return Reading(windows, retry_after, date, refused=True, everywhere=everywhere, pause=pause)
+
+    def _read_plainly(self, fields: Mapping[str, str]) -> Reading | None:
+        """Read an answer that tells of one window only, as nearly every one does.
+
+        From one to the next all but one number is the same. None leaves the answer to the others.
+        """
+        main = self._main
+        if main is None:
+            return None
+        for mark in self._marks:
+            if mark in fields:
+                return None
+        get = fields.get
+        said = get(main.remaining)
+        if said.__class__ is not str or len(said) > 15 or not (said.isascii() and said.isdigit()):
+            return None
+        date, limit, reset, resets_in = _frame(
+            main.resets, get("date"), get(main.limit), get(main.reset)
+        )
+        window = WindowReading(main.kind, int(said), limit, reset, resets_in, "")
+        return Reading((window,), None, date)
 
     def _other_retry_after(self, fields: Mapping[str, str]) -> float | None:
         for name, unit in self.retry_after:
@@ -337,6 +380,15 @@ X_DIALECT = Dialect(
 def limited(kind: WindowKind, limit: int) -> WindowKind:
     """Return the kind of the window that has this limit, of several that take turns."""
     return replace(kind, name=f"{kind.name} of {limit}", turns=kind.name)
+
+
+@lru_cache(maxsize=256)
+def _frame(
+    resets: Resets, date: str | None, limit: str | None, reset: str | None
+) -> tuple[float | None, int | None, float | None, float | None]:
+    """Read what answers of one window have in common while the server's clock shows a second."""
+    most = count(limit)
+    return parse_date(date), most if most is not None and most > 0 else None, *RESETS[resets](reset)
 
 
 def parse_retry_after(value: object, date: float | None) -> float | None:

@@ -293,6 +293,7 @@ class Bucket:
         owes = self.debts.unread or self.debts.ghosts
         if self.pace.gap or self.next > now or owes or not window.is_plain(now):
             return
+        window.clock_changes = -1  # the reset may be another
         self.plain = window
         self.foreseen = window.foresees(reserve)
         self.foreseen_until = window.foreseen_until()

@@ -424,6 +424,7 @@ class Window:
         "buckets",
         "clean",
         "clock",
+        "clock_changes",
         "counts_down",
         "debts",
         "doubts",
@@ -451,6 +452,7 @@ class Window:
         "silences",
         "slot",
         "span",
+        "told_end",
     )
 
     def __init__(
@@ -490,6 +492,9 @@ class Window:
         #: Of one that takes turns: whether it is shown before it is spent. None if nobody knows:
         #: servers that always show the same limit show another one when that refuses a call.
         self.is_shown_in_time: bool | None = None
+        #: While all goes as it should: its end, but for the ceiling, as the clock was then.
+        self.told_end = -INF
+        self.clock_changes = -1
         self.shut = -INF
         self.refill = Refill() if kind.refills else None
         self.slot = -INF
@@ -690,7 +695,11 @@ class Window:
             or not self.is_confirmed
         ):
             return -1
-        ends = self.clock.local(reset) + self.late
+        clock = self.clock
+        if self.clock_changes != clock.changes:
+            self.clock_changes = clock.changes
+            self.told_end = clock.local(reset) + self.late
+        ends = self.told_end
         if now >= ends or now >= self.seen + ceiling:
             return -1
         observations, remaining, known = self.observations, reading.remaining, granted.known

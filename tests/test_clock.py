@@ -64,6 +64,25 @@ def test_dates_whose_bounds_touch_agree(dates: tuple[float, float]):
     assert repr(clock) == "<ServerClock offset 91.000 to 91.000>"
 
 
+def test_the_same_date_is_news_again_after_a_while():
+    clock = ServerClock()
+    clock.observe(100.0, 10.0, 10.0)
+    clock.observe(100.0, 10.04, 10.04)
+    assert (repr(clock), clock.changes) == ("<ServerClock offset 90.000 to 91.000>", 1)
+    clock.observe(100.0, 10.05, 10.05)
+    assert (repr(clock), clock.changes) == ("<ServerClock offset 90.000 to 90.950>", 2)
+    clock.observe(101.0, 10.06, 10.06)
+    assert (repr(clock), clock.changes) == ("<ServerClock offset 90.940 to 90.950>", 3)
+
+
+def test_whatever_contradicts_is_news_at_once():
+    clock = ServerClock()
+    clock.observe(100.0, 10.0, 10.0)
+    for number in range(3):
+        clock.observe(200.0, 10.01 + number / 100, 10.01 + number / 100)
+    assert repr(clock) == "<ServerClock offset 189.990 to 190.970>"
+
+
 @pytest.mark.parametrize("shift", [-0.5, 0.5])
 def test_what_clocks_may_have_drifted_apart_is_no_contradiction(shift: float):
     clock = ServerClock()

@@ -150,6 +150,7 @@ def forget_values() -> None:
     """Forget what was read before: it would be right."""
     values._http_date.cache_clear()
     values._read_epoch.cache_clear()
+    headers._frame.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import email.utils
 import math
 import time
 import types
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -500,3 +501,54 @@ def test_honest_numbers_are_read_as_they_stand(remaining, limit, reset):
 def test_every_second_can_be_said_as_a_date(moment):
     seconds = calendar.timegm(moment.timetuple())
     assert parse_date(email.utils.formatdate(seconds, usegmt=True)) == seconds
+
+
+# Nearly every answer tells of one window ---------------------------------------------------------
+
+WORDS = st.sampled_from(
+    ["0", "15", "-1", "9" * 15, "9" * 16, "1.5", "", " 7", "1_0", "²", "1358098325", "nan", DATE]
+)
+OTHERS = st.sampled_from(
+    ["retry-after", "age", "x-cache", "x-user-limit-24hour-remaining", "x-user-limit-24hour-limit"]
+)
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "date": st.sampled_from([DATE, "garbage"]),
+        "x-rate-limit-limit": WORDS,
+        "x-rate-limit-remaining": WORDS,
+        "x-rate-limit-reset": WORDS,
+    },
+)
+
+
+@given(FIELDS, st.dictionaries(OTHERS, WORDS, max_size=1), st.sampled_from([200, 201, 429]))
+def test_the_quick_way_reads_what_the_long_one_does(
+    fields: dict[str, str], others: dict[str, str], status: int
+):
+    slow = replace(X_DIALECT)
+    object.__setattr__(slow, "_main", None)
+    assert X_DIALECT.read(fields | others, status) == slow.read(fields | others, status)
+
+
+def test_the_quick_way_is_taken_by_plain_answers_only():
+    assert X_DIALECT._read_plainly(RECORDED) == X_DIALECT.read(RECORDED)
+    for name in ("retry-after", "age", "x-cache", "x-user-limit-24hour-remaining"):
+        assert X_DIALECT._read_plainly(RECORDED | {name: "1"}) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"limit": "remaining"},
+        {"remaining": "", "used": "used"},
+        {"bucket": "bucket"},
+        {"by_limit": True},
+        {"reset": ""},
+    ],
+)
+def test_families_that_need_more_than_three_fields_are_read_the_long_way(changes: dict[str, str]):
+    family = Family(WindowKind("w"), "limit", "remaining", "reset")
+    assert Dialect("d", (family,))._main is family
+    assert Dialect("d", (replace(family, **changes),))._main is None
+    assert Dialect("d", (family,), refusals=frozenset({200}))._main is None
