@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aiotwhelp import quota, windows
+from aiotwhelp import quota, refills, windows
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.local import RateWindow
@@ -207,6 +207,17 @@ def wait_until_all_tokens_are_back(patch: Patch) -> None:
 
 def take_every_window_for_one_that_refills(patch: Patch) -> None:
     patch.setattr(Refill, "forget", nothing)
+
+
+def spend_the_reserve_as_soon_as_tokens_come_back(patch: Patch) -> None:
+    opens = Window._opens_when_spent
+    patch.setattr(
+        Window, "_opens_when_spent", lambda window, *asked: opens(window, *asked[:3], 0.0)
+    )
+
+
+def take_two_back_ends_for_tokens_that_come_back(patch: Patch) -> None:
+    patch.setattr(refills, "OTHER_BACK_END", 0.0)
 
 
 def believe_any_reset(patch: Patch) -> None:

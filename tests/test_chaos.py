@@ -81,6 +81,7 @@ NOTICED_BY: list[tuple[Sabotage, int]] = [
     (sabotages.never_doubt_a_later_reset, 21),
     (sabotages.learn_lateness_from_whoever_comes_next, 29),
     (sabotages.let_priming_raise_the_floor, 29),
+    (sabotages.spend_the_reserve_as_soon_as_tokens_come_back, 33),
     (sabotages.go_on_as_before_without_a_window, 36),
     (sabotages.tell_no_other_line, 36),
     (sabotages.never_learn_of_an_early_rollover, 38),
@@ -107,6 +108,7 @@ NOTICED_BY: list[tuple[Sabotage, int]] = [
     (sabotages.take_no_notice_of_other_consumers, 263),
     (sabotages.never_learn_lateness, 293),
     (sabotages.wait_for_a_window_that_only_refusals_tell_of, 329),
+    (sabotages.take_two_back_ends_for_tokens_that_come_back, 365),
     (sabotages.wait_for_a_window_that_has_had_its_turn, 407),
     (sabotages.forget_what_may_be_of_either_window, 483),
 ]

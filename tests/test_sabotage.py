@@ -139,6 +139,16 @@ CAUGHT_BY: list[tuple[sabotages.Sabotage, sabotages.Check]] = [
         test_refills.test_another_limit_begins_anew,
     ),
     (
+        sabotages.spend_the_reserve_as_soon_as_tokens_come_back,
+        test_refills.test_who_must_leave_a_reserve_waits_for_what_is_beyond_it,
+    ),
+    (
+        sabotages.take_two_back_ends_for_tokens_that_come_back,
+        lambda: test_refills.test_what_a_fixed_window_may_have_said_tells_nothing(
+            [(0, 5, 60.0), (0, 6, 64.0)]
+        ),
+    ),
+    (
         sabotages.believe_any_reset,
         test_quota.test_case_07_a_slow_answer_of_the_old_window_is_ignored,
     ),

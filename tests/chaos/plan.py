@@ -473,6 +473,16 @@ def _refilling(plan: Plan, dice: random.Random) -> None:
     """Calls come back one by one; the reset is when all are there."""
     plan.refills = dice.choice(["exact", "up", "down"])
     plan.length = dice.choice([60.0, 900.0])
+    chance = dice.random()
+    if chance < 0.3:
+        # Of more than one call, as a reserve asks for: they come back together.
+        _with(plan, "reserve")
+        plan.reserve, plan.priorities, plan.limit = 0.2, True, max(15, plan.limit)
+    elif chance < 0.6:
+        # Nobody answers whoever goes early, as a refusal has told.
+        _with(plan, "retry_after", "silence")
+        plan.retry_after, plan.limit = 1.0, min(5, plan.limit)
+        plan.silence = (plan.length / 30, plan.length)
 
 
 def _turns(plan: Plan, dice: random.Random) -> None:
@@ -481,6 +491,9 @@ def _turns(plan: Plan, dice: random.Random) -> None:
     plan.length, plan.narrow_length = 900.0, dice.choice([5.0, 15.0, 900.0])
     if dice.random() < 0.5:
         plan.lifted_at, plan.narrow_length = dice.uniform(0.1, 1.0), 900.0
+    elif dice.random() < 0.5:
+        _with(plan, "backends")
+        plan.backends = (0.0, 3.0)
 
 
 def _blurred(plan: Plan, dice: random.Random) -> None:
