@@ -38,6 +38,9 @@ _RENEWED = 0.45 * LEASE / 1000
 #: Settled calls are reported together, after so many seconds.
 _SETTLED = 0.05
 
+#: Processes that are to ask at one instant come within so many seconds of it.
+_SPREAD = 0.05
+
 #: A slot of a rate that was not used so many seconds after its time is void.
 _SLOT_KEPT = 0.1
 
@@ -56,35 +59,61 @@ class _Said:
     outcome: Outcome
     cost: int
     known: int
-    sent: float
+    took: float
     at: float
-    probe: int = 0
-    refused: bool = False
+    probe: int
+    refused: bool
+    remaining: int
+    limit: int | None
+    epoch: int | None
+    resets_at: float | None
     times: int = 1
-    remaining: int = 0
-    limit: int | None = None
-    epoch: int | None = None
-    resets_at: float | None = None
 
-    def absorb(self, other: _Said) -> bool:
-        """Take another one in that says the same; False if it does not."""
-        if self._differs(other) or self.probe or self.outcome is Outcome.LOST:
+    def is_same(
+        self,
+        outcome: Outcome,
+        known: int,
+        refused: bool,
+        limit: int | None,
+        epoch: int | None,
+        resets_at: float | None,
+    ) -> bool:
+        """Whether one more call of which this is to be said may be counted in here."""
+        if (
+            outcome is not self.outcome
+            or refused is not self.refused
+            or epoch != self.epoch
+            or limit != self.limit
+            or self.probe
+            or outcome is Outcome.LOST
+        ):
             return False
-        if self.resets_at is not None and other.resets_at is not None:
-            if abs(self.resets_at - other.resets_at) > 1.0:
-                return False
-            self.resets_at = min(self.resets_at, other.resets_at)
-        self.remaining = min(self.remaining, other.remaining)
-        self.sent = min(self.sent, other.sent)
-        self.at = max(self.at, other.at)
-        self.cost += other.cost
-        self.times += other.times
-        return True
+        # Of readings that are told together the ledger is to know the lowest, and that the newest
+        # number was known: it has not seen any of them before.
+        if known != self.known and outcome is not Outcome.READ:
+            return False
+        if resets_at is None or self.resets_at is None:
+            return resets_at is self.resets_at
+        return abs(resets_at - self.resets_at) <= 1.0
 
-    def _differs(self, other: _Said) -> bool:
-        return (self.outcome, self.known, self.probe, self.refused, self.limit, self.epoch) != (
-            (other.outcome, other.known, other.probe, other.refused, other.limit, other.epoch)
-        ) or (self.resets_at is None) is not (other.resets_at is None)
+    def count(
+        self,
+        now: float,
+        cost: int,
+        known: int,
+        took: float,
+        remaining: int,
+        resets_at: float | None,
+    ) -> None:
+        """Count one more call in, whose answer came just now."""
+        self.at = max(self.at, now)
+        self.cost += cost
+        self.times += 1
+        self.known = max(self.known, known)
+        self.took = max(self.took, took)
+        self.remaining = min(self.remaining, remaining)
+        if resets_at is not None and self.resets_at is not None:
+            self.resets_at = min(self.resets_at, resets_at)
 
     def note(self, now: float) -> Note:
         """Write it down for a ledger."""
@@ -93,7 +122,7 @@ class _Said:
             outcome=self.outcome,
             cost=self.cost,
             known=self.known,
-            took=_ms(self.at - self.sent),
+            took=_ms(self.took),
             ago=_ms(now - self.at),
             probe=self.probe,
             refused=self.refused,
@@ -110,9 +139,9 @@ def _ms(seconds: float) -> int:
 
 
 class Health:
-    """Whether the ledger answers, for all shares at once."""
+    """What all shares of a ledger have in common: whether it answers, and who needs it now."""
 
-    __slots__ = ("clients", "failure", "is_away", "is_reachable", "outages")
+    __slots__ = ("asking", "clients", "failure", "is_away", "is_reachable", "news", "outages")
 
     def __init__(self) -> None:
         self.is_reachable = True
@@ -123,6 +152,9 @@ class Health:
         self.clients = 1
         #: Why nobody may go while it is away, if that is to be an error.
         self.failure: Exception | None = None
+        #: Shares that the rule has found wanting, and those that are to report earlier than before.
+        self.asking: list[Share] = []
+        self.news: list[Share] = []
 
 
 class Share(Entry):
@@ -254,6 +286,7 @@ class Share(Entry):
         if now < self.ask_at:
             return self.ask_at
         self.asks = True
+        self.health.asking.append(self)
         return INF
 
     def take(self, now: float, cost: int) -> tuple[Probing, int] | None:
@@ -267,21 +300,45 @@ class Share(Entry):
 
     # Reporting ---------------------------------------------------------------------------------
 
-    def say(self, granted: Granted, now: float, outcome: Outcome, cost: int, **told: Any) -> None:
+    def report_by(self, at: float) -> None:
+        """Have a report made at that instant, or before."""
+        if at < self.due:
+            self.due = at
+            self.health.news.append(self)
+
+    def say(
+        self,
+        granted: Granted,
+        now: float,
+        outcome: Outcome,
+        cost: int,
+        *,
+        refused: bool = False,
+        remaining: int = 0,
+        limit: int | None = None,
+        epoch: int | None = None,
+        resets_at: float | None = None,
+    ) -> None:
         """Remember how a call ended until it is reported."""
         self._said += 1
-        probe = self.probing.turn if granted.is_probe_of(self.probing) else 0
+        self.report_by(now + _SETTLED)
+        probe = 0
+        if granted.probes is not None and granted.is_probe_of(self.probing):
+            # All wait for what it tells.
+            probe, self.ask_at = self.probing.turn, min(self.ask_at, now)
+            self.report_by(now)
         known = self._known(granted.known)
-        said = _Said(self._said, outcome, cost, known, granted.sent, now, probe, **told)
-        self.due = min(self.due, now + _SETTLED)
-        if self.notes and self.notes[-1].number > self._reported:
-            last = self.notes[-1]
-            if last.absorb(said):
+        took = now - granted.sent
+        last = self.notes[-1] if self.notes else None
+        if last is not None and last.number > self._reported:
+            if not probe and last.is_same(outcome, known, refused, limit, epoch, resets_at):
+                last.count(now, cost, known, took, remaining, resets_at)
                 return
             if len(self.notes) >= _MOST_NOTES:
                 last.outcome, last.cost = Outcome.LOST, last.cost + cost
                 return
-        self.notes.append(said)
+        said = (outcome, cost, known, took, now, probe, refused, remaining, limit, epoch, resets_at)
+        self.notes.append(_Said(self._said, *said))
 
     def _known(self, own: int) -> int:
         """Return the ledger's newest number as of a number of ours."""
@@ -327,10 +384,10 @@ class Share(Entry):
     def apply(self, lease: Lease, sent: float, now: float, jitter: float) -> None:
         """Take an answer to a report that was sent then; ``jitter`` is from 0 to 1."""
         self.is_out = False
+        self.asks = False
         if lease.stale:
             self.ask_at = now
             return
-        self.asks = False
         self.notes = [said for said in self.notes if said.number > self._reported]
         if not self._marks or self._marks[-1][1] != lease.number:
             self._marks.append((self.numbering.next(), lease.number))
@@ -348,8 +405,9 @@ class Share(Entry):
             self.left += lease.granted
             self._told += lease.granted
             self.turn = lease.probe
-            self.vain = 0
-            self.ask_at = now
+            self.vain, self.ask_at = 0, now
+            if lease.wait is not None:
+                self._wait(lease.wait, now, jitter)
         elif lease.wait is None:
             # Calls of its own stand in the way, until they are settled or the window ends.
             resets_in = lease.resets_in if lease.confirmed else None
@@ -358,13 +416,18 @@ class Share(Entry):
                 self.ask_at = now  # they have been by now, or there was nothing to ask for
             self.hopes = True
         else:
-            # Others were told the same: whoever comes a little later finds a probe under way.
             self.hopes = False
-            self.vain += 1
-            spread = min(0.02, lease.wait / 4000)
-            self.ask_at = now + lease.wait / 1000 + spread * jitter
+            self._wait(lease.wait, now, jitter)
         self.due = self._next_due(sent, now)
         self.gate.leased(now)
+
+    def _wait(self, wait: int, now: float, jitter: float) -> None:
+        """Ask again after so many milliseconds."""
+        # After the reset it begins anew, whatever was in vain before.
+        self.vain = self.vain + 1 if wait <= LEASE else 0
+        # Others were told the same: whoever comes a little later finds a probe under way, or back.
+        spread = min(_SPREAD, wait / 4000) if self.lease.clients > 1 else 0.0
+        self.ask_at = now + wait / 1000 + spread * jitter
 
     def _next_due(self, sent: float, now: float) -> float:
         """Return when to report again: soon if something has ended since the last report."""
@@ -421,12 +484,12 @@ class LeasedWindow(Window):
     def opens(self, now: float, cost: int, reserve: float, even: bool) -> float:
         """Return the instant from which a call may go: now or earlier means at once."""
         share = self.share
-        if share.is_away:
+        if share.health.is_away and share.is_away:
             # What is left is for as many calls of each of the others.
             at = super().opens(now, cost * share.clients, reserve, even)
             is_out = at <= now and self.is_confirmed and share.allowance < cost
             return self.ends if is_out else at
-        if self.holds_nobody:
+        if not self.is_confirmed and self.holds_nobody:
             return self.shut
         at = share.opens(now, cost, self._kept(reserve) if reserve else 0)
         if even and at <= now:
@@ -450,10 +513,10 @@ class LeasedWindow(Window):
     def take(self, now: float, cost: int, since: float, even: bool) -> tuple[Probing, int] | None:
         """Take tokens that `opens` said are there; return the probe if the call is one."""
         share = self.share
-        if share.is_away:
+        if share.health.is_away and share.is_away:
             share.allowance -= cost
             return super().take(now, cost, since, even)
-        if self.holds_nobody:
+        if not self.is_confirmed and self.holds_nobody:
             self.in_flight += cost
             return None
         if even and cost and self.is_confirmed and self.reset is not None:
@@ -556,7 +619,7 @@ class LeasedWindow(Window):
         super().unsent(granted, now, failed=failed)
         if failed and granted.is_probe_of(self.share.probing):
             self.share.say(granted, now, Outcome.UNSENT, self.cost_of(granted))
-        self.share.due = min(self.share.due, now + _SETTLED)
+        self.share.report_by(now + _SETTLED)
 
     def keep_shut(self, now: float, delay: float) -> None:
         """Let nothing go for so many seconds, anywhere."""
@@ -596,7 +659,7 @@ class LeasedWindow(Window):
         super().absorb(other)
         if isinstance(other, LeasedWindow):
             other.in_flight = other.share.left = 0
-            other.share.due = -INF
+            other.share.report_by(-INF)
 
     def _open(self, now: float, remaining: int, told: Edges | None) -> None:
         super()._open(now, remaining, told)
@@ -674,7 +737,7 @@ class LeasedConcurrency(ConcurrencyWindow):
     def give_back(self, cost: int) -> None:
         """Note that a call is no longer in flight."""
         super().give_back(cost)
-        self.share.due = -INF
+        self.share.report_by(-INF)
 
     def leased(self, now: float) -> None:
         """Nothing is believed beyond what is held."""
@@ -725,7 +788,7 @@ class ColdGate(BucketGate):
         self.share.shown = tuple(dumps(reading) for reading in shown)
         self.share.left = self.share.turn = 0
         self.share.notes.clear()
-        self.share.due = -INF
+        self.share.report_by(-INF)
 
     def leased(self, now: float) -> None:
         """Count in the windows that others were shown."""

@@ -726,9 +726,11 @@ class Limiter:
         try:
             answer = self._grant_next(line, waiter, now)
         except NeverFitsError as error:
+            line.asked = None
             self._fail(line, waiter, _cost_error(line, error))
             return True
         except LedgerError as error:
+            line.asked = None
             self._fail(line, waiter, error)
             return True
         if isinstance(answer, NotUntil):
@@ -812,11 +814,11 @@ class Limiter:
 
     def _ask_ledger(self, sharing: Sharing, line: Line) -> None:
         """Have the ledger asked for what the rule has found missing."""
-        for share in _shares(line.bucket):
-            if share.asks:
-                sharing.ask(share)
-            elif share.is_away:
-                sharing.waits_alone(share.gate)
+        sharing.ask_all()
+        if sharing.health.is_away:
+            for share in _shares(line.bucket):
+                if share.is_away:
+                    sharing.waits_alone(share.gate)
 
     def _set_timer(self, line: Line, at: float, ticket: int = 0) -> None:
         """Have a line's turn come at an instant, or never; of several in the ticket's order."""
@@ -830,7 +832,7 @@ class Limiter:
         """Grant whatever a settled call has set free."""
         self._in_flight -= 1
         if self._sharing is not None:
-            self._report_soon(self._sharing, line.bucket)
+            self._sharing.settle_all()
         if not self._waiting:
             return
         if line.bucket.plain is not None and (room is None or not room.blocked):
@@ -855,14 +857,6 @@ class Limiter:
         elif not line.pumping:
             self._pump(line)
         self._announce_soon(line)
-
-    def _report_soon(self, sharing: Sharing, bucket: Bucket) -> None:
-        """Have the ledger told of a settled call, in a while."""
-        if isinstance(bucket.plain, LeasedWindow):
-            sharing.settled(bucket.plain.share)  # nothing else has changed
-            return
-        for share in _shares(bucket):
-            sharing.settled(share)
 
     def _wake(self, gate: _Gate) -> bool:
         """Grant to the lines that wait for a gate, in ticket order, until it blocks again.
@@ -1289,8 +1283,8 @@ class Limiter:
             gone = (bucket.cold, bucket.paced, *unused)
             for share in _shares(bucket):
                 share.leaves = share.gate in gone
-                share.due = -INF  # what is unused goes back
-                self._sharing.settled(share)
+                share.report_by(-INF)  # what is unused goes back
+            self._sharing.settle_all()
         for window in unused:
             del self._windows[window.key]
             siblings.forget(window)

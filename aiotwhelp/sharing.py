@@ -88,6 +88,21 @@ class Sharing:
         self._resumption: asyncio.TimerHandle | None = None
         self._is_closed = False
 
+    def ask_all(self) -> None:
+        """Have the ledger asked for what the rule has found missing."""
+        if self.health.asking:
+            asking, self.health.asking = self.health.asking, []
+            for share in asking:
+                if share.asks:
+                    self.ask(share)
+
+    def settle_all(self) -> None:
+        """Have reported, when it is due, what has happened since the last time."""
+        if self.health.news:
+            news, self.health.news = self.health.news, []
+            for share in news:
+                self.settled(share)
+
     def ask(self, share: Share) -> None:
         """Have the ledger asked for tokens, together with all who ask in this tick."""
         if self.health.is_away:
@@ -227,6 +242,7 @@ class Sharing:
             self._resumption = None
         waiting = [*batch, *self._pending]
         self._pending.clear()
+        self._known.update(waiting)  # all of them have something to report when it is back
         if not self.health.is_away:
             self.health.is_away = True
             self.health.outages += 1

@@ -158,7 +158,7 @@ def test_calls_that_tell_the_same_are_told_of_together():
     process.say(third, 0.2, remaining=9, resets_at=NOW + 60.5)
     (note,) = process.report(0.4).notes
     assert (note.cost, note.times, note.remaining) == (6, 3, 7)
-    assert (note.took, note.ago) == (400, 100), "from the first that was sent to the last answer"
+    assert (note.took, note.ago) == (400, 100), "the longest, and the last answer"
     assert note.resets_in == 59_100, "of one reset the earliest bound stands"
 
 
@@ -190,14 +190,27 @@ def test_calls_that_tell_different_things_are_told_apart(
     assert len(process.report(0.2).notes) == notes
 
 
-def test_a_probe_and_what_knows_more_are_told_apart():
+@pytest.mark.parametrize(
+    ("outcome", "known"), [(Outcome.READ, [2]), (Outcome.UNREAD, [1, 2]), (Outcome.FAILED, [1, 2])]
+)
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_of_readings_the_newest_number_that_one_knew_is_told(
+    outcome: Outcome, known: list[int], in_turn: bool
+):
+    """The ledger has seen none of them: their lowest number stands, whatever each of them knew."""
     process = Process()
     process.leased(9, number=1)
     old = process.call()
     process.leased(9, 0.1, number=2)
-    process.say(old, 0.2)
-    process.say(process.call(0.2), 0.2)
-    assert [note.known for note in process.report(0.3).notes] == [1, 2]
+    new = process.call(0.2)
+    for granted in (old, new) if in_turn else (new, old):
+        process.say(granted, 0.2, outcome, remaining=5 if granted is old else 7)
+    notes = process.report(0.3).notes
+    assert sorted(note.known for note in notes) == known
+    assert min(note.remaining for note in notes) == 5
+
+
+def test_a_probe_is_told_apart():
     window = Process.of_window()
     window.leased(1, number=1, probe=4)
     probe = window.call()
@@ -314,12 +327,23 @@ def test_a_ledger_that_is_away_fails_its_callers_if_they_want_it_so():
 def test_who_is_told_to_wait_asks_again_a_little_later_than_that():
     process = Process()
     share = process.share
-    for vain, (wait, spread) in enumerate([(40, 0.01), (250, 0.02), (4000, 0.02)], start=1):
+    vain = 0
+    for wait, clients, spread, then in (
+        (40, 2, 0.01, 1),
+        (250, 2, 0.05, 2),
+        (2000, 1, 0.0, 3),  # nobody else comes then
+        (2001, 2, 0.05, 0),  # the reset: it begins anew
+    ):
         share.asks = True
         share.hopes = True
-        assert process.told(want=1, took=0.5, wait=wait).vain == vain - 1
+        said = process.told(want=1, took=0.5, wait=wait, clients=clients)
+        assert said.vain == vain
         assert share.ask_at == pytest.approx(NOW + 0.5 + wait / 1000 + spread / 2, abs=1e-9)
-        assert (share.vain, share.hopes) == (vain, False)
+        assert (share.vain, share.hopes) == (then, False)
+        vain = then
+    process.leased(1, wait=250)
+    assert (share.vain, share.left, share.ask_at) == (1, 1, NOW + 0.25)
+    share.left = 0
     assert share.opens(NOW, 1) == share.ask_at
     assert not share.asks
     process.leased(1, 5.0)

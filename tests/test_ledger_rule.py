@@ -214,13 +214,24 @@ def test_nobody_is_granted_what_others_hold() -> None:
     )
 
 
-def test_half_of_what_is_left_is_divided_among_those_who_ask() -> None:
+def test_what_is_left_is_divided_among_those_who_ask() -> None:
+    """Half of it once there are fewer than four for each."""
     film(
         known(80),
         (0, "a", asks(99), {"granted": 40}),
-        (0, "b", asks(99), {"granted": 10}),
-        (0, "c", asks(99), {"granted": 5}),
+        (0, "b", asks(99), {"granted": 20}),
+        (0, "c", asks(99), {"granted": 10}),
+        (0, "d", asks(99), {"granted": 5}),
+        (0, "e", asks(99), {"granted": 1}),
     )
+
+
+@pytest.mark.parametrize("others", [{"before": 1}, {"others": 1, "own": 50}, {"presumed": 1}])
+def test_half_is_left_where_others_may_use_it_too(others: dict[str, int]) -> None:
+    record = known(80, clients={"b": Client(asks=START + 300, expires=START + LEASE, taken=9)})
+    for name, value in others.items():
+        setattr(record, name, value)
+    film(record, (0, "a", asks(99), {"granted": 20}))
 
 
 def test_nobody_gets_more_than_it_wants_or_less_than_it_needs() -> None:
@@ -237,19 +248,30 @@ def test_nobody_runs_far_ahead_of_another_who_asks() -> None:
     record = known(80, clients={"b": Client(asks=START + 300, expires=START + LEASE)})
     film(
         record,
-        (0, "a", asks(99), {"granted": 20}),
+        (0, "a", asks(99), {"granted": 20, "wait": 250}),
         (1, "a", asks(99, held=20), {"granted": 0, "wait": 250}),
-        (2, "b", asks(99), {"granted": 20}),
-        (3, "a", asks(99, held=20), {"granted": 10}),
+        (2, "b", asks(99), {"granted": 20, "wait": None}),
+        (3, "a", asks(99, held=20), {"granted": 20, "wait": 250}),
     )
+
+
+def test_who_gets_the_last_tokens_is_told_when_to_ask_again() -> None:
+    """Unless it is its own calls that are in the way, or it has what it wants."""
+    film(
+        known(3),
+        (0, "a", asks(3), {"granted": 1, "wait": None}),
+        (0, "b", asks(1), {"granted": 1, "wait": None}),
+        (0, "c", asks(3), {"granted": 1, "wait": 250}),
+    )
+    film(known(1), (0, "a", asks(3), {"granted": 1, "wait": None}))
 
 
 def test_who_begins_to_ask_is_as_far_as_the_others() -> None:
     film(
         known(80),
         (0, "a", asks(99), {"granted": 40}),
-        (0, "b", asks(99), {"granted": 10}),
-        (1, "a", asks(99, held=40), {"granted": 7}),
+        (0, "b", asks(99), {"granted": 20}),
+        (1, "a", asks(99, held=40), {"granted": 20}),
     )
 
 
@@ -257,9 +279,9 @@ def test_who_has_not_asked_again_in_time_holds_nobody_back() -> None:
     film(
         known(80),
         (0, "b", asks(99), {"granted": 40}),
-        (0, "a", asks(99), {"granted": 10}),
+        (0, "a", asks(9), {"granted": 9}),
         (300, "b", asks(held=40), {"granted": 1}),
-        (301, "b", asks(99, held=41), {"granted": 14}),
+        (301, "b", asks(99, held=41), {"granted": 30}),
     )
 
 
@@ -269,7 +291,7 @@ def test_what_is_granted_adds_to_what_is_held() -> None:
 
 
 def test_who_got_all_it_wants_shares_no_more() -> None:
-    film(known(80), (0, "a", asks(2), {"granted": 2}), (0, "b", asks(99), {"granted": 39}))
+    film(known(80), (0, "a", asks(2), {"granted": 2}), (0, "b", asks(99), {"granted": 40}))
 
 
 def test_who_was_told_to_wait_is_one_of_those_who_ask_for_as_long() -> None:
@@ -278,7 +300,7 @@ def test_who_was_told_to_wait_is_one_of_those_who_ask_for_as_long() -> None:
         record,
         (0, "a", asks(99), {"granted": 20}),
         (1, "a", asks(99, held=20), {"granted": 0, "wait": 250}),
-        (500, "b", asks(99), {"granted": 15}),
+        (500, "b", asks(99), {"granted": 20}),
     )
 
 
@@ -314,7 +336,7 @@ def test_a_new_window_opens_slowly() -> None:
         (0, "a", asks(50), {"granted": 1}),
         (0, "b", asks(50), {"granted": 1}),
         (0, "c", asks(50), {"granted": 0}),
-        (1, "a", tells(read(89, times=29), want=50), {"granted": 5}),
+        (1, "a", tells(read(89, times=29), want=50), {"granted": 10}),
     )
 
 
@@ -384,8 +406,8 @@ def test_one_probe_goes_and_a_second_after_its_silence_and_no_third() -> None:
     alive = {"is_probing": True, "held": 1}
     film(
         Record(),
-        (0, "a", asks(50), {"granted": 1, "probe": 1, "confirmed": False}),
-        (0, "b", asks(50), {"granted": 0, "probe": 0}),
+        (0, "a", asks(50), {"granted": 1, "probe": 1, "confirmed": False, "wait": 125 + 20}),
+        (0, "b", asks(50), {"granted": 0, "probe": 0, "wait": 125 + 20}),
         (1500, "a", alive, {}),
         (1999, "b", asks(50), {"granted": 0}),
         (2000, "b", asks(50), {"granted": 1, "probe": 1}),

@@ -320,13 +320,16 @@ function grant(record, client, report, now)
   return grant_when_spent(record, client, report, now)
 end
 
--- Half of what is left, divided among those who ask; nobody runs far ahead of another.
+-- What is left, divided among those who ask; nobody runs far ahead of another.
 -- Where there is enough for all, nobody has more than half of an equal share more than another.
+-- Else half of it is divided, and where others use the quota, too.
 function share_out(record, client, report, left, now)
   local taken = taken_by(record, now)
-  local most = left
+  local behind = of_all(min, taken_by(record, now, client)) or math.huge
+  local most, stride = left, 0
   if record.size >= ENOUGH * #taken then
-    local least, stride = of_all(min, taken), floor(record.size / (2 * #taken))
+    local least = of_all(min, taken)
+    stride = floor(record.size / (2 * #taken))
     most = least + stride - client.taken
     if client.taken > least and most < report.need then
       return 0, patience(report), 0
@@ -339,15 +342,27 @@ function share_out(record, client, report, left, now)
     end
     taken = others
   end
-  local share = floor(left / (2 * #taken))
-  return min(report.want, max(report.need, min(share, most))), nil, 0
+  local share = floor(left / #taken)
+  if share < ENOUGH or record.presumed > 0 or foreign(record) > 0 then
+    share = floor(share / 2)
+  end
+  local granted = min(report.want, max(report.need, min(share, most)))
+  local ahead = client.taken + granted - behind
+  local is_last = left - granted < report.need and held_by_all(record) > client.held
+  if granted < report.want
+    and (is_last or (stride > 0 and ahead > max(0, stride - report.need)))
+  then
+    -- Who asks again at once would be told so then.
+    return granted, patience(report), 0
+  end
+  return granted, nil, 0
 end
 
--- Returns what each of those was granted that ask.
-function taken_by(record, now)
+-- Returns what each of those was granted that ask, but for one.
+function taken_by(record, now, but)
   local taken = {}
   for _, client in ipairs(record.clients) do
-    if client.asks >= now then
+    if client.asks >= now and client ~= but then
       table.insert(taken, client.taken)
     end
   end
@@ -362,12 +377,13 @@ function grant_probe(record, client, report, now)
     end
   end
   local round_trip = record.round_trip ~= 0 and record.round_trip or UNKNOWN_ROUND_TRIP
+  local answered = (of_all(max, since) or now) + round_trip + floor(round_trip / 4)
+  local wait = max(answered - now, 0) + 20 * 2 ^ min(report.vain, 5)
   if #since > 1 or (#since > 0 and now < since[1] + max(2000, 3 * record.round_trip)) then
-    local answered = of_all(max, since) + round_trip + floor(round_trip / 4)
-    return 0, max(answered - now, 0) + 20 * 2 ^ min(report.vain, 5), 0
+    return 0, wait, 0
   end
   client.probing = now
-  return report.need, nil, record.turn
+  return report.need, report.want > report.need and wait or nil, record.turn
 end
 
 -- Single file, with a gap from grant to grant.

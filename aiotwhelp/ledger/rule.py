@@ -265,25 +265,36 @@ def _grant(record: Record, client: Client, report: Report, now: int) -> tuple[in
 def _share(
     record: Record, client: Client, report: Report, left: int, now: int
 ) -> tuple[int, int | None, int]:
-    """Half of what is left, divided among those who ask; nobody runs far ahead of another.
+    """What is left, divided among those who ask; nobody runs far ahead of another.
 
     Where there is enough for all, nobody has more than half of an equal share more than another.
+    Else half of it is divided, and where others use the quota, too.
     """
     taken = _taken(record, now)
-    most = left
+    behind = min(_taken(record, now, client), default=math.inf)
+    most, stride = left, 0
     if record.size >= _ENOUGH * len(taken):
         least, stride = min(taken), record.size // (2 * len(taken))
         most = least + stride - client.taken
         if client.taken > least and most < report.need:
             return 0, _patience(report), 0
         taken = [each for each in taken if each < least + stride]
-    share = left // (2 * len(taken))
-    return min(report.want, max(report.need, min(share, most))), None, 0
+    share = left // len(taken)
+    if share < _ENOUGH or record.presumed or _foreign(record):
+        share //= 2
+    granted = min(report.want, max(report.need, min(share, most)))
+    ahead = client.taken + granted - behind
+    is_last = left - granted < report.need and _held(record) > client.held
+    if granted < report.want and (is_last or (stride and ahead > max(0, stride - report.need))):
+        # Who asks again at once would be told so then.
+        return granted, _patience(report), 0
+    return granted, None, 0
 
 
-def _taken(record: Record, now: int) -> list[int]:
-    """Return what each of those was granted that ask."""
-    return [client.taken for client in record.clients.values() if client.asks >= now]
+def _taken(record: Record, now: int, but: Client | None = None) -> list[int]:
+    """Return what each of those was granted that ask, but for one."""
+    clients = record.clients.values()
+    return [each.taken for each in clients if each.asks >= now and each is not but]
 
 
 def _grant_probe(
@@ -292,11 +303,12 @@ def _grant_probe(
     """One call finds out; a second one if the first is silent. Never a third."""
     since = [each.probing for each in record.clients.values() if each.probing]
     round_trip = record.round_trip or _UNKNOWN_ROUND_TRIP
+    answered = max(since, default=now) + round_trip + round_trip // 4
+    wait = max(answered - now, 0) + (20 << min(report.vain, 5))
     if len(since) > 1 or (since and now < since[0] + max(2000, 3 * record.round_trip)):
-        answered = max(since) + round_trip + round_trip // 4
-        return 0, max(answered - now, 0) + (20 << min(report.vain, 5)), 0
+        return 0, wait, 0
     client.probing = now
-    return report.need, None, record.turn
+    return report.need, wait if report.want > report.need else None, record.turn
 
 
 def _grant_pace(
