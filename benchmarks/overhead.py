@@ -45,6 +45,18 @@ async def raw(base: str) -> AsyncIterator[Call]:
 
 
 @asynccontextmanager
+async def raw_json(base: str) -> AsyncIterator[Call]:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+
+        async def call() -> object:
+            async with session.get(base + PATH) as response:
+                return await response.json()
+
+        yield call
+
+
+@asynccontextmanager
 async def ours(base: str, auth: aiotwhelp.Auth | None = None) -> AsyncIterator[Call]:
     async with aiotwhelp.Session(
         aiotwhelp.X.at(base), auth=auth or aiotwhelp.Bearer(TOKEN)
@@ -63,17 +75,24 @@ async def ours_fetch(base: str) -> AsyncIterator[Call]:
         yield lambda: session.fetch(PATH)
 
 
+NOTHING = aiotwhelp.Reading()
+
+
 class Free:
     """A permit that nobody counts."""
+
+    __slots__ = ("is_settled",)
 
     waited = 0.0
 
     def __init__(self) -> None:
         self.is_settled = False
 
-    def observed(self, *_: object, **__: object) -> aiotwhelp.Reading:
+    def observed(
+        self, headers: Mapping[str, str], *, status: int = 200, cost: object = None
+    ) -> aiotwhelp.Reading:
         self.is_settled = True
-        return aiotwhelp.Reading()
+        return NOTHING
 
     unsent = lost = observed
 
@@ -81,13 +100,21 @@ class Free:
 class Granting(aiotwhelp.Limiter):
     """Grants every call without a look: what is left is the rest of the stack."""
 
-    def try_acquire(self, *_: object, **__: object) -> Any:
+    def try_acquire(
+        self,
+        key: object,
+        *,
+        cost: object = 1,
+        priority: object = None,
+        dialect: object = None,
+        room: object = None,
+    ) -> Any:
         return Free()
 
 
 @asynccontextmanager
-async def ours_without_the_rule(base: str) -> AsyncIterator[Call]:
-    api, auth = aiotwhelp.X.at(base), aiotwhelp.Bearer(TOKEN)
+async def without_the_rule(base: str, auth: aiotwhelp.Auth | None = None) -> AsyncIterator[Call]:
+    api, auth = aiotwhelp.X.at(base), auth or aiotwhelp.Bearer(TOKEN)
     async with aiotwhelp.Session(api, auth=auth, limiter=Granting()) as session:
 
         async def call() -> object:
@@ -95,6 +122,17 @@ async def ours_without_the_rule(base: str) -> AsyncIterator[Call]:
                 return await response.read()
 
         yield call
+
+
+@asynccontextmanager
+async def fetch_without_the_rule(base: str) -> AsyncIterator[Call]:
+    api, auth = aiotwhelp.X.at(base), aiotwhelp.Bearer(TOKEN)
+    async with aiotwhelp.Session(api, auth=auth, limiter=Granting()) as session:
+        yield lambda: session.fetch(PATH)
+
+
+def signed_without_the_rule(base: str) -> AbstractAsyncContextManager[Call]:
+    return without_the_rule(base, aiotwhelp.OAuth1(*KEYS))
 
 
 def ours_signed(base: str) -> AbstractAsyncContextManager[Call]:
@@ -107,7 +145,9 @@ OURS: Mapping[str, Callable[[str], AbstractAsyncContextManager[Call]]] = {
     "**aiotwhelp, get**": ours,
     "**aiotwhelp, fetch** (reads JSON)": ours_fetch,
     "**aiotwhelp, get, OAuth 1.0a**": ours_signed,
-    "aiotwhelp, get, all granted unseen": ours_without_the_rule,
+    "aiotwhelp, get, all granted unseen": without_the_rule,
+    "aiotwhelp, fetch, all granted unseen": fetch_without_the_rule,
+    "aiotwhelp, get, OAuth 1.0a, all granted unseen": signed_without_the_rule,
 }
 
 
@@ -147,7 +187,7 @@ async def compare(clients: Mapping[str, Call], concurrency: int, *, quick: bool)
 
 
 async def main(*, quick: bool, peers: bool) -> None:
-    contestants = {RAW: raw, **OURS, **(PEERS if peers else {})}
+    contestants = {RAW: raw, "aiohttp, JSON": raw_json, **OURS, **(PEERS if peers else {})}
     async with server.running() as base, AsyncExitStack() as stack:
         clients = {
             name: await stack.enter_async_context(make(base)) for name, make in contestants.items()
