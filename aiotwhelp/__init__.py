@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from aiotwhelp.apis import Api, Endpoint, PublishedLimit, X
@@ -33,19 +34,20 @@ from aiotwhelp.errors import (
     WrongLoopError,
 )
 from aiotwhelp.headers import Dialect, Family, Reading, WindowKind, WindowReading
-from aiotwhelp.help import EndpointLimit, Help, Language, RateLimitStatus
-from aiotwhelp.ledger import Ledger, MemoryLedger, RedisLedger, SQLiteLedger
+from aiotwhelp.ledger import Ledger
 from aiotwhelp.limiter import Limiter, Permit
 from aiotwhelp.middleware import RateLimitMiddleware
 from aiotwhelp.queues import Priority
 from aiotwhelp.rates import Concurrency, Rate
 from aiotwhelp.services import Bluesky, Discord, GitHub, Reddit
 from aiotwhelp.session import Session
-from aiotwhelp.stores import RedisStore, SQLiteStore
 from aiotwhelp.views import Quota, QuotaKey, Stats, WindowQuota
 
 if TYPE_CHECKING:
     from aiotwhelp.emulator import Emulator
+    from aiotwhelp.help import EndpointLimit, Help, Language, RateLimitStatus
+    from aiotwhelp.ledger import MemoryLedger, RedisLedger, SQLiteLedger
+    from aiotwhelp.stores import RedisStore, SQLiteStore
 
 __version__ = "0.1.0"
 
@@ -112,10 +114,28 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Load the emulator, with aiohttp's server, only for those who use it."""
-    if name == "Emulator":
-        from aiotwhelp.emulator import Emulator
+#: What is loaded on first use, and from where: most programs use little of it.
+_LATE = {
+    "Emulator": "aiotwhelp.emulator",
+    "EndpointLimit": "aiotwhelp.help",
+    "Help": "aiotwhelp.help",
+    "Language": "aiotwhelp.help",
+    "MemoryLedger": "aiotwhelp.ledger.memory",
+    "RateLimitStatus": "aiotwhelp.help",
+    "RedisLedger": "aiotwhelp.ledger.redis",
+    "RedisStore": "aiotwhelp.stores",
+    "SQLiteLedger": "aiotwhelp.ledger.sqlite",
+    "SQLiteStore": "aiotwhelp.stores",
+}
 
-        return Emulator
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    """Load what few programs use when it is asked for."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_LATE[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})

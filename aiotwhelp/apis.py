@@ -6,14 +6,12 @@ first guess that headers replace: served limits have differed from every chart.
 
 from __future__ import annotations
 
-import csv
 import re
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property, lru_cache
-from importlib.resources import files
 from ipaddress import ip_address
 
 from yarl import URL
@@ -314,6 +312,9 @@ class _Catalogue(Collection[Endpoint]):
 
 @lru_cache(maxsize=8)
 def _load(file: str) -> tuple[Endpoint, ...]:
+    import csv
+    from importlib.resources import files
+
     text = files("aiotwhelp").joinpath(file).read_text("utf-8")
     return tuple(
         Endpoint(

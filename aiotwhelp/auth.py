@@ -28,7 +28,7 @@ from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlencode, url
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
-from oauthlib import oauth1, oauth2
+from oauthlib import oauth1
 from oauthlib.oauth1 import rfc5849
 from oauthlib.oauth1.rfc5849 import parameters, signature, utils
 from yarl import URL
@@ -487,7 +487,7 @@ class ClientCredentials(_Renewed):
     below the API's base URL. ValueError if a part is empty or not visible ASCII.
     """
 
-    __slots__ = ("_basic", "_consumer_key", "_invalidate_path")
+    __slots__ = ("_basic", "_body", "_consumer_key", "_invalidate_path")
 
     context = "app"
 
@@ -504,6 +504,10 @@ class ClientCredentials(_Renewed):
         self._consumer_key = _visible("consumer_key", consumer_key)
         self._basic = _basic(consumer_key, _visible("consumer_secret", consumer_secret))
         self._invalidate_path = invalidate_path
+        # Takes 10 ms to load: not in an event loop, and not for other credentials.
+        from oauthlib.oauth2 import BackendApplicationClient
+
+        self._body = str(BackendApplicationClient(consumer_key).prepare_request_body()).encode()
 
     @property
     def app(self) -> str:
@@ -544,12 +548,11 @@ class ClientCredentials(_Renewed):
         self._adopt(token, now)
 
     async def _fetched(self, send: Send, now: float) -> Token:
-        client = oauth2.BackendApplicationClient(self._consumer_key)
         answer = await send(
             "POST",
             self._token_path,
             headers=_form_headers(self._basic),
-            data=str(client.prepare_request_body()).encode(),
+            data=self._body,
         )
         if answer.status in {400, 401, 403}:
             raise _refusal(
@@ -576,6 +579,7 @@ class OAuth2User(_Renewed):
 
     __slots__ = (
         "_basic",
+        "_client",
         "_client_id",
         "_dead",
         "_first",
@@ -604,6 +608,9 @@ class OAuth2User(_Renewed):
         if store is None and access_token is None and refresh_token is None:
             raise ValueError("give an access_token, a refresh_token or a store")
         self._client_id = _visible("client_id", client_id)
+        from oauthlib.oauth2 import WebApplicationClient  # see ClientCredentials
+
+        self._client = WebApplicationClient(client_id)
         self._basic = (
             None
             if client_secret is None
@@ -683,9 +690,8 @@ class OAuth2User(_Renewed):
         return _token_in(answer, now)
 
     def _refresh_body(self, held: Token) -> bytes:
-        client = oauth2.WebApplicationClient(self._client_id)
         # prepare_refresh_token_request would refuse http, on loopback too.
-        body = client.prepare_refresh_body(
+        body = self._client.prepare_refresh_body(
             refresh_token=held.refresh_token,
             client_id=self._client_id,
             include_client_id=self._basic is None,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -94,6 +93,8 @@ def known(
             continue
         if elsewhere and name in elsewhere:
             raise TypeError(f"unknown option {name!r}: {elsewhere[name]}")
+        from difflib import get_close_matches  # for this error alone
+
         meant = get_close_matches(name, sorted(allowed), n=1)
         hint = f": did you mean {meant[0]}?" if meant else ""
         raise TypeError(f"unknown option {name!r}{hint}")

@@ -47,7 +47,7 @@ class _Watch(asyncio.Protocol):
         if self.connection.protocol is not None:
             self._protocol.data_received(data)
             # More may have come with the end of the answer, in one piece.
-            if self.connection.protocol is not None or not self._protocol.should_close:
+            if not self._protocol.should_close or self.connection.protocol is not None:
                 return
         self._protocol.abort()
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar, cast
-
-import tenacity
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from aiotwhelp import checks
+
+if TYPE_CHECKING:
+    import tenacity
 
 T = TypeVar("T")
 
@@ -148,6 +149,9 @@ class Retries:
         #: Shared by all calls of a session, whoever makes the retry.
         self.budget = budget or RetryBudget()
         self._random = random
+        # Here rather than at the first failure, when the event loop has other things to do.
+        import tenacity
+
         # Concurrent calls must not share one: its state is per thread, not per task.
         self._template = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_result(lambda last: isinstance(last, Failure)),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import aiotwhelp
+from aiotwhelp import ledger
 
 PACKAGE = Path(aiotwhelp.__file__).parent
 
@@ -184,3 +187,33 @@ def test_the_architecture_page_names_every_floor_in_order() -> None:
         if line.startswith("    ") and (".py " in line or "/  " in line)
     ]
     assert [name for name in listed if name in FLOORS] == FLOORS
+
+
+#: What most programs never use, and what takes long to load.
+LATE = {
+    *("sqlite3", "csv", "difflib", "tenacity", "oauthlib.oauth2", "aiohttp.web"),
+    *("aiotwhelp.emulator", "aiotwhelp.help", "aiotwhelp.stores", "aiotwhelp.ledger.rule"),
+    *("aiotwhelp.ledger.redis", "aiotwhelp.ledger.sqlite"),
+}
+
+
+def test_what_few_programs_use_is_loaded_by_those_that_do() -> None:
+    program = f"""
+import sys, aiotwhelp
+print(sorted({LATE!r} & set(sys.modules)))
+aiotwhelp.Session(aiotwhelp.X, auth=aiotwhelp.Bearer("a-token"))
+print(sorted({LATE!r} & set(sys.modules)))
+from aiotwhelp import *
+print([name for name in aiotwhelp.__all__ if name not in globals() or name not in dir(aiotwhelp)])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == ["[]", "['tenacity']", "[]"]
+
+
+def test_a_name_that_is_not_there_is_missed_as_ever() -> None:
+    for module in (aiotwhelp, ledger):
+        with pytest.raises(AttributeError, match="has no attribute 'Sesion'"):
+            _ = module.Sesion
+        assert not hasattr(module, "__path_of_no_module__")

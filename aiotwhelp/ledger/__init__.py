@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from aiotwhelp.ledger.memory import MemoryLedger
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from aiotwhelp.ledger.port import Lease, Ledger, Note, Report
-from aiotwhelp.ledger.redis import RedisLedger
-from aiotwhelp.ledger.sqlite import SQLiteLedger
+
+if TYPE_CHECKING:
+    from aiotwhelp.ledger.memory import MemoryLedger
+    from aiotwhelp.ledger.redis import RedisLedger
+    from aiotwhelp.ledger.sqlite import SQLiteLedger
 
 __all__ = [
     "Lease",
@@ -22,6 +27,21 @@ _FILE = "sqlite:///"
 _SERVERS = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
 
 
+#: The engines are loaded on first use: most programs use none.
+_ENGINES = {
+    "MemoryLedger": "aiotwhelp.ledger.memory",
+    "RedisLedger": "aiotwhelp.ledger.redis",
+    "SQLiteLedger": "aiotwhelp.ledger.sqlite",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ENGINES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_ENGINES[name]), name)
+    return found
+
+
 def from_url(url: str) -> Ledger:
     """Return the ledger that a URL names; raises ValueError for none, ImportError without redis-py.
 
@@ -30,8 +50,12 @@ def from_url(url: str) -> Ledger:
     reads them.
     """
     if url.startswith(_SERVERS):
+        from aiotwhelp.ledger.redis import RedisLedger
+
         return RedisLedger(url)
     if url.startswith(_FILE) and len(url) > len(_FILE):
+        from aiotwhelp.ledger.sqlite import SQLiteLedger
+
         return SQLiteLedger(url.removeprefix(_FILE))
     # No more is shown: a password may follow.
     scheme, separator, _ = url.partition("://")
