@@ -618,7 +618,7 @@ def test_without_the_ledger_the_next_window_is_divided_after_a_probe():
     away(process)
     assert process.gate.opens(NOW + 1.5, 1, 0.0, False) <= NOW + 1.5
     granted = process.call(1.5)
-    reading = WindowReading(FIFTEEN_MINUTES, 89, 90, None, 900.0)
+    reading = WindowReading(FIFTEEN_MINUTES, 70, 90, None, 900.0)
     process.gate.observe(granted, NOW + 1.6, reading, refused=False)
     assert process.share.allowance == 90 // 4 - 1
     assert process.gate.ends == pytest.approx(NOW + 901.6)
@@ -847,15 +847,16 @@ def test_a_plain_answer_is_told_to_the_others_and_leaves_what_is_leased():
     process = plain()
     gate, share = process.gate, process.share
     bucket: Any = SimpleNamespace(numbering=process.numbering, pace=SimpleNamespace(growths=0))
-    for reset, outcome, notes in ((EPOCH + 90.0, -1, 0), (EPOCH + 60.0, 0, 1)):
-        assert gate.take_plainly(NOW)
-        granted = Granted(bucket, NOW, 1, None)
-        reading = WindowReading(FIFTEEN_MINUTES, 3, 15, reset)
-        assert gate.answer_plainly(granted, NOW + 0.5, reading) == outcome
-        assert len(share.notes) == notes
-    assert gate.floor == 3
+    granted = Granted(bucket, NOW, 1, None)
+    assert gate.take_plainly(NOW)
+    another = WindowReading(FIFTEEN_MINUTES, 3, 15, EPOCH + 90.0)
+    assert (gate.answer_plainly(granted, NOW + 0.5, another), share.notes) == (-1, [])
+    for remaining in (11, 3):
+        reading = WindowReading(FIFTEEN_MINUTES, remaining, 15, EPOCH + 60.0)
+        assert gate.answer_plainly(granted, NOW + 0.5, reading) == 0
+        assert (gate.floor, share.notes[-1].remaining) == (remaining, remaining)
     (note,) = process.report(0.5).notes
-    assert (note.outcome, note.cost, note.refused, note.took) == (Outcome.READ, 1, False, 500)
+    assert (note.outcome, note.times, note.refused, note.took) == (Outcome.READ, 2, False, 500)
     assert (note.remaining, note.limit, note.epoch) == (3, 15, round((EPOCH + 60.0) * 1000))
 
 
