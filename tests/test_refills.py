@@ -90,7 +90,7 @@ def test_a_bucket_that_is_quick_or_full_is_one(readings: list[tuple[float, int, 
 
 def test_readings_that_no_one_rate_explains_tell_nothing():
     """One token in half a second at least, then nine in four seconds at most."""
-    assert bucket((0, 1, 1.5), (1, 10, 4.0)).opens(100.0, 1) == NEVER
+    assert bucket((0, 1, 1.5), (6, 10, 4.0)).opens(100.0, 1) == NEVER
 
 
 def test_readings_that_exactly_one_rate_explains_tell_it():
