@@ -8,6 +8,9 @@ import pytest
 
 from aiotwhelp.values import NEVER, RESETS, Reset, count, duration, number, timestamp
 
+#: As JavaScript writes a date, before the name of its zone.
+JAVASCRIPT = "Tue Feb 16 2021 16:47:42 GMT+0845"
+
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
@@ -22,7 +25,7 @@ from aiotwhelp.values import NEVER, RESETS, Reset, count, duration, number, time
         ("2023-13-17T08:42:22Z", None),
         ("Thu, 17 Aug 2023 08:42:22 GMT", 1692261742.0),
         ("Thu Aug 17 2023 10:42:22 GMT+0200 (Central European Summer Time)", 1692261742.0),
-        ("Tue Feb 16 2021 09:02:42 GMT+0100 (Central European Standard Time)", 1613462562.0),
+        (f"{JAVASCRIPT} (Australian Central Western Standard Time)", 1613462562.0),
         ("Thu Aug 17 2023 01:42:22 GMT-0700 (Pacific Daylight Saving Time)", 1692261742.0),
         ("1692261742", None),
         ("", None),
@@ -81,6 +84,8 @@ def test_a_length_of_time_is_read_as_go_writes_it(value: object, seconds: float 
     [
         ("epoch", "1358098325", (1358098325.0, None)),
         ("epoch", "0", NEVER),
+        ("epoch", "1358098325".zfill(64), (1358098325.0, None)),
+        ("epoch", "1358098325".zfill(65), NEVER),
         ("milliseconds", "1358098325500", (1358098325.5, None)),
         ("milliseconds", "1", (0.001, None)),
         ("milliseconds", "0", NEVER),
