@@ -199,7 +199,7 @@ class _Auto(Dialect):
         spoken = _spoken(fields)
         if not spoken:
             return self.understand(fields, status)
-        readings = [dialect.understand(fields, status) for dialect in spoken]
+        readings = [dialect.read(fields, status) for dialect in spoken]
         names = spoken[0].name if len(spoken) == 1 else _joined(spoken)
         reading = Reading(*readings[0][:-1], names)
         if len(readings) == 1:

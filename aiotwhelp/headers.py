@@ -32,6 +32,9 @@ __all__ = [
     "parse_retry_after",
 ]
 
+#: Headers as aiohttp has them.
+_CASELESS = (CIMultiDictProxy, CIMultiDict)
+
 #: Longest value that is looked at where one of a few words is expected.
 _LONGEST = 64
 #: How much longer than its documented length anyone waits for a window: clocks disagree, and
@@ -243,12 +246,12 @@ class Dialect:
         several lines, the first counts. Malformed values count as missing. Never raises for
         anything that a server sent.
         """
-        return self.understand(caseless(headers), status)
+        fields = headers if isinstance(headers, _CASELESS) else caseless(headers)
+        plain = self._read_plainly(fields) if status == 200 else None
+        return self.understand(fields, status) if plain is None else plain
 
     def understand(self, fields: Mapping[str, str], status: int) -> Reading:
         """Do the same with fields whose look-ups find lower-case names."""
-        if status == 200 and (plain := self._read_plainly(fields)) is not None:
-            return plain
         get = fields.get
         date = parse_date(get("date"))
         said = get("retry-after")
@@ -292,11 +295,14 @@ class Dialect:
                 return None
         get = fields.get
         said = get(main.remaining)
-        if said.__class__ is not str or len(said) > 15 or not (said.isascii() and said.isdigit()):
+        if not isinstance(said, str) or len(said) > 15 or not (said.isascii() and said.isdigit()):
             return None
-        date, limit, reset, resets_in = _frame(
-            main.resets, get("date"), get(main.limit), get(main.reset)
-        )
+        try:
+            date, limit, reset, resets_in = _frame(
+                main.resets, get("date"), get(main.limit), get(main.reset)
+            )
+        except TypeError:
+            return None  # the standard library has another type for what is no text
         window = WindowReading(main.kind, int(said), limit, reset, resets_in, "")
         return Reading((window,), None, date)
 
@@ -446,7 +452,7 @@ def caseless(headers: Mapping[str, str]) -> Mapping[str, str]:
 
     The headers of HTTP clients do so by themselves and are used as they are.
     """
-    if isinstance(headers, (CIMultiDictProxy, CIMultiDict)):
+    if isinstance(headers, _CASELESS):
         return headers
     if not isinstance(headers, dict):
         name = next(iter(headers), None)

@@ -364,9 +364,14 @@ class Limiter:
             and cost == 1
             and get_running_loop() is self._open_in
         ):
-            foreseen = line.bucket.take_foreseen(self._now(), room)
-            if foreseen is not None:
-                return self._handed_out(line, foreseen, dialect, 0.0)
+            permit = line.bucket.take_foreseen(self._now(), room)
+            if isinstance(permit, Permit):  # as `Bucket.grants` has it
+                permit._line = line
+                permit._dialect = dialect
+                permit.waited = 0.0
+                self._granted += 1
+                self._in_flight += 1
+                return permit
         cost = as_cost(cost)
         self._bind()
         line = self._line(as_key(key))

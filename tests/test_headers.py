@@ -552,3 +552,11 @@ def test_families_that_need_more_than_three_fields_are_read_the_long_way(changes
     assert Dialect("d", (family,))._main is family
     assert Dialect("d", (replace(family, **changes),))._main is None
     assert Dialect("d", (family,), refusals=frozenset({200}))._main is None
+
+
+def test_fields_that_are_no_text_are_read_the_long_way():
+    message = email.message.Message()
+    for name, value in RECORDED.items():
+        message[name] = value
+    message.replace_header("date", "\udcff")
+    assert X_DIALECT.read(message).windows == X_DIALECT.read(RECORDED).windows

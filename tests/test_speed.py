@@ -119,7 +119,7 @@ def test_the_plain_way_of_a_call_is_short(kind: str, auth: str) -> None:
 
 
 #: What a grant and the settling of it may cost, an answer's headers read.
-RULES_BOUND = 21
+RULES_BOUND = 18
 
 
 @in_a_crowd
