@@ -292,6 +292,9 @@ async def test_what_is_no_url_and_no_client_is_refused_where_it_is_passed(server
         f"redis://:{PASSWORD}@localhost:99999999",
         f"redis://:{PASSWORD}@[::1",
         f"redis://:{PASSWORD}@localhost?socket_timeout=soon",
+        f"redis://:{PASSWORD}@localhost?socket_time=3",
+        f"rediss://:{PASSWORD}@localhost?ssl_cert_reqs=perhaps",
+        f"unix://:{PASSWORD}@/tmp/there?ssl_ca_certs=here",
     ],
 )
 def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:

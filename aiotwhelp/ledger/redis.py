@@ -42,6 +42,14 @@ redis.call("PEXPIRE", KEYS[1], ARGV[2])
 return redis.call("GET", KEYS[1])
 """
 
+#: Options of a URL that are a pool's or a client's, not a connection's.
+_OF_CLIENTS = (
+    "max_connections",
+    "timeout",
+    "single_connection_client",
+    "auto_close_connection_pool",
+)
+
 _REPLICA = "it is a replica, which takes no writes"
 
 #: What an engine says, as a class of redis-py or in its own words, and what that means.
@@ -288,13 +296,31 @@ def _checked_url(url: str) -> str:
     from redis.asyncio.connection import parse_url
 
     try:
-        parse_url(url)
+        options: dict[str, Any] = dict(parse_url(url))
     except ValueError:
         raise ValueError(
             "this is no Redis URL: redis://user:password@host:6379/0 is one; a user name and"
             " password are percent-encoded"
         ) from None
+    _check_options(options)
     return url
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Make a connection of what follows a URL's ``?``, which connects nowhere yet."""
+    from redis.asyncio.connection import Connection
+
+    made = options.pop("connection_class", Connection)
+    for name in _OF_CLIENTS:
+        options.pop(name, None)
+    try:
+        made(**options)
+    except (TypeError, ValueError, _redis().RedisError):
+        # Neither the URL nor what it holds is shown: a password may be in it.
+        names = ", ".join(sorted(options.keys() - {"host", "port", "db", "username", "password"}))
+        raise ValueError(
+            f"a Redis URL has options that redis-py's connections do not take, among: {names}"
+        ) from None
 
 
 def _checked_client(client: Redis | RedisCluster) -> Redis | RedisCluster:
