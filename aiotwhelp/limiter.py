@@ -76,6 +76,9 @@ _SLICE = 64
 _FEW_QUOTAS = 1024
 _LOOKS = 4
 
+#: For each quota that is remembered so many credentials are: of a user, an app, and to spare.
+_MATERIALS = 4
+
 #: An API speaks one dialect, or two where a proxy adds its own; a server that changes it with each
 #: answer is told of so often.
 _MOST_DIALECTS = 8
@@ -435,7 +438,11 @@ class Limiter:
         """
         digest = hashlib.blake2b(material.encode(), key=_DIGEST_KEY, digest_size=9).hexdigest()
         if self._sharing is not None:
+            # What is used stays; of what nobody has used for longest the name is forgotten.
+            self._materials.pop(digest, None)
             self._materials[digest] = material
+            if len(self._materials) > _MATERIALS * max(self._max_quotas, _FEW_QUOTAS):
+                del self._materials[next(iter(self._materials))]
         return digest
 
     def ticket(self) -> int:

@@ -492,6 +492,16 @@ async def test_digests_of_a_credential_are_the_same_in_every_process() -> None:
     assert len(windows) == 1
 
 
+def test_names_of_credentials_that_nobody_uses_any_more_are_forgotten() -> None:
+    limiter = Limiter(ledger=MemoryLedger(), max_quotas=1)
+    used = limiter.digest("used")
+    for number in range(10_000):
+        limiter.digest(str(number))
+        limiter.digest("used")
+    assert len(limiter._materials) < 5000
+    assert limiter._materials[used] == "used"
+
+
 @in_virtual_time
 async def test_a_process_that_is_started_again_knows_what_is_left() -> None:
     loop = asyncio.get_running_loop()

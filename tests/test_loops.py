@@ -5,13 +5,25 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aiotwhelp import ClientCredentials, Limiter, QuotaKey, SessionClosedError, WrongLoopError
+from aiotwhelp import (
+    ClientCredentials,
+    Limiter,
+    MemoryLedger,
+    QuotaKey,
+    SessionClosedError,
+    SQLiteLedger,
+    WrongLoopError,
+)
 from aiotwhelp.emulator import Emulator
+from aiotwhelp.ledger import Ledger
+from tests.servers.engines import ENGINES, running
 from tests.stack import PRIVACY, assert_at_rest, session_of, ticks
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -106,3 +118,43 @@ def test_a_credential_serves_one_loop_after_the_other(run: Run) -> None:
         return auth
 
     run(use(run(use())))
+
+
+# A ledger ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["memory", "sqlite", "a file's URL", "redis"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger | str]:
+    """What limiters of several loops may have in common, one after the other."""
+    if request.param == "memory":
+        yield MemoryLedger()
+    elif request.param == "sqlite":
+        yield SQLiteLedger(tmp_path / "quota.db")
+    elif request.param == "redis":
+        with running(ENGINES["redis"]) as engine:
+            yield engine.url
+    else:
+        yield f"sqlite:///{tmp_path / 'quota.db'}"
+
+
+def test_loops_one_after_the_other_go_on_with_what_a_ledger_knows(
+    run: Run, shared: Ledger | str
+) -> None:
+    key = QuotaKey("GET /things", "api", "somebody")
+    ends = str(int(time.time()) + 600)
+
+    async def play(*left: int) -> int | None:
+        limiter = Limiter(ledger=shared)
+        known = []
+        for remaining in left:
+            async with limiter.permit(key, max_wait=20) as permit:
+                known.append(limiter.quota(key).limit)
+                told = {"limit": "15", "remaining": str(remaining), "reset": ends}
+                permit.observed({f"x-rate-limit-{name}": value for name, value in told.items()})
+        await limiter.close()
+        return known[0]
+
+    assert run(play(14, 13)) is None
+    assert run(play(12, 11)) == 15, "the first call of another loop knows it"
+    if not isinstance(shared, str):
+        run(shared.close())
