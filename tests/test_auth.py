@@ -9,8 +9,11 @@ import gc
 import hmac
 import json
 import logging
+import os
 import pickle
 import re
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -79,6 +82,7 @@ def parameters(authorization: str) -> dict[str, str]:
 @pytest.fixture
 def fixed_nonce(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oauthlib.oauth1.rfc5849.generate_nonce", lambda: NONCE)
+    monkeypatch.setattr(signing, "_nonce", lambda _: NONCE)
 
 
 @pytest.fixture
@@ -284,6 +288,24 @@ def test_without_a_query_nothing_but_the_protocol_is_signed(base_strings: list[s
 
 
 # OAuth 1.0a: what is signed
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_makes_nonces_of_its_own() -> None:
+    program = """
+import os
+from aiotwhelp.auth import _nonce
+_nonce("1700000000")
+child = os.fork()
+print(_nonce("1700000000"), flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    first, second = done.stdout.split()
+    assert first != second
 
 
 def test_the_signer_signs_as_oauthlib_itself_does(fixed_nonce: None) -> None:

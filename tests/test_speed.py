@@ -78,7 +78,7 @@ async def per_call(call: Callable[[], Awaitable[object]]) -> tuple[float, float]
 BOUNDS = {
     ("get", "bearer"): 16,
     ("fetch", "bearer"): 16,
-    ("get", "oauth1"): 23,
+    ("get", "oauth1"): 24,
     ("get", "nobody"): 16,
     ("middleware", "bearer"): 5,
 }
