@@ -67,7 +67,7 @@ def report(place: Path, module: str) -> int:
     unexplained = [name for name, change in found.items() if reason_of(change) is None]
     for name in unexplained:
         print("{} ({status})\n    - {}\n    + {}".format(*found[name], status=statuses[name]))
-    stale = out_of_date(module, list(found.values()))
+    stale = out_of_date(module.replace("/", "."), list(found.values()))
     for change in stale:
         print("explained, and does not survive: {}\n    - {}\n    + {}".format(*change))
     print(

@@ -5,6 +5,8 @@ from __future__ import annotations
 #: The function, the line as it is, and the line that is no worse.
 Change = tuple[str, str, str]
 
+_NOT_STRICT = ("strict=None):", "):", "strict=False):")
+
 EXPLAINED: dict[str, list[Change]] = {
     "None, or an empty text, is as false as False": [
         ("limiter.Limiter.__init__", "self._is_closed = False", "self._is_closed = None"),
@@ -14,6 +16,12 @@ EXPLAINED: dict[str, list[Change]] = {
         ("windows.Window._doubt", "self.is_confirmed = False", "self.is_confirmed = None"),
         ("quota.Granted.__init__", "self.is_settled = False", "self.is_settled = None"),
         ("quota.Bucket.__init__", "self.shown = False", "self.shown = None"),
+        ("refills.Refill.forget", "self._is_seen = False", "self._is_seen = None"),
+        (
+            "ledger.rule._answer_probe",
+            "_open(record, note, now, is_placed=False)",
+            "_open(record, note, now, is_placed=None)",
+        ),
     ],
     "a dict serves as an ordered set: its values say nothing": [
         ("limiter._Siblings.join", "self.buckets[bucket] = None", 'self.buckets[bucket] = ""'),
@@ -24,6 +32,26 @@ EXPLAINED: dict[str, list[Change]] = {
         ("headers._family", "*", "*"),
     ],
     "a short cut: the way around it comes to the same": [
+        (
+            "leases.LeasedWindow.opens",
+            "at = share.opens(now, cost, self._kept(reserve) if reserve else 0)",
+            "at = share.opens(now, cost, self._kept(reserve) if (reserve) or True else 0)",
+        ),
+        (
+            "leases.LeasedWindow.expect",
+            "ahead += self._kept(reserve) - (self.floor if self.is_confirmed else 0)",
+            "ahead += self._kept(reserve) - (self.floor if self.is_confirmed else 1)",
+        ),
+        (
+            "leases.Share.report",
+            "shut=_ms(self.shut_until - now) if self.shut_until > now else 0,",
+            "shut=_ms(self.shut_until - now) if self.shut_until >= now else 0,",
+        ),
+        (
+            "leases.LeasedWindow.expect",
+            "if not self.limit or self.span <= 0:",
+            "if not self.limit or self.span < 0:",
+        ),
         ("limiter.Limiter._unpark", "if line.timer < INF:", "if line.timer <= INF:"),
         ("limiter.Limiter._arm", "if self._timer_at <= at:", "if self._timer_at < at:"),
         (
@@ -32,8 +60,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "needed = line.timer - now if now <= line.timer < INF else 0.0",
         ),
         ("limiter.Limiter._review_slice", "continue", "break"),
-        ("headers._epoch", "seconds: float | None = _digits(value)", "*"),
-        ("headers._count", "count = _digits(value)", "*"),
         (
             "windows.Window._spared",
             "spared: float = self._kept(reserve) if reserve else 0",
@@ -60,6 +86,187 @@ EXPLAINED: dict[str, list[Change]] = {
             "elif reset >= self.reset:",
         ),
     ],
+    "two lists that have as many entries: strict says so to the reader": [
+        (
+            "dialects._told_apart",
+            "for dialect, reading in zip(spoken, readings, strict=True):",
+            f"for dialect, reading in zip(spoken, readings, {end}",
+        )
+        for end in _NOT_STRICT
+    ]
+    + [
+        (
+            "ietf.SeparateFields._several",
+            "for said, limit, reset in zip(remaining, limits, resets, strict=True):",
+            f"for said, limit, reset in zip(remaining, limits, resets, {end}",
+        )
+        for end in _NOT_STRICT
+    ],
+    "what is no number says as little as nothing": [
+        (
+            "ietf.SeparateFields.read",
+            'limit = f"{first.value}" if first is not None else ""',
+            'limit = f"{first.value}" if first is not None else "XXXX"',
+        ),
+        (
+            "ietf.SeparateFields._several",
+            'resets = resets or [""] * places',
+            'resets = resets or ["XXXX"] * places',
+        ),
+    ],
+    "no field has an empty name": [
+        (
+            "ietf.SeparateFields.read",
+            'bucket = (fields.get(self.bucket) or "")[:_LONGEST_NAME] if self.bucket else ""',
+            "*",
+        ),
+    ],
+    "one of the groups has matched": [
+        (
+            "ietf._bare_item",
+            "return found[found.lastgroup or 0], found.end()",
+            "return found[found.lastgroup or 1], found.end()",
+        ),
+    ],
+    "no window is shorter than a second": [
+        (
+            "ietf._kind_of",
+            "span = next((each for each in spans if each >= (resets_in or 0)), spans[-1])",
+            "span = next((each for each in spans if each >= (resets_in or 1)), spans[-1])",
+        ),
+    ],
+    "what stands there is not looked at: windows alone have probes, and a time": [
+        ("leases.LeasedRate.opens", "at = super().opens(now, cost)", "*"),
+        ("leases.LeasedRate.take", "self.share.take(now, cost)", "self.share.take(None, cost)"),
+        ("leases.LeasedConcurrency.opens", "at = super().opens(now, cost)", "*"),
+        ("leases.LeasedConcurrency.take", "super().take(now, cost, since)", "*"),
+        (
+            "leases.LeasedConcurrency.take",
+            "self.share.take(now, cost)",
+            "self.share.take(None, cost)",
+        ),
+    ],
+    "both tell a reset, or neither; the type checker does not know": [
+        (
+            "leases._Said.absorb",
+            "if self.resets_at is not None and other.resets_at is not None:",
+            "if self.resets_at is not None or other.resets_at is not None:",
+        ),
+    ],
+    "is asked for where there is one; the type checker does not know": [
+        (
+            "ledger.rule._move_reset",
+            "at = now + (note.resets_in or 0)",
+            "at = now + (note.resets_in or 1)",
+        ),
+        (
+            "ledger.rule._apart",
+            "return now + (note.resets_in or 0) - (record.reset or 0)",
+            "return now + (note.resets_in or 1) - (record.reset or 0)",
+        ),
+        (
+            "ledger.rule._apart",
+            "return now + (note.resets_in or 0) - (record.reset or 0)",
+            "return now + (note.resets_in or 0) - (record.reset or 1)",
+        ),
+    ],
+    "whole numbers, which half a one is not between": [
+        (
+            "leases.LeasedConcurrency.opens",
+            "share = max(1, self.concurrency.limit // self.share.clients)",
+            "share = max(1, self.concurrency.limit / self.share.clients)",
+        ),
+        (
+            "ledger.rule._is_same",
+            "return abs(_apart(record, note, now)) <= min(_SAME_RESET, record.span // 2)",
+            "return abs(_apart(record, note, now)) <= min(_SAME_RESET, record.span / 2)",
+        ),
+        (
+            "ledger.rule._is_of_next",
+            "return _apart(record, note, now) > max(_OTHER_BACK_END, record.span // 2)",
+            "return _apart(record, note, now) > max(_OTHER_BACK_END, record.span / 2)",
+        ),
+    ],
+    "resets that are not the same are apart": [
+        (
+            "ledger.rule._is_earlier",
+            "return _apart(record, note, now) < 0",
+            "return _apart(record, note, now) <= 0",
+        ),
+        (
+            "ledger.rule._is_earlier",
+            "return _apart(record, note, now) < 0",
+            "return _apart(record, note, now) < 1",
+        ),
+        ("ledger.rule._move_reset", "elif apart > 0:", "elif apart >= 0:"),
+    ],
+    "any reset is later than one that nobody knows": [
+        (
+            "ledger.rule._is_same",
+            "if note.resets_in is None or record.reset is None:",
+            "if note.resets_in is None and record.reset is None:",
+        ),
+        (
+            "ledger.rule._is_earlier",
+            "if note.resets_in is None or record.reset is None or _is_same(record, note, now):",
+            "if note.resets_in is None or record.reset is None and _is_same(record, note, now):",
+        ),
+    ],
+    "long past is as good as never": [
+        (
+            "ledger.rule.exchange",
+            "client.asks = now + _OVERDUE + (wait or 0) if granted < report.want else 0",
+            "client.asks = now + _OVERDUE + (wait or 0) if granted < report.want else 1",
+        ),
+        ("ledger.rule._hear", "client.asks = 0", "client.asks = 1"),
+        (
+            "ledger.rule.lifetime",
+            "ends = max(record.reset or 0, record.shut, record.hold, record.slot // 1000)",
+            "ends = max(record.reset or 1, record.shut, record.hold, record.slot // 1000)",
+        ),
+    ],
+    "so little is none": [
+        (
+            "ledger.rule._take_pace",
+            ("least = min(_LONGEST_BACKOFF, record.gaps[0][1] * 11 // 10) if record.gaps else 0"),
+            "*",
+        ),
+        (
+            "ledger.rule._learn_lateness",
+            "record.late = max(0, found - record.reset)",
+            "record.late = max(1, found - record.reset)",
+        ),
+    ],
+    "what is granted is the same; test_ledger_script.py notices that the record is not": [
+        (
+            "ledger.rule._take_pace",
+            "while record.gaps and record.gaps[-1][1] <= record.gap:",
+            "while record.gaps and record.gaps[-1][1] < record.gap:",
+        ),
+        ("ledger.rule._observe", "record.number += 1", "record.number += 2"),
+        (
+            "ledger.rule._observe",
+            "while record.floor and record.floor[-1][1] >= remaining:",
+            "while record.floor and record.floor[-1][1] > remaining:",
+        ),
+    ],
+    "is the least of those who ask itself": [
+        ("ledger.rule.exchange", "if client.asks < now:", "if client.asks <= now:"),
+    ],
+    "half a lease comes first": [
+        (
+            "ledger.rule._patience",
+            "return min(LEASE // 2, _FIRST_WAIT << min(report.vain, 3))",
+            "return min(LEASE // 2, _FIRST_WAIT << min(report.vain, 4))",
+        ),
+    ],
+    "who holds nothing has less than it needs here": [
+        (
+            "ledger.rule._grant_when_spent",
+            "if left < report.need <= left + ghosts:",
+            "if left <= report.need <= left + ghosts:",
+        ),
+    ],
     "of two that open at the same instant either may be named": [
         ("quota.Bucket._opens", "if opens > at:", "if opens >= at:"),
     ],
@@ -67,6 +274,8 @@ EXPLAINED: dict[str, list[Change]] = {
         ("limiter.Limiter.__init__", "self._tickets = 0", "self._tickets = 1"),
         ("limiter.Limiter.ticket", "self._tickets += 1", "self._tickets += 2"),
         ("windows.Numbering.__init__", "self.last = 0", "self.last = 1"),
+        ("leases.Health.__init__", "self.outages = 0", "self.outages = 1"),
+        ("leases.Share.__init__", "self._outage = 0", "self._outage = None"),
         ("windows.Numbering.next", "self.last += 1", "self.last += 2"),
         ("windows.Probing.__init__", "self.turn = 0", "self.turn = 1"),
         ("windows.Probing.restart", "self.turn += 1", "self.turn -= 1"),
@@ -75,6 +284,8 @@ EXPLAINED: dict[str, list[Change]] = {
     "is set before it is read": [
         ("limiter.Limiter.__init__", "self._wall: Callable[[], float] = time.time", "*"),
         ("limiter.Limiter.__init__", "self._suspended = 0.0", "*"),
+        ("leases.Share.__init__", "self._told = 0", "*"),
+        ("leases.Share.__init__", "self._asked = False", "*"),
         ("limiter.Limiter.__init__", "self._timer_at = INF", "*"),
         ("windows.Probing.__init__", "self.sent = -INF", "*"),
         ("windows.Foreign.__init__", "self._own = 0", "self._own = 1"),
@@ -86,7 +297,7 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "a Date without a zone: any zone within a day passes": [
         (
-            "headers._posix",
+            "values._posix",
             "if fields is None or fields[5] > 60 or abs(fields[9] or 0) >= _DAY:",
             "if fields is None or fields[5] > 60 or abs(fields[9] or 1) >= _DAY:",
         ),
@@ -97,6 +308,11 @@ EXPLAINED: dict[str, list[Change]] = {
             "return min(LONGEST_BACKOFF, 2.0 ** min(times, 6))",
             "return min(LONGEST_BACKOFF, 2.0 ** min(times, 7))",
         ),
+        (
+            "ledger.rule._backoff",
+            "return min(_LONGEST_BACKOFF, 1000 << min(times, 6))",
+            "return min(_LONGEST_BACKOFF, 1000 << min(times, 7))",
+        ),
     ],
     "windows of no length add nothing": [
         (
@@ -106,6 +322,7 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "an instant, or another edge, that floats do not meet": [
+        ("leases.LeasedWindow.opens", "if even and at <= now:", "if even and at < now:"),
         (
             "limiter.Limiter._count_suspend",
             "if abs(suspended - self._suspended) > 0.5:",
@@ -159,6 +376,11 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "any status of success will do": [
+        (
+            "dialects._Auto.read",
+            "def read(self, headers: Mapping[str, str], status: int = 200) -> Reading:",
+            "def read(self, headers: Mapping[str, str], status: int = 201) -> Reading:",
+        ),
         (
             "limiter.Permit.observed",
             "def observed(self, headers: Mapping[str, str], *, status: int = 200) -> Reading:",

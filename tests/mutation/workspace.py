@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import libcst as cst
@@ -11,20 +12,26 @@ PROJECT = Path(__file__).parents[2]
 
 #: The tests of a module. Those of the rule are rows without a loop: a second for all of them.
 RULE = ["tests/test_quota.py", "tests/test_windows.py"]
+READING = ["tests/test_values.py", "tests/test_headers.py", "tests/test_dialects.py"]
 TESTS = {
+    "values": READING,
+    "ietf": ["tests/test_dialects.py"],
+    "dialects": ["tests/test_dialects.py"],
     "clock": ["tests/test_clock.py"],
     "headers": ["tests/test_headers.py"],
     "windows": RULE,
     "quota": RULE,
-    "local": RULE,
+    "local": ["tests/test_local.py", *RULE],
     "refills": ["tests/test_refills.py"],
+    "ledger/rule": ["tests/test_ledger_rule.py"],
+    "leases": ["tests/test_leases.py"],
     "limiter": ["tests/test_limiter.py", "tests/test_bad_input.py"],
 }
 
 #: Words of those that take too long for thousands of runs.
 TOO_LONG = (
     "ten_thousand hundred_thousand twenty_thousand fifty_thousand two_thousand "
-    "coincide go_in_slices is_finite forgotten_spent"
+    "coincide go_in_slices is_finite forgotten_spent whatever_is_sent"
 )
 
 #: A mutant may take three times as long as the tests do, and half a minute.
@@ -54,7 +61,7 @@ def prepare(module: str, *, afresh: bool) -> Path:
             PROJECT / folder,
             place / folder,
             dirs_exist_ok=True,
-            ignore=shutil.ignore_patterns("__pycache__", f"{module}.py"),
+            ignore=passed_over(PROJECT / "aiotwhelp" / f"{module}.py"),
         )
     source = place / "aiotwhelp" / f"{module}.py"
     mutable = undecorated((PROJECT / "aiotwhelp" / f"{module}.py").read_text())
@@ -64,6 +71,13 @@ def prepare(module: str, *, afresh: bool) -> Path:
     settings = SETTINGS.format(module=module, tests=tests)
     (place / "pyproject.toml").write_text((PROJECT / "pyproject.toml").read_text() + settings)
     return place
+
+
+def passed_over(module: Path) -> Callable[[str, list[str]], set[str]]:
+    """Return what is not copied: compiled files, and the module that is written by itself."""
+    return lambda folder, names: {
+        name for name in names if name == "__pycache__" or Path(folder) / name == module
+    }
 
 
 def undecorated(source: str) -> str:
