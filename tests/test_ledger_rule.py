@@ -275,13 +275,13 @@ def test_who_begins_to_ask_is_as_far_as_the_others() -> None:
     )
 
 
-def test_who_has_not_asked_again_in_time_holds_nobody_back() -> None:
+@pytest.mark.parametrize(("at", "granted"), [(550, 10), (551, 20)])
+def test_who_has_not_asked_again_in_time_holds_nobody_back(at: int, granted: int) -> None:
     film(
         known(80),
         (0, "b", asks(99), {"granted": 40}),
-        (0, "a", asks(9), {"granted": 9}),
-        (300, "b", asks(held=40), {"granted": 1}),
-        (301, "b", asks(99, held=41), {"granted": 30}),
+        (0, "a", asks(99), {"granted": 20, "wait": 250}),
+        (at, "c", asks(99), {"granted": granted}),
     )
 
 

@@ -83,11 +83,11 @@ CAUGHT_BY: list[tuple[Sabotage, Check]] = [
         sabotages.never_learn_lateness,
         films.test_a_server_that_is_late_at_its_reset_is_expected_to_be_late_again,
     ),
-    (sabotages.divide_no_share, films.test_half_of_what_is_left_is_divided_among_those_who_ask),
+    (sabotages.divide_no_share, films.test_what_is_left_is_divided_among_those_who_ask),
     (sabotages.let_the_quick_run_ahead, films.test_nobody_runs_far_ahead_of_another_who_asks),
     (
         sabotages.wait_for_those_who_ask_no_more,
-        films.test_who_has_not_asked_again_in_time_holds_nobody_back,
+        lambda: films.test_who_has_not_asked_again_in_time_holds_nobody_back(551, 20),
     ),
     (sabotages.no_slow_start, films.test_a_new_window_opens_slowly),
     (sabotages.presume_to_be_alone, films.test_tokens_are_left_to_others_who_use_the_quota_too),
