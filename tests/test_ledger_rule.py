@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -273,6 +274,43 @@ def test_who_begins_to_ask_is_as_far_as_the_others() -> None:
         (0, "b", asks(99), {"granted": 20}),
         (1, "a", asks(99, held=40), {"granted": 20}),
     )
+
+
+def waits(taken: int = 0, **more: Any) -> Client:
+    return Client(**{"asks": START + 300, "expires": START + LEASE, "taken": taken} | more)
+
+
+@pytest.mark.parametrize(
+    ("left", "clients", "asked", "granted", "wait"),
+    [
+        # There are four for each; not four for each.
+        ({"remaining": 4, "size": 80}, {}, {}, 4, None),
+        ({"remaining": 7}, {"b": waits()}, {}, 1, None),
+        # What others hold is all that may come yet; one more is there; nobody wants more.
+        ({"remaining": 3, "size": 80}, {"b": waits(asks=0, held=2)}, {}, 1, 250),
+        ({"remaining": 4, "size": 80}, {"b": waits(asks=0, held=2)}, {}, 1, None),
+        ({"remaining": 3, "size": 80}, {"b": waits(asks=0, held=2)}, {"want": 1}, 1, None),
+        # As far ahead as anybody may be; one less; as far as that, having been behind.
+        ({"remaining": 80}, {"b": waits()}, {}, 20, 250),
+        ({"remaining": 38, "size": 80}, {"b": waits()}, {}, 19, None),
+        ({"remaining": 80}, {"a": waits(), "b": waits(19)}, {"need": 20}, 20, 250),
+    ],
+)
+def test_who_would_be_told_to_wait_next_is_told_at_once(
+    left: dict[str, int],
+    clients: dict[str, Client],
+    asked: dict[str, int],
+    granted: int,
+    wait: int | None,
+) -> None:
+    record = known(**left, clients={name: replace(each) for name, each in clients.items()})
+    said = {"want": 99} | asked
+    film(record, (0, "a", said, {"granted": granted, "wait": wait, "probe": 0}))
+
+
+def test_who_wants_more_than_a_probe_is_told_when_to_ask_for_it() -> None:
+    film(Record(), (0, "a", asks(1), {"probe": 1, "wait": None}))
+    film(Record(), (0, "a", asks(2), {"probe": 1, "wait": 125 + 20}))
 
 
 @pytest.mark.parametrize(("at", "granted"), [(550, 10), (551, 20)])
