@@ -186,6 +186,7 @@ class Share(Entry):
         "leaves",
         "left",
         "limit",
+        "missed",
         "name",
         "need",
         "notes",
@@ -254,7 +255,9 @@ class Share(Entry):
         self._marks: list[tuple[int, int]] = []
         #: The turn of a probe that was leased and has not gone yet.
         self.turn = 0
+        #: What all processes have found out in vain, and whether the last answer told of more.
         self.probing = Probing()
+        self.missed = False
         self.shut_until = -INF
         #: Windows that own answers have shown, for others.
         self.shown: tuple[str, ...] = ()
@@ -385,6 +388,8 @@ class Share(Entry):
         """Take an answer to a report that was sent then; ``jitter`` is from 0 to 1."""
         self.is_out = False
         self.asks = False
+        self.missed = lease.misses > self.probing.misses
+        self.probing.misses = lease.misses
         if lease.stale:
             self.ask_at = now
             return
@@ -504,6 +509,11 @@ class LeasedWindow(Window):
     def is_probe(self, granted: Granted) -> bool:
         """Whether a call was to find out what is left now, for all processes or this one."""
         return granted.is_probe_of(self.share.probing) or super().is_probe(granted)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a caller may have waited without being failed by the next loss."""
+        return super().patience if self.share.is_away else self.share.probing.patience
 
     @property
     def spare(self) -> int:

@@ -212,6 +212,7 @@ class Limiter:
                 fails=on_ledger_failure == "fail",
                 now=lambda: self._now(),
                 wake=self._wake,
+                miss=self._missed,
                 tell=self.tell,
             )
         #: What digests are of, for a ledger: other processes have other digests.
@@ -959,6 +960,11 @@ class Limiter:
         self._fail_impatient(line)
         self._settled(line, granted.room)
 
+    def _missed(self, gate: _Gate) -> None:
+        """A probe of another process has found out nothing: that is known to all now."""
+        for parked in gate.blocked:
+            self._fail_impatient(parked.line)
+
     def _fail_impatient(self, line: Line) -> None:
         """Nobody answers, again and again: fail those that have waited longer than the back-off."""
         patience = line.bucket.patience
@@ -968,17 +974,17 @@ class Limiter:
 
         def judge(waiter: Waiter, ahead: int) -> Exception | None:
             waited = now - waiter.since
-            return self._nobody_answers(line, waited) if waited > patience else None
+            return self._nobody_answers(line, waited, patience) if waited > patience else None
 
         self._review(line, judge)
 
-    def _nobody_answers(self, line: Line, waited: float) -> QuotaTimeoutError:
+    def _nobody_answers(self, line: Line, waited: float, patience: float) -> QuotaTimeoutError:
         trouble = line.trouble or "it got no answer"
         return QuotaTimeoutError(
             f"no permit for {line.key} after {waited:.0f} s: call after call has failed, "
             f"and they go one at a time until one does not; of the last: {trouble}",
             key=str(line.key),
-            retry_after=line.bucket.patience,
+            retry_after=patience,
         )
 
     def _presume_time(self, line: Line, now: float, reading: Reading) -> None:

@@ -532,11 +532,11 @@ class Bucket:
     @property
     def patience(self) -> float:
         """Seconds that a caller may have waited without being failed, now that a call was lost."""
-        return min(
-            INF if self.shown else self.probing.patience,
-            *(window.probing.patience for window in self.windows),
-            INF,
-        )
+        itself = INF
+        if not self.shown:
+            cold = _in_touch(self.cold)
+            itself = (self if cold is None else cold.share).probing.patience
+        return min(itself, *(window.patience for window in self.windows), INF)
 
     @property
     def gates(self) -> tuple[Window | LocalWindow, ...]:

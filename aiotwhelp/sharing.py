@@ -59,6 +59,7 @@ class Sharing:
         fails: bool,
         now: Callable[[], float],
         wake: Callable[[Gate], object],
+        miss: Callable[[Gate], object],
         tell: Callable[[events.Event], None],
         random: Callable[[], float] = uniform,
     ) -> None:
@@ -67,6 +68,7 @@ class Sharing:
         self._fails = fails
         self._now = now
         self._wake = wake
+        self._miss = miss
         self._tell = tell
         self._random = random
         self._client = secrets.token_hex(8)
@@ -178,6 +180,8 @@ class Sharing:
                 share.apply(lease, sent, now, self._random())
                 self._keep(share)
             for share in batch:
+                if share.missed:
+                    self._miss(share.gate)
                 self._wake(share.gate)
         if self._pending:
             self._call()

@@ -826,6 +826,11 @@ class Window:
         if remaining > self.floor and granted.known >= self.observations[-1][0]:
             self.left_out()
 
+    @property
+    def patience(self) -> float:
+        """Seconds that a caller may have waited without being failed by the next loss."""
+        return self.probing.patience
+
     def is_probe(self, granted: Granted) -> bool:
         """Whether a call was to find out what is left now."""
         return granted.is_probe_of(self.probing)

@@ -1195,6 +1195,101 @@ def test_a_probe_that_never_left_counts_for_nothing_but_the_back_off() -> None:
     assert (record.ghosts, record.unread, record.misses) == ([], [], 1)
 
 
+def found_nobody(turn: int = 1) -> dict[str, Any]:
+    return tells(ended(Outcome.UNSENT, probe=turn))
+
+
+def test_every_process_is_told_what_all_have_found_out_in_vain() -> None:
+    record = Record(misses=4)
+    film(
+        record,
+        (0, "a", asks(), {"probe": 1, "misses": 4}),
+        (1, "b", asks(), {"granted": 0, "misses": 4}),
+        (9, "a", tells(ended(Outcome.LOST, probe=1)), {"misses": 5}),
+        (10, "b", asks(), {"granted": 0, "wait": 7999, "misses": 5}),
+        (10, "b", asks(sequence=1), {"stale": True, "misses": 5}),
+        (8010, "b", asks(), {"probe": 1, "misses": 5}),
+        (8020, "b", tells(read(7, probe=1, resets_in=SPAN)), {"confirmed": True, "misses": 0}),
+    )
+
+
+def test_where_nobody_is_each_process_tries_once_in_a_back_off_which_is_one_for_all() -> None:
+    record = film(
+        Record(misses=3),
+        (0, "a", asks(), {"probe": 1}),
+        (9, "a", found_nobody() | asks(), {"granted": 0, "wait": 4000, "misses": 4}),
+        (10, "b", asks(), {"granted": 1, "probe": 1}),
+        (11, "c", asks(), {"granted": 0}),  # one at a time
+        (12, "b", found_nobody() | asks(), {"granted": 0, "wait": 3997, "misses": 4}),
+        (13, "c", asks(), {"granted": 1, "probe": 1}),
+        (14, "c", found_nobody() | asks(), {"granted": 0, "wait": 3995, "misses": 4}),
+        (15, "a", asks(), {"granted": 0, "wait": 3994}),
+        (4009, "b", asks(), {"granted": 1, "probe": 1}),
+        (4010, "b", found_nobody() | asks(), {"granted": 0, "wait": 8000, "misses": 5}),
+        (4011, "a", asks(), {"granted": 1, "probe": 1}),
+    )
+    assert record.ghosts == []
+
+
+def test_a_back_off_after_a_loss_is_one_for_all_whatever_else_was_found() -> None:
+    lost = tells(ended(Outcome.LOST, probe=1))
+    film(
+        Record(misses=3),
+        (0, "a", asks(), {"probe": 1}),
+        (9, "a", found_nobody(), {"misses": 4}),
+        (10, "b", asks(), {"granted": 1, "probe": 1}),
+        (20, "b", lost | asks(), {"granted": 0, "wait": 8000, "misses": 5}),
+        (21, "c", asks(), {"granted": 0, "wait": 7999}),
+    )
+    film(
+        Record(misses=3),
+        (0, "a", asks(), {"probe": 1}),
+        (500, "a", {"is_probing": True, "held": 1}, {}),
+        (2000, "b", asks(), {"granted": 1, "probe": 1}),
+        (2009, "a", lost, {"misses": 4}),
+        (2010, "b", found_nobody() | asks(), {"granted": 0, "wait": 8000, "misses": 5}),
+        (2011, "c", asks(), {"granted": 0, "wait": 7999}),
+    )
+
+
+def test_a_refusal_is_of_somebody_and_its_back_off_is_one_for_all() -> None:
+    film(
+        Record(misses=3),
+        (0, "a", asks(), {"probe": 1}),
+        (9, "a", found_nobody(), {"misses": 4}),
+        (10, "b", asks(), {"granted": 1, "probe": 1}),
+        (20, "b", tells(ended(Outcome.REFUSED, probe=1)), {"misses": 0}),
+        (21, "c", asks(), {"granted": 0, "wait": 3988}),
+    )
+
+
+def test_who_finds_nobody_after_a_confirmed_window_backs_off_anew() -> None:
+    record = film(
+        Record(misses=3),
+        (0, "a", asks(), {"probe": 1}),
+        (9, "a", found_nobody(), {"misses": 4}),
+        (10, "b", asks(), {"probe": 1}),
+        (20, "b", tells(read(7, probe=1, resets_in=1000)), {"confirmed": True, "misses": 0}),
+    )
+    assert record.absent == 0
+    film(
+        record,
+        (1020, "c", asks(), {"probe": 2}),
+        (1021, "c", found_nobody(2) | asks(), {"probe": 2, "misses": 1}),
+        (1022, "c", found_nobody(2) | asks(), {"granted": 0, "wait": 1000, "misses": 2}),
+        (1023, "d", asks(), {"probe": 2}),
+    )
+
+
+def test_of_calls_that_go_to_see_and_never_leave_each_is_a_miss() -> None:
+    film(
+        known(2, ghosts=[[START, NUMBER, 2]], misses=3),
+        (0, "a", asks(), {"granted": 1, "probe": TURN}),
+        (1, "a", found_nobody(TURN) | asks(), {"granted": 0, "wait": 4000, "misses": 4}),
+        (2, "b", asks(), {"granted": 0, "wait": 3999}),
+    )
+
+
 # Limits of one's own ---------------------------------------------------------------------------
 
 

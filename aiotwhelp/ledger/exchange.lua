@@ -55,7 +55,9 @@ local ROWS = {
   unread = {"number", "number"},
   ghosts = {"number", "number", "number"},
   gaps = {"number", "number"},
-  clients = {"string", "number", "number", "number", "number", "number", "number", "number"},
+  clients = {
+    "string", "number", "number", "number", "number", "number", "number", "number", "number",
+  },
 }
 
 local function is_row(row, kinds)
@@ -76,9 +78,9 @@ local use, foreign, margin, held_by_all, left_of, lease
 local ends_at, pass, doubt, expire, make_room
 local take_in, take_pace, read, fold, answer_probe, open_window, observe, move_reset
 local apart_by, is_usable, is_same, is_earlier, is_of_next, learn_lateness
-local add_unread, add_ghost, clear_debts, backoff, missed, back_off_refused, confirmed
+local add_unread, add_ghost, clear_debts, backoff, missed, found_nobody, back_off_refused, confirmed
 
-function Client(name, held, expires, sequence, noted, asks, taken, probing)
+function Client(name, held, expires, sequence, noted, asks, taken, probing, tried)
   return {
     name = name,
     held = held or 0,
@@ -88,6 +90,7 @@ function Client(name, held, expires, sequence, noted, asks, taken, probing)
     asks = asks or 0,
     taken = taken or 0,
     probing = probing or 0,
+    tried = tried or 0,
   }
 end
 
@@ -113,6 +116,7 @@ function Record()
     misses = 0,
     refusals = 0,
     hold = 0,
+    absent = 0,
     blank = 0,
     shown = {},
     slot = 0,
@@ -160,7 +164,7 @@ function dumps(record)
     for place, each in ipairs(record.clients) do
       state.clients[place] = {
         each.name, each.held, each.expires, each.sequence, each.noted, each.asks, each.taken,
-        each.probing,
+        each.probing, each.tried,
       }
     end
   end
@@ -267,7 +271,7 @@ function hear(record, client, report, now)
     if report.counts == "pace" then
       take_pace(record, note, now)
     else
-      take_in(record, note, now, report.counts == "cold")
+      take_in(record, client, note, now, report.counts == "cold")
     end
   end
   if not report.is_probing then
@@ -290,15 +294,15 @@ end
 
 -- Returns the tokens, or the wait, and the turn if it is a probe.
 function grant(record, client, report, now)
-  local opens = max(record.shut, record.hold)
   if report.counts == "cold" and #record.shown > 0 then
     return 0, nil, 0
   end
   if report.counts == "pace" then
     return grant_pace(record, client, report, now)
   end
-  if opens > now and not (record.confirmed and record.shut <= now) then
-    return 0, opens - now, 0
+  local backs_off = record.hold > now and not record.confirmed and client.tried >= record.absent
+  if backs_off or record.shut > now then
+    return 0, max(record.shut, record.hold) - now, 0
   end
   local left
   if report.counts == "concurrency" then
@@ -514,6 +518,7 @@ function lease(record, now, said)
     shown = #record.shown > 0 and record.shown or nil,
     starts_in = said.starts_in,
     gap = max(record.gap, record.paced_until - now),
+    misses = record.misses,
     stale = said.stale,
   }
 end
@@ -578,7 +583,7 @@ end
 
 -- Notes -------------------------------------------------------------------------------------------
 
-function take_in(record, note, now, is_cold)
+function take_in(record, client, note, now, is_cold)
   record.number = record.number + 1
   local is_probe = note.probe == record.turn
   if note.outcome == "read" then
@@ -598,12 +603,14 @@ function take_in(record, note, now, is_cold)
       record.misses = 0
       back_off_refused(record, now)
     end
-  else
-    if note.outcome ~= "unsent" then
-      record.blank = floor(record.blank / 2)
-      local span = note.outcome == "failed" and 0 or max(1000, 2 * record.round_trip)
-      add_ghost(record, now - note.ago + span, note.cost)
+  elseif note.outcome == "unsent" then
+    if is_probe then
+      found_nobody(record, client, now)
     end
+  else
+    record.blank = floor(record.blank / 2)
+    local span = note.outcome == "failed" and 0 or max(1000, 2 * record.round_trip)
+    add_ghost(record, now - note.ago + span, note.cost)
     if is_probe then
       missed(record, now)
     end
@@ -876,18 +883,31 @@ end
 -- Backs off after a probe without an answer: the next at once, then 1, 2, 4 ... 60 s.
 function missed(record, now)
   record.misses = record.misses + 1
+  record.absent = 0
   if record.misses > 1 then
     record.hold = max(record.hold, now + backoff(record.misses - 2))
   end
 end
 
+-- Backs off likewise, once for all who find nobody there before the back-off is over.
+function found_nobody(record, client, now)
+  if record.hold <= now then
+    missed(record, now)
+    record.absent = record.number
+  elseif record.absent == 0 then
+    missed(record, now)
+  end
+  client.tried = record.number
+end
+
 function back_off_refused(record, now)
   record.hold = max(record.hold, now + backoff(record.refusals))
   record.refusals = record.refusals + 1
+  record.absent = 0
 end
 
 function confirmed(record)
-  record.misses, record.refusals, record.hold = 0, 0, 0
+  record.misses, record.refusals, record.hold, record.absent = 0, 0, 0, 0
 end
 
 -- The keys ----------------------------------------------------------------------------------------

@@ -135,6 +135,8 @@ class Lease:
     #: The learned gap (`Counts.PACE`), 0 once there is none any more. Of a window: whether a call
     #: was refused just now although tokens were left.
     gap: int = 0
+    #: Probes of all processes in a row that found out nothing.
+    misses: int = 0
     #: Whether the report was older than one that came before it, and was ignored.
     stale: bool = False
 

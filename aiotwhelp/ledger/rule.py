@@ -93,6 +93,8 @@ class Client:
     taken: int = 0
     #: When its probe was leased; 0 without one.
     probing: int = 0
+    #: The number as of which it has found out by itself that nobody is there.
+    tried: int = 0
 
 
 @dataclass(slots=True)
@@ -126,6 +128,9 @@ class Record:
     misses: int = 0
     refusals: int = 0
     hold: int = 0
+    #: The number of the back-off, if it is since nobody was there: no call was counted, so each
+    #: process may try once in it. 0 for a back-off that holds for all.
+    absent: int = 0
     #: Answers in a row without headers, of a key that has shown none.
     blank: int = 0
     shown: list[str] = field(default_factory=list)
@@ -219,7 +224,7 @@ def _hear(record: Record, client: Client, report: Report, now: int) -> None:
         if report.counts is Counts.PACE:
             _take_pace(record, note, now)
         else:
-            _take_in(record, note, now, is_cold=report.counts is Counts.COLD)
+            _take_in(record, client, note, now, is_cold=report.counts is Counts.COLD)
     if not report.is_probing:
         client.probing = 0
     if report.shown:
@@ -239,13 +244,13 @@ def lifetime(record: Record, now: int) -> int:
 
 def _grant(record: Record, client: Client, report: Report, now: int) -> tuple[int, int | None, int]:
     """Return the tokens, or the wait, and the turn if it is a probe."""
-    opens = max(record.shut, record.hold)
     if report.counts is Counts.COLD and record.shown:
         return 0, None, 0
     if report.counts is Counts.PACE:
         return _grant_pace(record, client, report, now)
-    if opens > now and not (record.confirmed and record.shut <= now):
-        return 0, opens - now, 0
+    backs_off = record.hold > now and not record.confirmed and client.tried >= record.absent
+    if backs_off or record.shut > now:
+        return 0, max(record.shut, record.hold) - now, 0
     if report.counts is Counts.CONCURRENCY:
         left = report.limit - _held(record)
     elif report.counts is Counts.COLD and record.blank:
@@ -429,6 +434,7 @@ def _lease(
         shown=tuple(record.shown),
         starts_in=starts_in,
         gap=max(record.gap, record.paced_until - now),
+        misses=record.misses,
         stale=stale,
     )
 
@@ -479,7 +485,7 @@ def _make_room(record: Record) -> None:
 # Notes ---------------------------------------------------------------------------------------
 
 
-def _take_in(record: Record, note: Note, now: int, *, is_cold: bool) -> None:
+def _take_in(record: Record, client: Client, note: Note, now: int, *, is_cold: bool) -> None:
     record.number += 1
     is_probe = note.probe == record.turn
     if note.outcome is Outcome.READ:
@@ -497,11 +503,13 @@ def _take_in(record: Record, note: Note, now: int, *, is_cold: bool) -> None:
         if is_probe:
             record.misses = 0
             _back_off_refused(record, now)
+    elif note.outcome is Outcome.UNSENT:
+        if is_probe:
+            _found_nobody(record, client, now)
     else:
-        if note.outcome is not Outcome.UNSENT:
-            record.blank //= 2
-            span = 0 if note.outcome is Outcome.FAILED else max(1000, 2 * record.round_trip)
-            _add_ghost(record, now - note.ago + span, note.cost)
+        record.blank //= 2
+        span = 0 if note.outcome is Outcome.FAILED else max(1000, 2 * record.round_trip)
+        _add_ghost(record, now - note.ago + span, note.cost)
         if is_probe:
             _missed(record, now)
 
@@ -727,14 +735,26 @@ def _backoff(times: int) -> int:
 def _missed(record: Record, now: int) -> None:
     """Back off after a probe without an answer: the next at once, then 1, 2, 4 ... 60 s."""
     record.misses += 1
+    record.absent = 0
     if record.misses > 1:
         record.hold = max(record.hold, now + _backoff(record.misses - 2))
+
+
+def _found_nobody(record: Record, client: Client, now: int) -> None:
+    """Back off likewise, once for all who find nobody there before the back-off is over."""
+    if record.hold <= now:
+        _missed(record, now)
+        record.absent = record.number
+    elif not record.absent:
+        _missed(record, now)
+    client.tried = record.number
 
 
 def _back_off_refused(record: Record, now: int) -> None:
     record.hold = max(record.hold, now + _backoff(record.refusals))
     record.refusals += 1
+    record.absent = 0
 
 
 def _confirmed(record: Record) -> None:
-    record.misses = record.refusals = record.hold = 0
+    record.misses = record.refusals = record.hold = record.absent = 0

@@ -351,8 +351,8 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
         (
             "limiter.Limiter._fail_impatient",
-            "return self._nobody_answers(line, waited) if waited > patience else None",
-            "return self._nobody_answers(line, waited) if waited >= patience else None",
+            "return self._nobody_answers(line, waited, patience) if waited > patience else None",
+            "return self._nobody_answers(line, waited, patience) if waited >= patience else None",
         ),
         (
             "limiter.Limiter._worth",
