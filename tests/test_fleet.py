@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,13 +18,19 @@ from aiotwhelp import (
     Limiter,
     MemoryLedger,
     QuotaKey,
+    QuotaTimeoutError,
     Rate,
     events,
     leases,
 )
-from aiotwhelp.ledger import Ledger, Report
+from aiotwhelp.ledger import Lease, Ledger, Report
+from aiotwhelp.limiter import Permit
+from aiotwhelp.testing import run
 from tests.fleet import Wire, fleet, sailed
-from tests.simulation import KEY, Server, headers, in_virtual_time, settle
+from tests.simulation import KEY, Server, headers, in_virtual_time, played, settle
+
+#: How a call ends.
+Ending = Callable[[Permit], None]
 
 #: Windows that so many calls need, without the last; each of 5 s.
 FULL = {"limit": 15, "length": 5.0}
@@ -784,3 +792,120 @@ def test_loops_of_several_threads_take_turns_at_a_memory_ledger() -> None:
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(exchange, range(8)))
     assert most == 1
+
+
+# Where nobody answers --------------------------------------------------------------------------
+
+
+def ends(processes: int, ending: Ending, *, is_shared: bool = True) -> list[list[float]]:
+    """Have 12 callers in each process try five times each; when they have ended, by process."""
+
+    async def main() -> list[list[float]]:
+        loop = asyncio.get_running_loop()
+        ledger = MemoryLedger(clock=loop.time) if is_shared else None
+        limiters = [
+            Limiter(ledger=None if ledger is None else Wire(ledger, seed=at))
+            for at in range(processes)
+        ]
+        began = loop.time()
+
+        async def one(limiter: Limiter) -> float:
+            ticket = limiter.ticket()
+            with suppress(QuotaTimeoutError):
+                for _ in range(5):
+                    permit = await limiter.acquire(KEY, ticket=ticket)
+                    await asyncio.sleep(0.001)
+                    ending(permit)
+            return loop.time() - began
+
+        crowds = (asyncio.gather(*(one(each) for _ in range(12))) for each in limiters)
+        ended = await asyncio.gather(*crowds)
+        for each in limiters:
+            await each.close()
+        return ended
+
+    return run(main(), debug=False)
+
+
+def never_left(permit: Permit) -> None:
+    permit.unsent(failed=True, reason="nobody is there")
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 8, 20])
+def test_case_49_however_many_processes_wait_for_a_server_that_answers_nobody(
+    processes: int,
+) -> None:
+    dead: dict[str, Any] = {
+        "server": {"limit": 15, "length": 900.0},
+        "faults": {"drop_after": 1.0},
+        "attempts": 5,
+    }
+    alone = played(3, **dead)
+    together = sailed(processes, 3, **dead)
+    assert together.served == 0
+    assert together.are_at_rest
+    assert together.makespan < 2 * alone.makespan
+    assert together.server.requests <= 1.5 * alone.server.requests
+
+
+@pytest.mark.parametrize("ending", [Permit.lost, never_left])
+@pytest.mark.parametrize("processes", [2, 4, 20])
+def test_all_processes_end_when_one_would(processes: int, ending: Ending) -> None:
+    ((*_, alone),) = map(sorted, ends(1, ending, is_shared=False))
+    ended = sorted(itertools.chain(*ends(processes, ending)))
+    assert ended[-1] < 2 * alone
+    # Those who only wait are told together.
+    assert ended[10 * processes - 1] < 70
+
+
+def test_where_nobody_is_a_process_need_not_wait_for_others_to_find_out() -> None:
+    ((first, *_),) = map(sorted, ends(1, never_left, is_shared=False))
+    for process in ends(4, never_left):
+        assert min(process) < 1.1 * first
+
+
+class Vain:
+    """A ledger that has everybody wait for the probes of another process, which find nothing."""
+
+    misses = 0
+
+    async def exchange(self, reports: Sequence[Report]) -> Sequence[Lease]:
+        return [Lease(number=1, wait=500, misses=self.misses) for _ in reports]
+
+    async def secret(self) -> bytes:
+        return bytes(32)
+
+    async def close(self) -> None:
+        pass
+
+
+@in_virtual_time
+async def test_case_49_who_waits_for_probes_of_others_is_failed_by_each_that_is_one_more() -> None:
+    ledger = Vain()
+    limiter = Limiter(ledger=ledger)
+    other = QuotaKey("GET /2/users/me", api="x", identity="someone", app="app")
+    first, elsewhere = (asyncio.ensure_future(limiter.acquire(key)) for key in (KEY, other))
+    for misses in (1, 5, 6):
+        ledger.misses = misses
+        await asyncio.sleep(5)
+    assert not first.done()  # for 15 s, where the next back-off is 16
+    second = asyncio.ensure_future(limiter.acquire(KEY))
+    ledger.misses = 7
+    await asyncio.sleep(50)
+    assert not first.done()  # which only the next one would do
+    ledger.misses = 8
+    await asyncio.sleep(1)
+    for waited, each in ((65, first), (65, elsewhere)):
+        error = each.exception()
+        assert isinstance(error, QuotaTimeoutError)
+        assert str(error).startswith("no permit for ")
+        assert f"after {waited} s" in str(error)
+        assert error.retry_after == 60.0
+    await asyncio.sleep(100)
+    assert not second.done()
+    ledger.misses = 0
+    await asyncio.sleep(1)
+    ledger.misses = 9
+    await asyncio.sleep(1)
+    assert isinstance(second.exception(), QuotaTimeoutError)
+    await limiter.close()
