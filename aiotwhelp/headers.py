@@ -239,6 +239,9 @@ class Dialect:
         marks = ("retry-after", "age", "x-cache", "x-from-cache", *signs)
         object.__setattr__(self, "_marks", marks)
 
+    def __repr__(self) -> str:
+        return f"<Dialect {self.name}>"
+
     def read(self, headers: Mapping[str, str], status: int = 200) -> Reading:
         """Return what the headers of one answer say.
 

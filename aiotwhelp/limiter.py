@@ -91,6 +91,9 @@ _UNKNOWN = WindowQuota("", None, None, None, None)
 #: Callers that will wait longer than this are announced.
 _WORTH_A_WARNING = 5.0
 
+#: While nobody answers, they are announced again after so many seconds.
+_SAID_AGAIN = 900.0
+
 
 class Permit(Granted):
     """One caller's go. Settle it exactly once: `observed`, `unsent` or `lost`."""
@@ -883,6 +886,7 @@ class Limiter:
             line = first.line
             line.unpark()
             if not self._grant_head(line):
+                self._announce_soon(line)
                 if line.parked is not None and line.parked.gate is gate:
                     self._tell_others(gate, line)
                     return False
@@ -1106,8 +1110,14 @@ class Limiter:
             )
 
     def _is_announced(self, line: Line) -> bool:
-        """Whether this very wait was announced; the instant moves as the clock gets better."""
-        return line.warned is not None and abs(line.timer - line.warned) < _WORTH_A_WARNING
+        """Whether this very wait was announced; the instant moves as the clock gets better.
+
+        While nobody answers one back-off follows the other, and all are one wait.
+        """
+        if line.warned is None:
+            return False
+        span = _WORTH_A_WARNING if line.bucket.patience == INF else _SAID_AGAIN
+        return abs(line.timer - line.warned) < span
 
     def _describe(self, line: Line) -> Quota:
         now = self._now()

@@ -864,6 +864,25 @@ def test_where_nobody_is_a_process_need_not_wait_for_others_to_find_out() -> Non
         assert min(process) < 1.1 * first
 
 
+def test_that_callers_wait_is_told_in_every_process_once_for_each_window() -> None:
+    played = sailed(4, 30, server={"limit": 15, "length": 900.0})
+    waits = [each.callers for each in played.told if isinstance(each, events.Waiting)]
+    assert min(waits[:4]) >= 15
+    # 120 calls take eight windows; whose callers are through before has nothing to tell.
+    assert 4 < len(waits) <= 4 * 7
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_that_callers_wait_for_a_server_that_answers_nobody_is_told_once(is_shared: bool) -> None:
+    dead: dict[str, Any] = {"faults": {"drop_after": 1.0}, "attempts": 15}
+    told: list[events.Event] = []
+    if is_shared:
+        told = sailed(1, 3, **dead).told
+    else:
+        played(3, limiter={"on_event": told.append}, **dead)
+    assert [type(event) for event in told].count(events.Waiting) == 1
+
+
 class Vain:
     """A ledger that has everybody wait for the probes of another process, which find nothing."""
 

@@ -67,6 +67,10 @@ def test_an_answer_without_any_header_says_nothing():
     assert X_DIALECT.read(CIMultiDict()) == Reading()
 
 
+def test_a_dialect_is_shown_by_its_name():
+    assert repr(X_DIALECT) == "<Dialect x>"
+
+
 def test_an_answer_may_announce_three_windows_at_once():
     reading = X_DIALECT.read(
         RECORDED

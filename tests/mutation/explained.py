@@ -340,8 +340,8 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
         (
             "limiter.Limiter._is_announced",
-            "return line.warned is not None and abs(line.timer - line.warned) < _WORTH_A_WARNING",
-            "return line.warned is not None and abs(line.timer - line.warned) <= _WORTH_A_WARNING",
+            "return abs(line.timer - line.warned) < span",
+            "return abs(line.timer - line.warned) <= span",
         ),
         ("limiter.Limiter._give_up_early", "if at > waiter.deadline:", "if at >= waiter.deadline:"),
         (
