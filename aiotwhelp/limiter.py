@@ -929,7 +929,7 @@ class Limiter:
         if self._handlers:
             self._tell_observed(line, reading, status, now)
         if status >= 500 and not reading.windows:
-            self._fail_impatient(line)
+            self._found_nothing(line)
         self._settled(line, granted.room)
 
     def _refused_after_all(
@@ -952,7 +952,7 @@ class Limiter:
         line.bucket.unsent(granted, self._now(), failed=failed)
         if failed:
             line.trouble = reason
-            self._fail_impatient(line)
+            self._found_nothing(line)
         self._settled(line, granted.room)
 
     def _lost(self, line: Line, granted: Granted, *, reason: str) -> None:
@@ -961,13 +961,23 @@ class Limiter:
         self._lost_calls += 1
         if self._handlers:
             self.tell(events.Lost(str(line.key), line.key.identity))
-        self._fail_impatient(line)
+        self._found_nothing(line)
         self._settled(line, granted.room)
 
-    def _missed(self, gate: _Gate) -> None:
-        """A probe of another process has found out nothing: that is known to all now."""
+    def _found_nothing(self, line: Line) -> None:
+        """A call has ended in vain; a ledger will tell what the calls of all processes have."""
+        if self._sharing is not None and not self._sharing.health.is_away:
+            return
+        self._fail_impatient(line)
+        for window in line.bucket.windows:
+            if window.patience < INF:
+                self._missed(window, line)
+
+    def _missed(self, gate: _Gate, by: Line | None = None) -> None:
+        """A probe has found out nothing: that is known to all who wait for the same."""
         for parked in gate.blocked:
-            self._fail_impatient(parked.line)
+            if parked.line is not by:
+                self._fail_impatient(parked.line)
 
     def _fail_impatient(self, line: Line) -> None:
         """Nobody answers, again and again: fail those that have waited longer than the back-off."""

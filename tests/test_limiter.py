@@ -1266,6 +1266,29 @@ async def test_case_49_after_lost_calls_those_who_waited_longer_than_the_back_of
     newcomer.cancel()
 
 
+@pytest.mark.parametrize("users", [1, 20])
+@in_virtual_time
+async def test_case_49_probes_of_a_window_that_users_share_are_in_vain_for_all_of_them(users: int):
+    limiter, loop, lost = Limiter(), asyncio.get_running_loop(), []
+    keys = [QuotaKey("GET /x", api="x", identity=f"user {at}", app="app") for at in range(users)]
+    reset = str(int(loop.wall_time() + 60))  # type: ignore[attr-defined]
+    day = {"limit": "100", "remaining": "0", "reset": reset}
+    spent = headers(9) | {f"x-app-limit-24hour-{name}": told for name, told in day.items()}
+    (await limiter.acquire(keys[0])).observed(spent)
+
+    async def one(key: QuotaKey) -> None:
+        permit = await limiter.acquire(key)
+        lost.append(loop.time())
+        permit.lost()
+
+    callers = [asyncio.ensure_future(one(key)) for key in keys for _ in range(12)]
+    ended, waiting = await asyncio.wait(callers, timeout=80)
+    assert not waiting
+    failed = [each for each in ended if each.exception() is not None]
+    assert len(lost) + len(failed) == len(callers)
+    assert len(lost) == 6  # by then all others have waited for longer than 16 s
+
+
 @in_virtual_time
 async def test_case_49_an_answer_fails_nobody():
     limiter = Limiter()
