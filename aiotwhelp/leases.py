@@ -39,7 +39,7 @@ _RENEWED = 0.45 * LEASE / 1000
 _SETTLED = 0.05
 
 #: Processes that are to ask at one instant come within so many seconds of it.
-_SPREAD = 0.05
+_SPREAD = 0.1
 
 #: A slot of a rate that was not used so many seconds after its time is void.
 _SLOT_KEPT = 0.1

@@ -330,9 +330,9 @@ def test_who_is_told_to_wait_asks_again_a_little_later_than_that():
     vain = 0
     for wait, clients, spread, then in (
         (40, 2, 0.01, 1),
-        (250, 2, 0.05, 2),
+        (250, 2, 0.0625, 2),
         (2000, 1, 0.0, 3),  # nobody else comes then
-        (2001, 2, 0.05, 0),  # the reset: it begins anew
+        (2001, 2, 0.1, 0),  # the reset: it begins anew
     ):
         share.asks = True
         share.hopes = True
