@@ -25,7 +25,7 @@ from aiotwhelp.leases import (
 from aiotwhelp.ledger.port import Counts, Lease, Outcome, Report
 from aiotwhelp.quota import Granted
 from aiotwhelp.rates import Concurrency, Rate
-from aiotwhelp.windows import INF, Numbering
+from aiotwhelp.windows import INF, Numbering, Probing
 
 NAME = ("api.example", "app", "GET /")
 NOW = 1000.0
@@ -313,6 +313,36 @@ def test_tokens_may_be_used_for_less_long_than_they_are_leased():
     process = Process()
     process.leased(2, resets_in=500, confirmed=False)
     assert process.share.opens(NOW + 0.5, 1) == -INF
+
+
+def test_who_asks_and_who_is_to_report_earlier_is_listed_for_all_shares():
+    process = Process()
+    share, health = process.share, process.health
+    share.opens(NOW, 1)
+    assert health.asking == [share]
+    assert health.news == []
+    for at in (5.0, 5.0, 6.0, 4.0):
+        share.report_by(NOW + at)
+    assert (health.news, share.due) == ([share, share], NOW + 4.0)
+
+
+def test_what_is_held_is_used_though_callers_are_to_fail_without_the_ledger():
+    process = Process.of_window()
+    process.leased(2, confirmed=True, remaining=9, resets_in=60_000)
+    away(process)
+    process.health.failure = LedgerError("away")
+    process.call()
+    assert (process.share.left, process.share.taken) == (1, 1)
+
+
+def test_a_probe_of_another_window_is_none_of_this_one():
+    process = Process.of_window()
+    process.leased(2, probe=3)
+    process.call()
+    granted = process.call()
+    granted.probes = [(Probing(), 0)]
+    process.say(granted, 0.1)
+    assert [note.probe for note in process.report(0.1).notes] == [0]
 
 
 def test_a_ledger_that_is_away_fails_its_callers_if_they_want_it_so():
