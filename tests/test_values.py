@@ -84,6 +84,9 @@ def test_a_length_of_time_is_read_as_go_writes_it(value: object, seconds: float 
     [
         ("epoch", "1358098325", (1358098325.0, None)),
         ("epoch", "0", NEVER),
+        ("epoch", "1", (1.0, None)),
+        ("epoch", "99999999999", (99999999999.0, None)),
+        ("epoch", "100000000000", NEVER),
         ("epoch", "1358098325".zfill(64), (1358098325.0, None)),
         ("epoch", "1358098325".zfill(65), NEVER),
         ("milliseconds", "1358098325500", (1358098325.5, None)),

@@ -148,9 +148,9 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "both tell a reset, or neither; the type checker does not know": [
         (
-            "leases._Said.absorb",
-            "if self.resets_at is not None and other.resets_at is not None:",
-            "if self.resets_at is not None or other.resets_at is not None:",
+            "leases._Said.count",
+            "if resets_at is not None and self.resets_at is not None:",
+            "if resets_at is not None or self.resets_at is not None:",
         ),
     ],
     "is asked for where there is one; the type checker does not know": [
