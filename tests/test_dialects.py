@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from aiotwhelp import DIALECTS, Dialect, Family, WindowKind, WindowReading
-from aiotwhelp.dialects import AUTO, DISCORD, GITHUB, OPENAI, PLAIN, REDDIT
+from aiotwhelp.dialects import AUTO, DISCORD, GITHUB, OPENAI, PLAIN, REDDIT, _spoken_by
 from aiotwhelp.headers import X_DIALECT
 from aiotwhelp.ietf import parse_dictionary, parse_list
 
@@ -546,6 +546,30 @@ def test_only_an_epoch_in_seconds_is_taken_for_one_of_x(told: tuple[str, str], k
 def test_other_fields_may_stand_for_retry_after(headers: Mapping[str, str], delay: float | None):
     assert AUTO.read(headers, 429).retry_after == delay
     assert AUTO.read(headers).retry_after in (None, 3.0)
+
+
+def test_an_epoch_is_of_x_whatever_tells_how_long_to_wait():
+    fields = {"X-Rate-Limit-Remaining": "3", "X-Rate-Limit-Reset": "1358098325"}
+    reading = AUTO.read(fields | {"X-Rate-Limit-Retry-After-Seconds": "17"}, 429)
+    assert (reading.dialect, len(reading.windows)) == ("x", 1)
+
+
+@pytest.mark.parametrize(
+    ("names", "remembered"),
+    [
+        ([f"a-{number}" for number in range(64)], 1),
+        ([f"b-{number}" for number in range(65)], 0),
+        (["c" * 2048], 1),
+        (["d" * 2049], 0),
+    ],
+    ids=["many", "too many", "long", "too long"],
+)
+def test_names_of_fields_that_are_too_many_or_too_long_are_not_remembered(
+    names: list[str], remembered: int
+):
+    _spoken_by.cache_clear()
+    assert AUTO.read(dict.fromkeys(names, "1")).windows == ()
+    assert _spoken_by.cache_info().currsize == remembered
 
 
 def test_of_two_dialects_the_longer_wait_counts():

@@ -115,8 +115,8 @@ def test_at_first_nothing_is_held_wanted_or_told():
     assert (share.need, share.keep, share.vain, share.allowance) == (1, 0, 0, 0)
     assert (share.until, share.ask_at, share.shut_until) == (-INF, -INF, -INF)
     assert (share.due, share.rank, share.place) == (INF, INF, -1)
-    flags = (share.asks, share.hopes, share.is_out, share.leaves, health.is_away)
-    assert flags == (False,) * 5
+    flags = (share.asks, share.hopes, share.is_out, share.leaves, share.missed, health.is_away)
+    assert flags == (False,) * 6
     assert all(type(flag) is bool for flag in flags)
     assert (health.is_reachable, health.failure, health.clients) == (True, None, 1)
     report = process.report()
@@ -333,6 +333,22 @@ def test_what_is_held_is_used_though_callers_are_to_fail_without_the_ledger():
     process.health.failure = LedgerError("away")
     process.call()
     assert (process.share.left, process.share.taken) == (1, 1)
+
+
+def test_what_all_have_found_out_in_vain_is_news_once_and_holds_without_the_ledger_for_none():
+    process = Process.of_window()
+    missed = []
+    for misses in (0, 9, 9, 0):
+        process.told(misses=misses)
+        missed.append(process.share.missed)
+    assert missed == [False, True, False, False]
+    assert process.gate.patience == INF
+    process.told(misses=9)
+    assert process.gate.patience == process.share.probing.patience < INF
+    away(process)
+    assert process.gate.patience == INF
+    process.gate.probing.misses = 6
+    assert process.gate.patience == process.gate.probing.patience < process.share.probing.patience
 
 
 def test_a_probe_of_another_window_is_none_of_this_one():

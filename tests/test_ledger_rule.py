@@ -313,6 +313,15 @@ def test_who_wants_more_than_a_probe_is_told_when_to_ask_for_it() -> None:
     film(Record(), (0, "a", asks(2), {"probe": 1, "wait": 125 + 20}))
 
 
+@pytest.mark.parametrize(("at", "granted"), [(300, 20), (301, 40)])
+def test_who_did_not_get_all_it_wants_asks_for_as_long_as_it_takes(at: int, granted: int) -> None:
+    film(
+        known(80),
+        (0, "b", asks(99), {"granted": 40, "wait": None}),
+        (at, "c", asks(99), {"granted": granted}),
+    )
+
+
 @pytest.mark.parametrize(("at", "granted"), [(550, 10), (551, 20)])
 def test_who_has_not_asked_again_in_time_holds_nobody_back(at: int, granted: int) -> None:
     film(
@@ -1184,6 +1193,14 @@ def test_an_answer_without_headers_shows_that_somebody_is_there(outcome: Outcome
 def test_a_probe_that_is_refused_shows_that_somebody_is_there() -> None:
     record = film(Record(misses=3), (0, "a", tells(read(0, probe=1)), {}))
     assert record.misses == 0
+
+
+def test_who_finds_nobody_as_the_back_off_ends_is_the_first_of_the_next() -> None:
+    record = film(
+        Record(misses=2, hold=START + 10),
+        (10, "a", tells(ended(Outcome.UNSENT, probe=1)), {}),
+    )
+    assert (record.misses, record.absent) == (3, record.number)
 
 
 def test_a_probe_that_never_left_counts_for_nothing_but_the_back_off() -> None:
