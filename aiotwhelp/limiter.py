@@ -1475,6 +1475,10 @@ def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     is_plain = getattr(kind, "time", None) is asyncio.BaseEventLoop.time or kind is _uvloop()
     if boottime is None or not is_plain:
         return loop.time
+    try:
+        time.clock_gettime(boottime)
+    except OSError:  # the name is there, and a sandbox does without the clock
+        return loop.time
     return partial(time.clock_gettime, boottime)
 
 

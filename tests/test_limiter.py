@@ -1433,6 +1433,21 @@ def test_case_17_the_clock_goes_on_while_the_machine_sleeps(monkeypatch: pytest.
     assert asyncio.run(ahead()) == pytest.approx(0.0, abs=1.0)
 
 
+def test_case_17_a_clock_that_a_sandbox_lacks_is_done_without(monkeypatch: pytest.MonkeyPatch):
+    def refused(_: int) -> float:
+        raise OSError
+
+    monkeypatch.setattr(time, "CLOCK_BOOTTIME", 7, raising=False)
+    monkeypatch.setattr(time, "clock_gettime", refused)
+
+    async def waits() -> float:
+        limiter = Limiter()
+        (await limiter.acquire(KEY)).unsent()
+        return limiter._now()
+
+    assert asyncio.run(waits()) > 0
+
+
 def test_on_a_loop_without_a_wall_clock_the_systems_serves():
     async def main() -> None:
         assert Limiter().server_time("x") == pytest.approx(time.time(), abs=60)
