@@ -275,6 +275,13 @@ class Share(Entry):
         """Tokens that were leased and are not settled."""
         return self.left + self.gate.in_flight
 
+    @property
+    def probes(self) -> int:
+        """Probes of one turn that were leased and are not settled."""
+        if not self.turn:
+            return self.probing.out
+        return 1 + (self.probing.out if self.probing.turn == self.turn else 0)
+
     # Asking ------------------------------------------------------------------------------------
 
     def opens(self, now: float, cost: int, keep: int = 0) -> float:
@@ -298,7 +305,13 @@ class Share(Entry):
         self.taken += cost
         if not self.turn:
             return None
-        self.probing.turn, self.probing.out, self.turn = self.turn, 0, 0
+        if self.probing.turn != self.turn:
+            self.probing.turn, self.probing.out = self.turn, 0
+        self.turn = 0
+        if self.left:
+            # It goes alone: what was leased for a costlier call goes back.
+            self.left = 0
+            self.report_by(now + _SETTLED)
         return self.probing.start(now)
 
     # Reporting ---------------------------------------------------------------------------------
@@ -356,7 +369,10 @@ class Share(Entry):
         """Write a report; its answer, or the next report, settles what becomes of it."""
         if self.left and not self.turn and (not (self.taken or want) or now >= self.until):
             self.left = 0
-        self._asked = self.asks or (want > 0 and (self.hopes or now >= self.ask_at))
+        if self.turn and self.asks:
+            self.left = self.turn = 0  # it is of no use to whoever is first: another is asked for
+        may_ask = not self.turn and (self.hopes or now >= self.ask_at)
+        self._asked = self.asks or (want > 0 and may_ask)
         self._sequence += 1
         self._reported = self._said
         self._told = self.held
@@ -375,7 +391,7 @@ class Share(Entry):
             need=self.need,
             keep=self.keep,
             vain=self.vain,
-            is_probing=bool(self.turn or self.probing.out),
+            probes=self.probes,
             leaves=leaves,
             ceiling=self.ceiling,
             shut=_ms(self.shut_until - now) if self.shut_until > now else 0,

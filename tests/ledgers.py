@@ -186,7 +186,7 @@ class Process:
     async def report(self, *notes: Note, **told: Any) -> Lease:
         """Exchange one report."""
         self.sequence += 1
-        said = {"held": self.held, "is_probing": bool(self.turn), **self.always, **told}
+        said = {"held": self.held, "probes": int(self.turn > 0), **self.always, **told}
         self.last = Report(sequence=self.sequence, notes=notes, **said)
         (lease,) = await self.ledger.exchange([self.last])
         self.held += lease.granted

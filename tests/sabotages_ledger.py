@@ -116,7 +116,7 @@ def a_probe_for_each_process(patch: Patch) -> None:
 
     def granted(record: Any, *told: Any) -> Any:
         for client in record.clients.values():
-            client.probing = 0
+            client.probes = 0
         return grant(record, *told)
 
     patch.setattr(rule, "_grant_probe", granted)
@@ -126,11 +126,18 @@ def never_a_second_probe(patch: Patch) -> None:
     grant = rule._grant_probe
 
     def granted(record: Any, client: Any, report: Any, now: int) -> Any:
-        if any(each.probing for each in record.clients.values()):
+        if any(each.probes for each in record.clients.values()):
             return 0, 100, 0
         return grant(record, client, report, now)
 
     patch.setattr(rule, "_grant_probe", granted)
+
+
+def count_one_probe_for_each_process(patch: Patch) -> None:
+    def leased(client: Any, now: int) -> None:
+        client.probes, client.probed = 1, now
+
+    patch.setattr(rule, "_lease_probe", leased)
 
 
 def no_back_off_of_lost_probes(patch: Patch) -> None:

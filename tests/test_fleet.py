@@ -831,6 +831,46 @@ def never_left(permit: Permit) -> None:
     permit.unsent(failed=True, reason="nobody is there")
 
 
+def sent_in_silence(processes: int, *, seed: int, opened: bool) -> int:
+    """Have 20 callers in each process call a server that accepts all and answers none for 30 s.
+
+    ``opened`` are processes that were answered in the window before.
+    """
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        ledger = MemoryLedger(clock=loop.time)
+        limiters = [Limiter(ledger=Wire(ledger, seed=10 * seed + at)) for at in range(processes)]
+        if opened:
+            for each in limiters:
+                (await each.acquire(KEY)).observed(headers(9, 5))
+            await asyncio.sleep(7)
+        sent: list[Permit] = []
+
+        async def one(limiter: Limiter) -> None:
+            async with limiter.permit(KEY) as permit:
+                sent.append(permit)
+                await asyncio.sleep(3600)
+
+        calls = [asyncio.ensure_future(one(each)) for each in limiters for _ in range(20)]
+        await asyncio.sleep(30)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        for each in limiters:
+            await each.close()
+        return len(sent)
+
+    return run(main(), seed=seed, debug=False)
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["at first", "at a reset"])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_silent_server_sees_two_probes_and_never_a_third(processes: int, opened: bool) -> None:
+    seen = [sent_in_silence(processes, seed=seed, opened=opened) for seed in range(8)]
+    assert seen == 8 * [2]
+
+
 @pytest.mark.parametrize("processes", [1, 2, 4, 8, 20])
 def test_case_49_however_many_processes_wait_for_a_server_that_answers_nobody(
     processes: int,

@@ -492,20 +492,59 @@ def test_unused_tokens_go_back_once_nobody_wants_them():
 
 def test_a_report_tells_of_a_probe_until_it_has_ended():
     process = Process.of_window()
-    assert process.report().is_probing is False
+    assert process.report().probes == 0
     process.leased(1, probe=3)
-    assert process.report(0.1).is_probing is True
+    assert process.report(0.1).probes == 1
     granted = process.call(0.2)
     assert granted.is_probe_of(process.share.probing)
     assert (process.share.turn, process.share.probing.turn) == (0, 3)
     assert process.share.probing.sent == NOW + 0.2
     assert process.gate.is_probe(granted)
-    assert process.report(0.3).is_probing is True
+    assert process.report(0.3).probes == 1
     assert not process.gate.is_probe(process.call(0.3))
     process.share.probing.ended(3)
-    assert process.report(0.4).is_probing is False
+    assert process.report(0.4).probes == 0
     process.leased(1, 0.5)
     assert not process.call(0.5).is_probe_of(process.share.probing)
+
+
+def test_a_second_probe_of_a_turn_is_one_more_and_a_new_turn_begins_anew():
+    process = Process.of_window()
+    share = process.share
+    process.leased(1, probe=3)
+    first = process.call()
+    process.leased(1, 2.0, probe=3)
+    assert process.report(2.0).probes == 2
+    process.call(2.0)
+    assert process.report(2.1).probes == 2
+    share.probing.ended(3)
+    assert process.report(2.2).probes == 1
+    assert first.is_probe_of(share.probing)
+    process.leased(1, 3.0, probe=4)
+    assert process.report(3.0).probes == 1
+    process.call(3.0)
+    assert not first.is_probe_of(share.probing)
+    share.probing.ended(3)
+    assert process.report(3.1).probes == 1
+
+
+def test_a_probe_goes_alone_though_it_costs_less_than_was_leased():
+    process = Process.of_window()
+    process.leased(5, probe=3)
+    assert process.call(cost=1).is_probe_of(process.share.probing)
+    assert (process.share.left, process.share.due) == (0, NOW + 0.05)
+    assert process.report(0.05).held == 1
+
+
+def test_a_probe_that_has_not_gone_goes_back_before_another_is_asked_for():
+    process = Process.of_window()
+    process.leased(1, probe=3)
+    waits = process.report(9.0, want=5)
+    assert (waits.held, waits.probes, waits.want) == (1, 1, 0)
+    process.share.apply(Lease(number=1, wait=20), NOW + 9.0, NOW + 9.0, 0.0)
+    process.share.opens(NOW + 9.1, 2)
+    again = process.report(9.1, want=5)
+    assert (again.held, again.probes, again.want, again.need) == (0, 0, 5, 2)
 
 
 def test_a_report_is_of_its_gate():

@@ -59,7 +59,7 @@ ASKS = st.fixed_dictionaries(
         "need": st.integers(1, 3),
         "keep": st.sampled_from([0, 0, 2]),
         "vain": st.integers(0, 6),
-        "is_probing": st.booleans(),
+        "probes": st.integers(0, 3),
         "shut": st.sampled_from([0, 0, 0, 700]),
         "shown": st.sampled_from([(), (), (), ('["requests", "é"]',)]),
         "notes": st.lists(NOTES, max_size=3),

@@ -450,7 +450,7 @@ def test_others_are_seen_in_what_our_calls_do_not_explain() -> None:
 
 
 def test_one_probe_goes_and_a_second_after_its_silence_and_no_third() -> None:
-    alive = {"is_probing": True, "held": 1}
+    alive = {"probes": 1, "held": 1}
     film(
         Record(),
         (0, "a", asks(50), {"granted": 1, "probe": 1, "confirmed": False, "wait": 125 + 20}),
@@ -465,8 +465,39 @@ def test_one_probe_goes_and_a_second_after_its_silence_and_no_third() -> None:
     )
 
 
+def test_both_probes_may_be_of_one_process_and_there_is_no_third() -> None:
+    one, both = {"probes": 1, "held": 1}, {"probes": 2, "held": 2}
+    film(
+        Record(),
+        (0, "a", asks(), {"probe": 1}),
+        (1999, "a", asks(**one), {"granted": 0}),
+        (2000, "a", asks(**one), {"granted": 1, "probe": 1}),
+        (3500, "a", both, {}),
+        (4000, "a", asks(**both), {"granted": 0}),
+        (4000, "b", asks(), {"granted": 0}),
+        (4001, "a", one, {}),
+        (4001, "b", asks(), {"granted": 1, "probe": 1}),
+        (5500, "a", one, {}),
+        (5500, "b", one, {}),
+        (6001, "a", asks(**one), {"granted": 0}),
+        (6001, "b", asks(**one), {"granted": 0}),
+    )
+
+
+def test_a_process_has_no_more_probes_out_than_it_was_leased() -> None:
+    film(
+        Record(),
+        (0, "a", {"probes": 2, "held": 2}, {}),
+        (0, "b", asks(), {"granted": 1, "probe": 1}),
+        (1000, "b", {"probes": 2, "held": 1}, {}),
+        (2000, "a", asks(probes=2, held=2), {"granted": 1, "probe": 1}),
+        (2001, "a", {"probes": 0, "held": 0}, {}),
+        (2001, "c", asks(), {"granted": 1, "probe": 1}),
+    )
+
+
 def test_a_second_probe_goes_later_where_answers_take_longer() -> None:
-    alive = {"is_probing": True, "held": 1}
+    alive = {"probes": 1, "held": 1}
     film(
         Record(round_trip=1000),
         (0, "a", asks(), {"probe": 1}),
@@ -490,7 +521,7 @@ def test_a_probe_that_its_process_speaks_of_no_more_is_over() -> None:
     film(
         Record(),
         (0, "a", asks(), {"probe": 1}),
-        (10, "a", {"held": 0, "is_probing": False}, {}),
+        (10, "a", {"held": 0, "probes": 0}, {}),
         (10, "b", asks(), {"probe": 1}),
     )
 
@@ -806,12 +837,12 @@ def test_the_last_millisecond_before_a_reset_is_waited_for() -> None:
 
 
 def test_probes_of_the_window_before_are_none_of_the_next() -> None:
-    probing = Client(probing=START + SPAN - 10, held=1, expires=START + 9 * SPAN)
+    probing = Client(probes=1, probed=START + SPAN - 10, held=1, expires=START + 9 * SPAN)
     film(
         known(5, clients={"a": probing}),
         (SPAN, "b", asks(), {"granted": 1, "probe": TURN + 1}),
         (SPAN, "c", asks(), {"granted": 0}),
-        (SPAN + 1500, "b", {"is_probing": True, "held": 1}, {}),
+        (SPAN + 1500, "b", {"probes": 1, "held": 1}, {}),
         (SPAN + 2000, "c", asks(), {"granted": 1, "probe": TURN + 1}),
     )
 
@@ -1261,7 +1292,7 @@ def test_a_back_off_after_a_loss_is_one_for_all_whatever_else_was_found() -> Non
     film(
         Record(misses=3),
         (0, "a", asks(), {"probe": 1}),
-        (500, "a", {"is_probing": True, "held": 1}, {}),
+        (500, "a", {"probes": 1, "held": 1}, {}),
         (2000, "b", asks(), {"granted": 1, "probe": 1}),
         (2009, "a", lost, {"misses": 4}),
         (2010, "b", found_nobody() | asks(), {"granted": 0, "wait": 8000, "misses": 5}),

@@ -51,6 +51,10 @@ CAUGHT_BY: list[tuple[Sabotage, Check]] = [
         films.test_one_probe_goes_and_a_second_after_its_silence_and_no_third,
     ),
     (
+        sabotages.count_one_probe_for_each_process,
+        films.test_both_probes_may_be_of_one_process_and_there_is_no_third,
+    ),
+    (
         sabotages.never_a_second_probe,
         films.test_one_probe_goes_and_a_second_after_its_silence_and_no_third,
     ),

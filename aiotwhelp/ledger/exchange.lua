@@ -57,6 +57,7 @@ local ROWS = {
   gaps = {"number", "number"},
   clients = {
     "string", "number", "number", "number", "number", "number", "number", "number", "number",
+    "number",
   },
 }
 
@@ -73,14 +74,15 @@ local function is_row(row, kinds)
 end
 
 local Client, Record, client_of, forget, dumps, loads, exchange, hear, lifetime
-local grant, share_out, taken_by, grant_probe, grant_pace, patience, grant_when_spent, until_reset, slots
+local grant, share_out, taken_by, grant_probe, lease_probe, grant_pace, patience
+local grant_when_spent, until_reset, slots
 local use, foreign, margin, held_by_all, left_of, lease
 local ends_at, pass, doubt, expire, make_room
 local take_in, take_pace, read, fold, answer_probe, open_window, observe, move_reset
 local apart_by, is_usable, is_same, is_earlier, is_of_next, learn_lateness
 local add_unread, add_ghost, clear_debts, backoff, missed, found_nobody, back_off_refused, confirmed
 
-function Client(name, held, expires, sequence, noted, asks, taken, probing, tried)
+function Client(name, held, expires, sequence, noted, asks, taken, probes, probed, tried)
   return {
     name = name,
     held = held or 0,
@@ -89,7 +91,8 @@ function Client(name, held, expires, sequence, noted, asks, taken, probing, trie
     noted = noted or 0,
     asks = asks or 0,
     taken = taken or 0,
-    probing = probing or 0,
+    probes = probes or 0,
+    probed = probed or 0,
     tried = tried or 0,
   }
 end
@@ -164,7 +167,7 @@ function dumps(record)
     for place, each in ipairs(record.clients) do
       state.clients[place] = {
         each.name, each.held, each.expires, each.sequence, each.noted, each.asks, each.taken,
-        each.probing, each.tried,
+        each.probes, each.probed, each.tried,
       }
     end
   end
@@ -238,7 +241,7 @@ function exchange(record, report, now)
     client.asks = granted < report.want and now + OVERDUE + (wait or 0) or 0
   end
   client.expires = now + LEASE
-  if client.held == 0 and client.probing == 0 then
+  if client.held == 0 and client.probes == 0 then
     -- It is one of those that share for as long as it was told to wait, and for a window.
     client.expires = client.expires + max(wait or 0, record.span)
     if report.leaves then
@@ -274,9 +277,8 @@ function hear(record, client, report, now)
       take_in(record, client, note, now, report.counts == "cold")
     end
   end
-  if not report.is_probing then
-    client.probing = 0
-  end
+  -- Never more than were leased in this turn: it may still wait for those of an earlier one.
+  client.probes = min(client.probes, report.probes)
   if #report.shown > 0 then
     record.shown = report.shown
   end
@@ -374,20 +376,26 @@ function taken_by(record, now, but)
 end
 
 function grant_probe(record, client, report, now)
-  local since = {}
+  local out, last = 0, nil
   for _, each in ipairs(record.clients) do
-    if each.probing ~= 0 then
-      table.insert(since, each.probing)
+    if each.probes ~= 0 then
+      out, last = out + each.probes, max(last or each.probed, each.probed)
     end
   end
+  last = last or now
   local round_trip = record.round_trip ~= 0 and record.round_trip or UNKNOWN_ROUND_TRIP
-  local answered = (of_all(max, since) or now) + round_trip + floor(round_trip / 4)
+  local answered = last + round_trip + floor(round_trip / 4)
   local wait = max(answered - now, 0) + 20 * 2 ^ min(report.vain, 5)
-  if #since > 1 or (#since > 0 and now < since[1] + max(2000, 3 * record.round_trip)) then
+  if out > 1 or (out > 0 and now < last + max(2000, 3 * record.round_trip)) then
     return 0, wait, 0
   end
-  client.probing = now
+  lease_probe(client, now)
   return report.need, report.want > report.need and wait or nil, record.turn
+end
+
+function lease_probe(client, now)
+  client.probes = client.probes + 1
+  client.probed = now
 end
 
 -- Single file, with a gap from grant to grant.
@@ -433,7 +441,7 @@ function grant_when_spent(record, client, report, now)
     local at = max(record.hold, clear_after)
     if at <= now then
       record.hold = now + 1000
-      client.probing = now
+      lease_probe(client, now)
       return report.need, nil, record.turn
     end
     return 0, min(at - now, until_reset(record, now)), 0
@@ -543,7 +551,7 @@ function doubt(record)
   record.reset_number = record.number
   record.turn = record.turn + 1
   for _, client in ipairs(record.clients) do
-    client.probing = 0
+    client.probes = 0
   end
 end
 
@@ -556,7 +564,7 @@ function expire(record, now)
         record.number = record.number + 1
         add_ghost(record, now + max(1000, 2 * record.round_trip), client.held)
       end
-      if client.probing ~= 0 then
+      if client.probes ~= 0 then
         missed(record, now)
       end
     else
@@ -572,7 +580,7 @@ function make_room(record)
   end
   local idlest
   for _, each in ipairs(record.clients) do
-    if each.held == 0 and each.probing == 0 and (not idlest or each.expires < idlest.expires) then
+    if each.held == 0 and each.probes == 0 and (not idlest or each.expires < idlest.expires) then
       idlest = each
     end
   end

@@ -95,8 +95,8 @@ class Report:
     keep: int = 0
     #: Asked in vain so many times in a row: the ledger has it wait longer each time.
     vain: int = 0
-    #: Whether a probe that was leased is still out.
-    is_probing: bool = False
+    #: Probes that were leased and are not settled, one that has not gone yet included.
+    probes: int = 0
     #: Whether this process is about to end, and is no longer one of those that share.
     leaves: bool = False
     #: No reset further away than this is believed.

@@ -91,8 +91,9 @@ class Client:
     asks: int = 0
     #: What it was granted, as fair queueing counts: who begins to ask is as far as the others.
     taken: int = 0
-    #: When its probe was leased; 0 without one.
-    probing: int = 0
+    #: Probes of this turn that it has out, and when the last one was leased.
+    probes: int = 0
+    probed: int = 0
     #: The number as of which it has found out by itself that nobody is there.
     tried: int = 0
 
@@ -200,7 +201,7 @@ def exchange(record: Record, report: Report, now: int) -> Lease:
             _use(record, granted)
         client.asks = now + _OVERDUE + (wait or 0) if granted < report.want else 0
     client.expires = now + LEASE
-    if not client.held and not client.probing:
+    if not client.held and not client.probes:
         # It is one of those that share for as long as it was told to wait, and for a window.
         client.expires += max(wait or 0, record.span)
         if report.leaves:
@@ -225,8 +226,8 @@ def _hear(record: Record, client: Client, report: Report, now: int) -> None:
             _take_pace(record, note, now)
         else:
             _take_in(record, client, note, now, is_cold=report.counts is Counts.COLD)
-    if not report.is_probing:
-        client.probing = 0
+    # Never more than were leased in this turn: it may still wait for those of an earlier one.
+    client.probes = min(client.probes, report.probes)
     if report.shown:
         record.shown = list(report.shown)
     if not report.want:
@@ -306,14 +307,21 @@ def _grant_probe(
     record: Record, client: Client, report: Report, now: int
 ) -> tuple[int, int | None, int]:
     """One call finds out; a second one if the first is silent. Never a third."""
-    since = [each.probing for each in record.clients.values() if each.probing]
+    probing = [each for each in record.clients.values() if each.probes]
+    out = sum(each.probes for each in probing)
+    last = max((each.probed for each in probing), default=now)
     round_trip = record.round_trip or _UNKNOWN_ROUND_TRIP
-    answered = max(since, default=now) + round_trip + round_trip // 4
+    answered = last + round_trip + round_trip // 4
     wait = max(answered - now, 0) + (20 << min(report.vain, 5))
-    if len(since) > 1 or (since and now < since[0] + max(2000, 3 * record.round_trip)):
+    if out > 1 or (out and now < last + max(2000, 3 * record.round_trip)):
         return 0, wait, 0
-    client.probing = now
+    _lease_probe(client, now)
     return report.need, wait if report.want > report.need else None, record.turn
+
+
+def _lease_probe(client: Client, now: int) -> None:
+    client.probes += 1
+    client.probed = now
 
 
 def _grant_pace(
@@ -354,7 +362,7 @@ def _grant_when_spent(
         at = max(record.hold, max(ghost[0] for ghost in record.ghosts))
         if at <= now:
             record.hold = now + 1000
-            client.probing = now
+            _lease_probe(client, now)
             return report.need, None, record.turn
         return 0, min(at - now, _until_reset(record, now)), 0
     if record.reset is None:
@@ -459,7 +467,7 @@ def _doubt(record: Record) -> None:
     record.reset_number = record.number
     record.turn += 1
     for client in record.clients.values():
-        client.probing = 0
+        client.probes = 0
 
 
 def _expire(record: Record, now: int) -> None:
@@ -470,14 +478,14 @@ def _expire(record: Record, now: int) -> None:
             if client.held:
                 record.number += 1
                 _add_ghost(record, now + max(1000, 2 * record.round_trip), client.held)
-            if client.probing:
+            if client.probes:
                 _missed(record, now)
 
 
 def _make_room(record: Record) -> None:
     """Forget who has held nothing for longest, where many processes come and go."""
     if len(record.clients) >= _MOST_CLIENTS:
-        idle = [name for name, each in record.clients.items() if not each.held | each.probing]
+        idle = [name for name, each in record.clients.items() if not each.held | each.probes]
         if idle:
             del record.clients[min(idle, key=lambda name: record.clients[name].expires)]
 
