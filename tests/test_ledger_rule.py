@@ -1411,6 +1411,18 @@ def test_room_is_for_all_together() -> None:
     )
 
 
+def test_where_a_call_needs_more_room_than_there_is_one_goes_alone() -> None:
+    film(
+        Record(),
+        (0, "a", asks(2, need=2), {"granted": 2}),
+        (0, "b", asks(2, need=2), {"granted": 0, "wait": 250}),
+        (1, "a", {"held": 0}, {}),
+        (2, "b", asks(2, need=2), {"granted": 2}),
+        counts=Counts.CONCURRENCY,
+        limit=1,
+    )
+
+
 def test_a_learned_pace_is_single_file_with_a_gap() -> None:
     film(
         Record(),

@@ -308,7 +308,7 @@ function grant(record, client, report, now)
   end
   local left
   if report.counts == "concurrency" then
-    left = report.limit - held_by_all(record)
+    left = max(report.limit, report.need) - held_by_all(record)
   elseif report.counts == "cold" and record.blank > 0 then
     -- One call always, whatever it costs.
     left = max(record.blank + 1, report.need) - held_by_all(record)

@@ -253,7 +253,7 @@ def _grant(record: Record, client: Client, report: Report, now: int) -> tuple[in
     if backs_off or record.shut > now:
         return 0, max(record.shut, record.hold) - now, 0
     if report.counts is Counts.CONCURRENCY:
-        left = report.limit - _held(record)
+        left = max(report.limit, report.need) - _held(record)
     elif report.counts is Counts.COLD and record.blank:
         # One call always, whatever it costs.
         left = max(record.blank + 1, report.need) - _held(record)
