@@ -297,7 +297,7 @@ import os
 from aiotwhelp.auth import _nonce
 _nonce("1700000000")
 child = os.fork()
-print(_nonce("1700000000"), flush=True)
+os.write(1, (_nonce("1700000000") + "\\n").encode())  # in one piece, whatever the buffers
 if child:
     os.waitpid(child, 0)
 """
