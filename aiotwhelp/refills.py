@@ -55,8 +55,10 @@ class Refill:
         self._quickest = min(self._quickest, quickest)
         if missing < self._fewest:
             self._fewest, self._ends = missing, now + high
-        elif missing > self._fewest and sent + low > self._ends + OTHER_BACK_END:
-            self._is_seen = True
+        elif missing > self._fewest:
+            # What is less than a third of the time that so many take may be another back end's.
+            least = min(OTHER_BACK_END, (missing - self._fewest) / self._quickest / 3)
+            self._is_seen = self._is_seen or sent + low > self._ends + least
 
     def tell(self, at: float) -> None:
         """Take the word of an answer that a token will be there then."""

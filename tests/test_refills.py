@@ -100,8 +100,13 @@ def test_readings_that_exactly_one_rate_explains_tell_it():
 
 
 def test_a_reset_that_a_rounding_or_another_back_end_may_have_moved_has_not_moved():
-    assert bucket((0, 10, 60.0), (5, 11, 60.0)).opens(100.0, 1) == NEVER
-    assert bucket((0, 10, 60.0), (5.01, 11, 60.0)).opens(100.0, 1) < NEVER
+    assert bucket((0, 2, 60.0), (5, 3, 60.0)).opens(100.0, 1) == NEVER
+    assert bucket((0, 2, 60.0), (5.01, 3, 60.0)).opens(100.0, 1) < NEVER
+
+
+def test_where_a_token_takes_a_few_seconds_a_third_of_them_is_enough():
+    assert bucket((0, 10, 60.0), (2.96, 11, 60.0)).opens(100.0, 1) == NEVER
+    assert bucket((0, 10, 60.0), (2.97, 11, 60.0)).opens(100.0, 1) < NEVER
 
 
 def test_of_readings_with_as_many_missing_the_reset_has_moved_since_the_first():
