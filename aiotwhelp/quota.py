@@ -277,6 +277,8 @@ class Bucket:
             return NotUntil(INF, self)  # as TCP opens: one more in flight than has been answered
         at, by = self._opens(now, cost, reserve, even)
         if at > now:
+            if self.plain is not None:  # by a clock that is better known it may end sooner
+                self.foreseen_until = min(self.foreseen_until, self.plain.foreseen_until())
             return NotUntil(at, by)
         return self._grant(now, cost, now if since is None else since, even, room)
 

@@ -186,6 +186,15 @@ def test_nothing_is_foreseen_beyond_the_reset() -> None:
     assert film.bucket.take_foreseen(900.0, None) is None
 
 
+def test_what_is_foreseen_ends_with_the_window_when_its_clock_is_better_known() -> None:
+    film = foreseeing(40, 40)
+    film.clock.observe(EPOCH + 898.0, 890.0, 890.0)
+    assert film.window.ends == pytest.approx(900.0)
+    assert isinstance(film.bucket.ask(890.5, 40), NotUntil)
+    assert film.window.ends == pytest.approx(892.0, abs=0.01)
+    assert film.bucket.take_foreseen(893.0, None) is None
+
+
 def test_a_refusal_for_all_routes_ends_what_another_route_foresaw() -> None:
     film = foreseeing()
     film.bucket.household.keep_shut(1.0, 10.0)
