@@ -193,6 +193,10 @@ class Limiter:
         #: for 40 ms when it grows beyond 87 000.
         self._rounds: deque[Line] = deque()
         self._waiting = 0
+        #: Lines whose callers are to be judged, and why; and the one whose callers are.
+        self._reviews: dict[tuple[Line, str], _Judge] = {}
+        self._reviewed: _Review | None = None
+        self._is_reviewing = False
         if not isinstance(reserve, (int, float)) or not 0.0 <= reserve < 1.0:
             raise ValueError(f"reserve is a share from 0 to below 1, not {reserve!r}")
         if pace not in ("burst", "even"):
@@ -666,7 +670,7 @@ class Limiter:
         if is_news:
             line.checked = answer.at
             if line.deadlines:
-                self._review(line, partial(self._judge_deadline, line))
+                self._review(line, partial(self._judge_deadline, line), "deadline")
 
     def _judge_deadline(self, line: Line, waiter: Waiter, ahead: int) -> Exception | None:
         now = self._now()
@@ -675,23 +679,48 @@ class Limiter:
             return None
         return self._too_long(line, waiter.patience, expected - now)
 
-    def _review(self, line: Line, judge: _Judge) -> None:
-        """Fail the callers of a line that are judged so, in slices."""
-        self._soon(self._review_slice, line, judge, line.everyone(), line.removed)
+    def _review(self, line: Line, judge: _Judge, why: str) -> None:
+        """Fail the callers of a line that are judged so: all reviews go one by one, in slices.
 
-    def _review_slice(self, line: Line, judge: _Judge, waiters: deque[Waiter], ahead: int) -> None:
-        """``ahead`` less what has been removed is what callers ahead will take."""
-        for _ in range(min(_SLICE, len(waiters))):
-            waiter = waiters.popleft()
+        A later one takes the place of one that has not begun and is for the same reason.
+        """
+        if not line.waiting:
+            return
+        self._reviews[line, why] = judge
+        if not self._is_reviewing:
+            self._is_reviewing = True
+            self._soon(self._review_slice)
+
+    def _review_slice(self) -> None:
+        left = _SLICE
+        try:
+            while left > 0 and (self._reviewed is not None or self._reviews):
+                review = self._reviewed or self._next_review()
+                most = min(left, len(review.waiters))
+                self._reviewed = review if most < len(review.waiters) else None
+                left -= most or 1
+                self._review_some(review, most)
+        finally:
+            self._is_reviewing = self._reviewed is not None or bool(self._reviews)
+            if self._is_reviewing:
+                self._soon(self._review_slice)
+
+    def _next_review(self) -> _Review:
+        line, why = next(iter(self._reviews))
+        judge = self._reviews.pop((line, why))
+        return _Review(line, judge, line.everyone(), line.removed)
+
+    def _review_some(self, review: _Review, most: int) -> None:
+        line = review.line
+        for _ in range(most):
+            waiter = review.waiters.popleft()
             if waiter.future.done():
                 continue
-            error = judge(waiter, ahead - line.removed)
+            error = review.judge(waiter, review.ahead - line.removed)
             if error is not None:
                 self._fail(line, waiter, error)
-            ahead += waiter.cost  # of one that has failed, too: it is among the removed now
+            review.ahead += waiter.cost  # of one that has failed, too: it is among the removed now
         self._pump_next(line)
-        if waiters:
-            self._soon(self._review_slice, line, judge, waiters, ahead)
 
     def _in_vain(self, line: Line, allowed: float) -> QuotaTimeoutError:
         """Return the error of a caller who has waited for so long as it may."""
@@ -905,7 +934,7 @@ class Limiter:
         for parked in gate.blocked:
             line = parked.line
             if line.deadlines and line is not first:
-                self._review(line, partial(self._judge_deadline, line))
+                self._review(line, partial(self._judge_deadline, line), "deadline")
 
     def _kept(self, priority: int) -> float:
         return 0.0 if priority == Priority.INTERACTIVE else self._reserve
@@ -990,7 +1019,7 @@ class Limiter:
             waited = now - waiter.since
             return self._nobody_answers(line, waited, patience) if waited > patience else None
 
-        self._review(line, judge)
+        self._review(line, judge, "patience")
 
     def _nobody_answers(self, line: Line, waited: float, patience: float) -> QuotaTimeoutError:
         trouble = line.trouble or "it got no answer"
@@ -1383,6 +1412,19 @@ _Gate = Window | LocalWindow | Room | BucketGate
 
 #: Says why a caller must fail, given the tokens that those ahead of it will take.
 _Judge = Callable[[Waiter, int], Exception | None]
+
+
+class _Review:
+    """Callers of one line that are yet to be judged, and what those before them will take."""
+
+    __slots__ = ("ahead", "judge", "line", "waiters")
+
+    def __init__(self, line: Line, judge: _Judge, waiters: deque[Waiter], ahead: int) -> None:
+        self.line = line
+        self.judge = judge
+        self.waiters = waiters
+        #: Less what has been removed since.
+        self.ahead = ahead
 
 
 def _owner(key: QuotaKey, kind: WindowKind) -> str:

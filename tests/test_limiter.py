@@ -2242,3 +2242,26 @@ def test_second_hand_numbers_may_come_before_any_loop_runs():
 def test_before_any_answer_what_is_left_is_said_to_be_unknown():
     assert left_text(Quota("GET /x")) == "what is left is unknown, since no answer has told yet"
     assert left_text(Quota("GET /x", limit=15)) == "? of 15 left"
+
+
+@in_virtual_time
+async def test_case_52_callers_of_many_quotas_are_judged_in_slices_one_quota_after_the_other():
+    limiter = Limiter()
+    tasks = []
+    for number in range(40):
+        key = QuotaKey("GET /x", "x", str(number))
+        await limiter.acquire(key)  # its answer tells what is left
+        tasks += await waiting(limiter, 5, key)
+    for line in limiter._lines.values():
+        for why in ("deadline", "patience", "patience"):
+            limiter._review(line, lambda waiter, ahead: TimeoutError(), why)
+    failed = []
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(0)
+        failed.append(sum(task.done() for task in tasks))
+    steps = [after - before for before, after in itertools.pairwise([0, *failed])]
+    assert max(steps) <= 64
+    assert len([step for step in steps if step]) >= 200 / 64
+    assert {type(task.exception()) for task in tasks} == {TimeoutError}
+    await asyncio.sleep(0.1)
+    assert not limiter._is_reviewing

@@ -76,7 +76,7 @@ EXPLAINED: dict[str, list[Change]] = {
             "needed = line.timer - now if now < line.timer < INF else 0.0",
             "needed = line.timer - now if now <= line.timer < INF else 0.0",
         ),
-        ("limiter.Limiter._review_slice", "continue", "break"),
+        ("limiter.Limiter._review_some", "continue", "break"),
         (
             "windows.Window._spared",
             "spared: float = self._kept(reserve) if reserve else 0",
