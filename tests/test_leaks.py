@@ -406,7 +406,7 @@ def test_case_52_no_callback_does_more_for_four_times_the_waiters(scene: Any) ->
 
     @in_a_crowd
     async def compare() -> None:
-        few, many = await most_of(500), await most_of(2000)
+        few, many = await most_of(1000), await most_of(4000)
         assert 0 < many <= 1.2 * few
         # 64 callers a slice, and for each at most some 80 calls: a few milliseconds.
         assert many < 64 * 80
