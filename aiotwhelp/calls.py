@@ -442,68 +442,6 @@ class Call:
             self._judge = Judge(settings.caller, settings.pool, settings.retries.refusals)
         return self._judge
 
-    async def _send(self) -> aiohttp.ClientResponse | None:
-        """Wait for a permit and send once; None if a hop inside must wait for its own."""
-        settings, target, pool = self._settings, self._target, self._settings.pool
-        client, limiter = pool.client or pool.connect(), pool.limiter
-        permit = (
-            limiter.try_acquire(
-                target.key,
-                cost=self._cost,
-                priority=settings.priority,
-                dialect=settings.caller.api.dialect,
-                room=pool.room,
-            )
-            or await self._permit()
-        )
-        self._pass = one = Pass(
-            limiter,
-            settings.caller,
-            permit,
-            target.own_url,
-            self._cost,
-            settings.priority,
-            settings.retries.budget,
-        )
-        if self._has_left:
-            one.leave()
-        try:
-            return await client.request(
-                target.method,
-                target.url,
-                data=None if self._body is None else self._body.data(),
-                raise_for_status=False,
-                middlewares=(*settings.middlewares, one),
-                **self._options,
-            )
-        except PermitNeeded as hop:
-            if one.broken is not None:
-                # A resend of aiohttp's own: it becomes one of ours, which are counted.
-                self._judged().of_failure(self._method, one.broken)
-                raise one.broken from one.broken.__cause__
-            self._has_left = one.has_left
-            self._history += one.history
-            self._follow(hop, one.sends)
-            return None
-        except Exception as error:
-            hide_request(error)
-            if one.hides_a_cancellation(error):
-                raise asyncio.CancelledError from error
-            self._judged().of_failure(target.method, error, never_left=one.sends == 0)
-            raise
-        except BaseException:
-            if one.answer is not None:
-                # A middleware of the user's was cut off with the answer in its hands.
-                one.answer.close()
-            raise
-        finally:
-            one.broken = None  # its traceback leads here: they would hold each other
-            if one.unanswered:
-                self._judged().note_unanswered()
-            if not permit.is_settled:
-                # It never reached the wire: a bad URL, or a middleware that answered itself.
-                permit.unsent()
-
     async def _permit(self) -> Permit:
         """Wait for a permit, within what is left of ``max_wait`` and the total timeout."""
         settings = self._settings

@@ -321,7 +321,7 @@ class Limiter:
             priority = checks.member("priority", priority, Priority)
         line = self._lines.get(key)  # type: ignore[arg-type] # the name of a route is not found
         if line is None or not line.waiting or get_running_loop() is not self._open_in:
-            permit = self._at_once(key, cost, priority, dialect, room)
+            permit = self._at_once(line, key, cost, priority, dialect, room)
             if permit is not None:
                 return permit
             line = self._line(as_key(key))
@@ -356,17 +356,19 @@ class Limiter:
         """
         if priority.__class__ is not Priority:
             priority = checks.member("priority", priority, Priority)
-        return self._at_once(key, cost, priority, dialect, room)
+        line = self._lines.get(key)  # type: ignore[arg-type] # the name of a route is not found
+        return self._at_once(line, key, cost, priority, dialect, room)
 
     def _at_once(
         self,
+        line: Line | None,
         key: QuotaKey | str,
         cost: int | Mapping[str, int],
         priority: Priority,
         dialect: Dialect,
         room: Room | None,
     ) -> Permit | None:
-        line = self._lines.get(key)  # type: ignore[arg-type] # the name of a route is not found
+        """Grant without waiting; ``line`` is the key's, if it has been asked for before."""
         if (
             line is not None
             and line.bucket.foreseen > 0
@@ -375,14 +377,9 @@ class Limiter:
             and cost == 1
             and get_running_loop() is self._open_in
         ):
-            permit = line.bucket.take_foreseen(self._now(), room)
-            if isinstance(permit, Permit):  # as `Bucket.grants` has it
-                permit._line = line
-                permit._dialect = dialect
-                permit.waited = 0.0
-                self._granted += 1
-                self._in_flight += 1
-                return permit
+            granted = line.bucket.take_foreseen(self._now(), room)
+            if granted is not None:
+                return self._handed_out(line, granted, dialect, 0.0)
         cost = as_cost(cost)
         self._bind()
         line = self._line(as_key(key))
@@ -782,12 +779,8 @@ class Limiter:
             self._park(line, waiter, answer, now)
             return False
         line.asked = None
-        queue = line.queues[waiter.priority]
-        queue.pop(waiter)
-        queue.cost -= waiter.cost
-        line.removed += waiter.cost
-        line.waiting -= 1
-        self._waiting -= 1
+        line.queues[waiter.priority].pop(waiter)
+        self._left(line, waiter)
         waited = now - waiter.since
         self._waited += waited
         waiter.future.set_result(self._handed_out(line, answer, waiter.dialect, waited))

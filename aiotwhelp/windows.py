@@ -306,29 +306,29 @@ class Foreign:
     __slots__ = (
         "_answers",
         "_before",
+        "_explained",
         "_marks",
+        "_next_mark",
         "_others",
+        "_own",
         "_presumed",
         "_quickest",
-        "explained",
-        "next_mark",
-        "own",
     )
 
     def __init__(self, presumed: float = _PRESUMED_FOREIGN) -> None:
         #: Calls of others, and of ours, in this window; and their ratio in those before.
         self._others = 0
-        self.own = 0
+        self._own = 0
         self._before = 0.0
         #: What that ratio is taken for until a whole window has told.
         self._presumed = presumed
         #: The lowest remaining that calls of ours explain.
-        self.explained = 0
+        self._explained = 0
         self._quickest = INF
         self._answers = 0
         #: (instant, what calls sent until then explain), a few for that time.
         self._marks: list[tuple[float, int]] = []
-        self.next_mark = -INF
+        self._next_mark = -INF
 
     @property
     def is_seen(self) -> bool:
@@ -342,7 +342,7 @@ class Foreign:
 
     @property
     def _seen(self) -> float:
-        return min(_MOST_FOREIGN, max(self._others / max(1, self.own), self._before))
+        return min(_MOST_FOREIGN, max(self._others / max(1, self._own), self._before))
 
     @property
     def _under_way(self) -> float:
@@ -356,30 +356,26 @@ class Foreign:
         """Begin a window; what was learned in the last one halves."""
         if self._answers:
             self._presumed = 0.0
-        if self.own:
+        if self._own:
             self._before /= 2
             self._before = self._seen
-        self._others = self.own = 0
-        self.explained = explained
+        self._others = self._own = 0
+        self._explained = explained
         self._marks.clear()
 
     def take(self, now: float, cost: int) -> None:
         """Note a call of ours."""
-        if now >= self.next_mark:
-            self.mark(now)
-        self.explained -= cost
-        self.own += cost
-
-    def mark(self, now: float) -> None:
-        """Remember what calls of ours explain that were sent until now."""
-        self._marks.append((now, self.explained))
-        del self._marks[:-_MOST_MARKS]
-        self.next_mark = now + max(_LEAST_MARK, self._under_way / 4)
+        if now >= self._next_mark:
+            self._marks.append((now, self._explained))
+            del self._marks[:-_MOST_MARKS]
+            self._next_mark = now + max(_LEAST_MARK, self._under_way / 4)
+        self._explained -= cost
+        self._own += cost
 
     def give_back(self, cost: int) -> None:
         """Note that a call of ours was not counted: it never left, or was refused."""
-        self.explained += cost
-        self.own -= cost
+        self._explained += cost
+        self._own -= cost
         self._marks.clear()
 
     def observe(self, now: float, remaining: int, round_trip: float) -> bool:
@@ -387,7 +383,7 @@ class Foreign:
         self._answers += 1
         if round_trip < self._quickest:
             self._quickest = round_trip
-        explained = self.explained
+        explained = self._explained
         if marks := self._marks:
             told = now - self._under_way
             while marks and marks[0][0] <= told:
@@ -672,11 +668,7 @@ class Window:
     def take_plainly(self, now: float) -> bool:
         """Take a token that was foreseen; False if it is not there after all."""
         self.in_flight += 1
-        foreign = self.foreign
-        if now >= foreign.next_mark:
-            foreign.mark(now)
-        foreign.explained -= 1
-        foreign.own += 1
+        self.foreign.take(now, 1)
         return True
 
     def answer_plainly(self, granted: Granted, now: float, reading: WindowReading) -> int:

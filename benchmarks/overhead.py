@@ -33,27 +33,19 @@ RAW = "aiohttp"
 
 
 @asynccontextmanager
-async def raw(base: str) -> AsyncIterator[Call]:
+async def raw(base: str, *, json: bool = False) -> AsyncIterator[Call]:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with aiohttp.ClientSession(headers=headers) as session:
 
         async def call() -> object:
             async with session.get(base + PATH) as response:
-                return await response.read()
+                return await (response.json() if json else response.read())
 
         yield call
 
 
-@asynccontextmanager
-async def raw_json(base: str) -> AsyncIterator[Call]:
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with aiohttp.ClientSession(headers=headers) as session:
-
-        async def call() -> object:
-            async with session.get(base + PATH) as response:
-                return await response.json()
-
-        yield call
+def raw_json(base: str) -> AbstractAsyncContextManager[Call]:
+    return raw(base, json=True)
 
 
 @asynccontextmanager

@@ -38,6 +38,19 @@ def refused(kind: type[Exception], words: str, call: Callable[[], object]) -> No
 # What a session is made of ---------------------------------------------------------------------
 
 
+#: Options that a session has for all calls, and a call for itself.
+OF_A_REQUEST = [
+    ({"timeout": "x"}, TypeError, "timeout is an aiohttp.ClientTimeout, or seconds for each "),
+    ({"timeout": True}, TypeError, "timeout is an aiohttp.ClientTimeout, or seconds for each"),
+    ({"timeout": -1}, ValueError, "timeout is a number of seconds from 0 on, or None, not -1"),
+    ({"headers": 5}, TypeError, "headers is a mapping, or a list of pairs, not an int"),
+    ({"headers": "a: b"}, TypeError, "headers is a mapping, or a list of pairs, not a str"),
+    ({"headers": ["a"]}, TypeError, "each of headers is a pair of a name and a value"),
+    ({"cookies": 5}, TypeError, "cookies is a mapping, or a list of pairs, not an int"),
+    ({"raise_for_status": 5}, TypeError, "raise_for_status is True, False, or an async funct"),
+]
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "words"),
     [
@@ -59,14 +72,7 @@ def refused(kind: type[Exception], words: str, call: Callable[[], object]) -> No
         ({"apis": [X]}, TypeError, "unknown option 'apis': did you mean api?"),
         ({"max_waiters": 3}, TypeError, "unknown option 'max_waiters': it is the limiter's: limit"),
         ({"zzz": 3}, TypeError, "unknown option 'zzz'"),
-        ({"timeout": "x"}, TypeError, "timeout is an aiohttp.ClientTimeout, or seconds for each "),
-        ({"timeout": True}, TypeError, "timeout is an aiohttp.ClientTimeout, or seconds for each"),
-        ({"timeout": -1}, ValueError, "timeout is a number of seconds from 0 on, or None, not -1"),
-        ({"headers": 5}, TypeError, "headers is a mapping, or a list of pairs, not an int"),
-        ({"headers": "a: b"}, TypeError, "headers is a mapping, or a list of pairs, not a str"),
-        ({"headers": ["a"]}, TypeError, "each of headers is a pair of a name and a value"),
-        ({"cookies": 5}, TypeError, "cookies is a mapping, or a list of pairs, not an int"),
-        ({"raise_for_status": 5}, TypeError, "raise_for_status is True, False, or an async funct"),
+        *OF_A_REQUEST,
     ],
 )
 def test_a_session_refuses_what_it_cannot_use(
@@ -226,14 +232,7 @@ def test_a_middleware_refuses_options_that_make_no_sense(options: dict[str, Any]
         ),
         ({"method": None}, TypeError, "method is a word such as 'GET', not None"),
         ({"max_body": "x"}, ValueError, "max_body is a whole number of bytes from 0 on, not 'x'"),
-        ({"timeout": "x"}, TypeError, "timeout is an aiohttp.ClientTimeout, or seconds for each "),
-        ({"timeout": True}, TypeError, "timeout is an aiohttp.ClientTimeout, or seconds for each"),
-        ({"timeout": -1}, ValueError, "timeout is a number of seconds from 0 on, or None, not -1"),
-        ({"headers": 5}, TypeError, "headers is a mapping, or a list of pairs, not an int"),
-        ({"headers": "a: b"}, TypeError, "headers is a mapping, or a list of pairs, not a str"),
-        ({"headers": ["a"]}, TypeError, "each of headers is a pair of a name and a value"),
-        ({"cookies": 5}, TypeError, "cookies is a mapping, or a list of pairs, not an int"),
-        ({"raise_for_status": 5}, TypeError, "raise_for_status is True, False, or an async funct"),
+        *OF_A_REQUEST,
     ],
 )
 @in_virtual_time

@@ -94,7 +94,7 @@ class Twins:
             foreign = window.foreign
             state[f"{number} unplaced"] = sum(cost for _, cost in window.debts._unplaced)
             state[f"{number} others"] = foreign.rate
-            state[f"{number} explained"] = foreign.explained
+            state[f"{number} explained"] = foreign._explained
             for at, (_, remaining) in enumerate(window.observations):
                 state[f"{number} {at}"] = remaining
         return state

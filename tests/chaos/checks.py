@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from aiotwhelp.headers import FIFTEEN_MINUTES, Reading, WindowKind
-from aiotwhelp.limiter import Limiter, Permit
+from aiotwhelp.limiter import Limiter
 from aiotwhelp.local import RateWindow, Room
 from aiotwhelp.queues import Line, Priority, Waiter
 from aiotwhelp.quota import Bucket, Granted, NotUntil
@@ -85,8 +85,8 @@ class CheckedLimiter(Limiter):
 
     # Grants ------------------------------------------------------------------------------------
 
-    def _at_once(self, key: Any, cost: Any, priority: Priority, *options: Any) -> Permit | None:
-        permit = super()._at_once(key, cost, priority, *options)
+    def _at_once(self, line: Any, key: Any, cost: Any, priority: Priority, *options: Any) -> Any:
+        permit = super()._at_once(line, key, cost, priority, *options)
         if permit is not None:
             line = permit._line
             ahead = line.queues[: priority + 1]
