@@ -71,6 +71,11 @@ _SHORTEST_TIMER = 0.001
 #: Callers granted or failed between two breaths of the loop: 1 to 4 ms.
 _SLICE = 64
 
+#: Seconds of rest for each caller who was looked at and left to wait, beyond the first thousand: a
+#: crowd that is looked at with every grant takes a few percent of the processor, and not all of it.
+_REST = 1e-4
+_UNRESTED = 1000 * _REST
+
 #: So many quotas are kept without a look at whether anyone still needs them; from there on
 #: each new one has so many old ones looked at.
 _FEW_QUOTAS = 1024
@@ -196,7 +201,8 @@ class Limiter:
         #: Lines whose callers are to be judged, and why; and the one whose callers are.
         self._reviews: dict[tuple[Line, str], _Judge] = {}
         self._reviewed: _Review | None = None
-        self._is_reviewing = False
+        self._reviewing: asyncio.Handle | None = None
+        self._rested = -INF
         if not isinstance(reserve, (int, float)) or not 0.0 <= reserve < 1.0:
             raise ValueError(f"reserve is a share from 0 to below 1, not {reserve!r}")
         if pace not in ("burst", "even"):
@@ -555,6 +561,8 @@ class Limiter:
             yield
         if owner is None:
             self._disarm()
+            if self._reviewing is not None:
+                self._reviewing.cancel()
 
     def _close_slice(self, steps: Iterator[None], closed: asyncio.Future[None]) -> None:
         if sum(1 for _ in islice(steps, _SLICE)) == _SLICE:
@@ -684,40 +692,53 @@ class Limiter:
         if not line.waiting:
             return
         self._reviews[line, why] = judge
-        if not self._is_reviewing:
-            self._is_reviewing = True
-            self._soon(self._review_slice)
+        if self._reviewing is None:
+            self._review_later()
+
+    def _review_later(self) -> None:
+        """Go on with the next breath of the loop, or after a rest that is due."""
+        assert self._loop is not None  # noqa: S101 - for the type checker
+        rest = self._rested - self._now() - _UNRESTED
+        if rest > 0:
+            self._reviewing = self._loop.call_later(rest, self._review_slice)
+        else:
+            self._reviewing = self._loop.call_soon(self._review_slice)
 
     def _review_slice(self) -> None:
-        left = _SLICE
+        left, kept = _SLICE, 0
         try:
             while left > 0 and (self._reviewed is not None or self._reviews):
                 review = self._reviewed or self._next_review()
                 most = min(left, len(review.waiters))
                 self._reviewed = review if most < len(review.waiters) else None
                 left -= most or 1
-                self._review_some(review, most)
+                kept += self._review_some(review, most)
         finally:
-            self._is_reviewing = self._reviewed is not None or bool(self._reviews)
-            if self._is_reviewing:
-                self._soon(self._review_slice)
+            self._rested = max(self._rested, self._now()) + kept * _REST
+            self._reviewing = None
+            if self._reviewed is not None or self._reviews:
+                self._review_later()
 
     def _next_review(self) -> _Review:
         line, why = next(iter(self._reviews))
         judge = self._reviews.pop((line, why))
         return _Review(line, judge, line.everyone(), line.removed)
 
-    def _review_some(self, review: _Review, most: int) -> None:
-        line = review.line
+    def _review_some(self, review: _Review, most: int) -> int:
+        """Judge so many; return how many of them go on waiting."""
+        line, kept = review.line, 0
         for _ in range(most):
             waiter = review.waiters.popleft()
             if waiter.future.done():
                 continue
             error = review.judge(waiter, review.ahead - line.removed)
-            if error is not None:
+            if error is None:
+                kept += 1
+            else:
                 self._fail(line, waiter, error)
             review.ahead += waiter.cost  # of one that has failed, too: it is among the removed now
         self._pump_next(line)
+        return kept
 
     def _in_vain(self, line: Line, allowed: float) -> QuotaTimeoutError:
         """Return the error of a caller who has waited for so long as it may."""

@@ -2031,10 +2031,11 @@ async def test_case_52_closing_on_a_hundred_thousand_waiters_goes_in_slices():
 
 
 @in_virtual_time
-async def test_case_52_failing_twenty_thousand_deadlines_goes_in_slices():
+async def test_case_52_failing_fifteen_thousand_deadlines_goes_in_slices():
     limiter, loop = Limiter(), asyncio.get_running_loop()
     held = await limiter.acquire(KEY)
-    tasks = await waiting(limiter, 20_000, max_wait=30)
+    tasks = await waiting(limiter, 15_000, max_wait=30)
+    await asyncio.sleep(1.9)  # all have been looked at when they came, with a rest for each
     line = limiter._lines[KEY]
     gc.disable()
     try:
@@ -2264,4 +2265,29 @@ async def test_case_52_callers_of_many_quotas_are_judged_in_slices_one_quota_aft
     assert len([step for step in steps if step]) >= 200 / 64
     assert {type(task.exception()) for task in tasks} == {TimeoutError}
     await asyncio.sleep(0.1)
-    assert not limiter._is_reviewing
+    assert limiter._reviewing is None
+
+
+@in_virtual_time
+async def test_case_52_a_crowd_before_a_slow_rate_is_not_looked_at_with_every_grant(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    limiter, loop = Limiter(rates={KEY.route: Rate(1, per=1)}), asyncio.get_running_loop()
+    looks = 0
+    look = Limiter._judge_deadline
+
+    def counted(*args: Any) -> Exception | None:
+        nonlocal looks
+        looks += 1
+        return look(*args)
+
+    monkeypatch.setattr(Limiter, "_judge_deadline", counted)
+    await opened(limiter, 1_000_000)
+    crowd = await waiting(limiter, 30_000, max_wait=40_000)
+    began = loop.time()
+    for number in range(6):
+        (await crowd[number]).observed(headers(999_000 - number))
+    # A hundred microseconds' rest for each of them; each grant was a look at all before.
+    assert 30_000 <= looks <= 10_000 * (loop.time() - began) + 1000 + 64
+    await limiter.close()
+    assert {type(task.exception()) for task in crowd[6:]} == {SessionClosedError}
