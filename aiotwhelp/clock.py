@@ -87,6 +87,11 @@ class ServerClock:
         """Whether a Date has been seen."""
         return bool(self._bounds)
 
+    @property
+    def tells(self) -> bool:
+        """Whether an epoch has an instant: by Dates, or by an offset that is assumed."""
+        return bool(self._bounds) or self._assumed is not None
+
     def observe(self, date: float, sent: float, received: float) -> None:
         """Learn from an answer with this ``Date`` (an epoch), sent and received at these instants.
 

@@ -171,6 +171,7 @@ class Share(Entry):
         "_said",
         "_sequence",
         "_told",
+        "again",
         "allowance",
         "ask_at",
         "asks",
@@ -245,6 +246,8 @@ class Share(Entry):
         self.is_out = False
         self.due = INF
         self.notes: list[_Said] = []
+        #: The last of them, if calls that go as they should may be counted in.
+        self.again: _Said | None = None
         self._said = 0
         self._reported = 0
         self._sequence = 0
@@ -334,9 +337,9 @@ class Share(Entry):
         limit: int | None = None,
         epoch: int | None = None,
         resets_at: float | None = None,
-    ) -> None:
-        """Remember how a call ended until it is reported."""
-        self._said += 1
+    ) -> _Said | None:
+        """Remember how a call ended until it is reported; return what more calls may count in."""
+        self.again = None
         self.report_by(now + _SETTLED)
         probe = 0
         if granted.probes is not None and granted.is_probe_of(self.probing):
@@ -349,12 +352,33 @@ class Share(Entry):
         if last is not None and last.number > self._reported:
             if not probe and last.is_same(outcome, known, refused, limit, epoch, resets_at):
                 last.count(now, cost, known, took, remaining, resets_at)
-                return
+                return last
             if len(self.notes) >= _MOST_NOTES:
                 last.outcome, last.cost = Outcome.LOST, last.cost + cost
-                return
+                return None
         said = (outcome, cost, known, took, now, probe, refused, remaining, limit, epoch, resets_at)
+        self._said += 1
         self.notes.append(_Said(self._said, *said))
+        return None if probe else self.notes[-1]
+
+    def say_again(self, granted: Granted, now: float, remaining: int, resets_at: float) -> bool:
+        """Count a call of cost 1 in with those of `again`, as `say` would; False if it may not."""
+        last = self.again
+        if last is None or last.resets_at is None or abs(last.resets_at - resets_at) > 1.0:
+            return False
+        last.at = now
+        last.cost += 1
+        last.times += 1
+        took, known = now - granted.sent, self._known(granted.known)
+        if known > last.known:
+            last.known = known
+        if took > last.took:
+            last.took = took
+        if remaining < last.remaining:
+            last.remaining = remaining
+        if resets_at < last.resets_at:
+            last.resets_at = resets_at
+        return True
 
     def _known(self, own: int) -> int:
         """Return the ledger's newest number as of a number of ours."""
@@ -375,6 +399,7 @@ class Share(Entry):
         self._asked = self.asks or (want > 0 and may_ask)
         self._sequence += 1
         self._reported = self._said
+        self.again = None
         self._told = self.held
         self.use, self.taken = max(self.taken, self.use // 2), 0
         self.is_out = True
@@ -404,6 +429,7 @@ class Share(Entry):
         """Take an answer to a report that was sent then; ``jitter`` is from 0 to 1."""
         self.is_out = False
         self.asks = False
+        self.again = None
         self.missed = lease.misses > self.probing.misses
         self.probing.misses = lease.misses
         if lease.stale:
@@ -581,7 +607,9 @@ class LeasedWindow(Window):
         fewer = super().answer_plainly(granted, now, reading)
         if fewer < 0:
             return fewer
-        self._say_read(granted, now, reading)
+        share = self.share
+        if not share.say_again(granted, now, reading.remaining, self.told_end - self.late):
+            share.again = self._say_read(granted, now, reading)
         return 0  # what was leased stands, whatever others take
 
     def expect(self, now: float, ahead: int, reserve: float) -> float:
@@ -603,18 +631,20 @@ class LeasedWindow(Window):
         self, granted: Granted, now: float, reading: WindowReading, *, refused: bool
     ) -> None:
         """Learn from a call's answer, and have others learn from it."""
+        if reading.kind == self.kind:
+            self.kind = reading.kind  # that of its answers, if a ledger had told of it before
         super().observe(granted, now, reading, refused=refused)
         self._say_read(granted, now, reading, refused=refused)
 
     def _say_read(
         self, granted: Granted, now: float, reading: WindowReading, *, refused: bool = False
-    ) -> None:
+    ) -> _Said | None:
         epoch, resets_at = None, None
         if reading.resets_in is not None:
             resets_at = now + min(reading.resets_in, self.kind.ceiling)
         elif reading.reset is not None:
             resets_at, epoch = self.clock.local(reading.reset), round(reading.reset * 1000)
-        self.share.say(
+        return self.share.say(
             granted,
             now,
             Outcome.READ,
@@ -655,6 +685,7 @@ class LeasedWindow(Window):
     def leased(self, now: float) -> None:
         """Believe what the ledger knows."""
         lease = self.share.lease
+        plain = [bucket for bucket in self.buckets if bucket.plain is self]
         for bucket in self.buckets:
             bucket.upset()
         if self.share.is_away:
@@ -672,13 +703,20 @@ class LeasedWindow(Window):
         self.debts.clear(self.numbering.last, now)
         if lease.resets_in is None:
             self.reset = None
-        elif lease.epoch is not None and self.clock.is_known:
+        elif lease.epoch is not None and self.clock.tells:
             self.counts_down, self.reset = False, lease.epoch / 1000
             self.low = self.reset
         else:
             self.counts_down, self.reset = True, now + lease.resets_in / 1000
             self.low = self.reset
         self.ends = now + (self.kind.ceiling if lease.resets_in is None else lease.resets_in / 1000)
+        for bucket in plain:
+            bucket.foresee(now, 0.0)
+
+    @property
+    def frees(self) -> bool:
+        """Whether a call that was answered plainly may have set another free: no lease, no more."""
+        return self.share.left > 0 or self.share.health.is_away
 
     def absorb(self, other: Window) -> None:
         """Become one with another window that turned out to be this one."""

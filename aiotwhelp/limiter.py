@@ -890,13 +890,14 @@ class Limiter:
     def _settled(self, line: Line, room: Room | None) -> None:
         """Grant whatever a settled call has set free."""
         self._in_flight -= 1
-        if self._sharing is not None:
+        if self._sharing is not None and self._sharing.health.news:
             self._sharing.settle_all()
         if not self._waiting:
             return
-        if line.bucket.plain is not None and (room is None or not room.blocked):
+        plain = line.bucket.plain
+        if plain is not None and (room is None or not room.blocked):
             # No other line stands before what it has given back.
-            if line.waiting:
+            if line.waiting and (plain.frees or line.parked is None):
                 if not line.pumping:
                     self._pump(line)
                 self._announce_soon(line)
@@ -927,6 +928,10 @@ class Limiter:
             if first is None:
                 return False
             line = first.line
+            if len(gate.blocked) == 1:
+                self._pump(line)  # nobody else's turn may come before its own callers'
+                self._announce_soon(line)
+                return False
             line.unpark()
             if not self._grant_head(line):
                 self._announce_soon(line)

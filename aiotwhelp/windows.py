@@ -716,6 +716,11 @@ class Window:
             return _FORESEEN
         return max(0, fewer)
 
+    @property
+    def frees(self) -> bool:
+        """Whether a call that was answered plainly may have set another one free."""
+        return True
+
     # Settling ----------------------------------------------------------------------------------
 
     def give_back(self, cost: int) -> None:

@@ -22,7 +22,9 @@ def test_a_clock_nobody_has_seen_goes_by_what_is_assumed():
     assert not clock.is_known
     assert repr(clock) == "<ServerClock assumed None>"
     assert clock.local(50.0) == clock.soonest(50.0) == clock.epoch(50.0) == 50.0
+    assert not clock.tells
     clock.assume(1000.0)
+    assert clock.tells
     assert clock.local(1050.0) == 50.0
     assert clock.soonest(1050.0) == 50.0
     assert clock.epoch(50.0) == 1050.0
@@ -45,6 +47,7 @@ def test_the_first_date_alone_is_worth_a_second_and_the_round_trip():
     clock = ServerClock()
     clock.observe(100.0, 10.0, 10.5)
     assert clock.is_known
+    assert clock.tells
     assert clock.local(110.0) - clock.soonest(110.0) == pytest.approx(1.5, abs=0.01)
 
 

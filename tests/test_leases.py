@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,10 +40,15 @@ class Bucket:
         self.shown = False
         self.pace = SimpleNamespace(gap=0.0)
         self.paces = self.upsets = 0
+        self.plain: Any = None
+        self.foreseen: list[tuple[float, float]] = []
         self.joined: list[list[WindowReading]] = []
 
     def upset(self) -> None:
         self.upsets += 1
+
+    def foresee(self, now: float, reserve: float) -> None:
+        self.foreseen.append((now, reserve))
 
     def join_pace(self) -> None:
         self.paces += 1
@@ -270,6 +276,117 @@ def test_a_call_knows_what_the_ledger_had_told_before_it_went():
     assert process.share._known(granted[-1].known) == 0, "too long ago: it knows nothing"
     assert process.share._known(process.call().known) == 108
     assert len(process.share._marks) == 64
+
+
+def told_plainly(process: Process, granted: Granted, at: float, remaining: int) -> bool:
+    """Settle a call with an answer that tells of the reset that is known."""
+    reading = WindowReading(FIFTEEN_MINUTES, remaining, 100, 1_700_000_060.0)
+    return process.gate.answer_plainly(granted, NOW + at, reading) >= 0
+
+
+def told_in_full(process: Process, granted: Granted, at: float, remaining: int) -> bool:
+    """Do the same, step by step."""
+    reading = WindowReading(FIFTEEN_MINUTES, remaining, 100, 1_700_000_060.0)
+    process.gate.give_back(1)
+    process.gate.observe(granted, NOW + at, reading, refused=False)
+    return True
+
+
+KNOWN = {"confirmed": True, "remaining": 90, "limit": 100}
+KNOWN |= {"resets_in": 60_000, "epoch": 1_700_000_060_000}
+
+
+def as_known(**lease: Any) -> Process:
+    """Return one that holds tokens of a window whose reset is known as the server tells it."""
+    process = Process.of_window()
+    process.gate.clock.observe(1_700_000_000.0, NOW, NOW)
+    process.leased(9, number=1, **{**KNOWN, **lease})
+    return process
+
+
+def test_answers_that_tell_what_is_known_are_told_of_as_any_others() -> None:
+    said = []
+    for settle in (told_plainly, told_in_full):
+        process = as_known()
+        first, second, third, fourth = (process.call(at) for at in (0.0, 0.1, 0.2, 0.3))
+        process.leased(3, 0.35, number=7, **KNOWN)
+        fifth, sixth = (process.call(at) for at in (0.4, 0.42))
+        assert all(
+            settle(process, granted, at, remaining)
+            for granted, at, remaining in (
+                (second, 0.5, 80),
+                (first, 0.6, 79),
+                (fifth, 0.7, 82),
+                (third, 0.71, 81),
+            )
+        )
+        report = process.report(0.75)
+        assert settle(process, sixth, 0.8, 70)
+        process.share.failed()
+        again = process.report(0.85)
+        assert settle(process, fourth, 0.9, 69)
+        process.share.apply(Lease(number=9, **KNOWN), NOW + 0.85, NOW + 0.9, jitter=0.5)
+        last = process.report(0.95)
+        said.append((report.notes, again.notes, last.notes, last.held, process.share.due))
+    plainly, in_full = said
+    assert plainly == in_full
+    (note,) = plainly[0]
+    assert (note.cost, note.times, note.known, note.took, note.ago) == (4, 4, 7, 600, 40)
+    assert (note.remaining, note.resets_in, len(plainly[1]), len(plainly[2])) == (79, 59_256, 2, 1)
+
+
+def test_what_was_reported_or_answered_meanwhile_is_added_to_no_more() -> None:
+    process = as_known()
+    calls = [process.call() for _ in range(6)]
+    assert process.share.again is None
+    told_plainly(process, calls[0], 0.1, 50)
+    assert process.share.again is process.share.notes[-1]
+    assert process.share.say_again(calls[1], NOW + 0.1, 49, NOW + 61.0)
+    process.report(0.2)
+    assert process.share.again is None
+    told_plainly(process, calls[2], 0.3, 48)
+    process.share.apply(Lease(number=9, **KNOWN), NOW + 0.2, NOW + 0.3, jitter=0.5)
+    assert process.share.again is None, "another reset may be known now"
+    assert [said.times for said in process.share.notes] == [1]
+    told_plainly(process, calls[3], 0.4, 47)
+    process.say(calls[4], 0.5, Outcome.LOST)
+    assert process.share.again is None, "what comes after a loss is told after it"
+    told_plainly(process, calls[5], 0.6, 46)
+    assert [note.outcome for note in process.report(0.7).notes] == [
+        Outcome.READ,
+        Outcome.LOST,
+        Outcome.READ,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("apart", "counts"), [(0.0, True), (1.0, True), (-1.0, True), (1.01, False), (-1.01, False)]
+)
+def test_a_reset_that_has_become_another_is_told_apart(apart: float, counts: bool) -> None:
+    process = as_known()
+    first, second = process.call(), process.call()
+    told_plainly(process, first, 0.1, 50)
+    before = process.share.notes[-1].resets_at
+    assert before is not None
+    process.share.notes[-1].resets_at = NOW
+    assert process.share.say_again(second, NOW, 40, NOW + apart) is counts
+    assert process.share.notes[-1].resets_at == NOW + (min(apart, 0.0) if counts else 0.0)
+    process.share.notes[-1].resets_at = None
+    assert not process.share.say_again(second, NOW, 40, NOW)
+
+
+def test_calls_are_counted_in_with_no_probe_and_with_none_that_are_too_many() -> None:
+    process = Process.of_window()
+    process.leased(1, probe=4)
+    assert process.share.say(process.call(), NOW, Outcome.READ, 1) is None
+    process.leased(900)
+    for limit in range(70):
+        said = process.share.say(process.call(), NOW, Outcome.READ, 1, limit=limit)
+        assert (said is None) is (limit >= 64)
+    assert said is None
+    share = Process().share
+    first = share.say(process.call(), NOW, Outcome.READ, 1)
+    assert share.say(process.call(), NOW, Outcome.READ, 1) is first is share.notes[0]
 
 
 # Asking ----------------------------------------------------------------------------------------
@@ -788,6 +905,46 @@ def test_a_reset_in_the_servers_words_is_kept_where_its_clock_is_known():
     gate.clock.observe(1_700_000_000.0, NOW, NOW)
     process.told(**known)
     assert (gate.counts_down, gate.reset, gate.low) == (False, 1_700_000_060.0, 1_700_000_060.0)
+    process = Process.of_window()
+    process.gate.clock.assume(1_700_000_000.0 - NOW)
+    process.told(**known)
+    assert (process.gate.counts_down, process.gate.reset) == (False, 1_700_000_060.0)
+
+
+def test_what_was_foreseen_is_foreseen_anew_with_every_lease():
+    process = as_known()
+    others, bucket = Bucket(), Bucket()
+    bucket.plain = process.gate
+    process.gate.buckets = {others: None, bucket: None}
+    process.leased(2, 0.5, **KNOWN)
+    assert (bucket.upsets, bucket.foreseen, others.foreseen) == (1, [(NOW + 0.5, 0.0)], [])
+    process.told(0.6, confirmed=False)
+    assert len(bucket.foreseen) == 1, "a probe is to tell"
+    away(process)
+    process.told(0.7, **KNOWN)
+    assert (bucket.upsets, len(bucket.foreseen)) == (3, 1)
+
+
+def test_an_answer_frees_nobody_who_waits_for_a_lease():
+    process = as_known()
+    assert process.gate.frees
+    process.share.left = 0
+    assert not process.gate.frees
+    process.health.is_away = True
+    assert process.gate.frees
+
+
+def test_the_kind_that_a_ledger_told_of_becomes_that_of_the_answers():
+    process = Process.of_window(replace(FIFTEEN_MINUTES))
+    process.gate.clock.observe(1_700_000_000.0, NOW, NOW)
+    process.leased(9, number=1, **KNOWN)
+    assert not told_plainly(process, process.call(), 0.1, 50), "nothing was done"
+    told_in_full(process, process.call(), 0.1, 50)
+    assert process.gate.kind is FIFTEEN_MINUTES
+    assert told_plainly(process, process.call(), 0.2, 48)
+    other = Process.of_window(DAY_OF_APP)
+    told_in_full(other, other.call(), 0.1, 50)
+    assert other.gate.kind is DAY_OF_APP
 
 
 def test_debts_are_the_ledgers_once_it_has_been_told_of_them():
