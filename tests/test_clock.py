@@ -31,6 +31,14 @@ def test_a_clock_nobody_has_seen_goes_by_what_is_assumed():
     assert repr(clock) == "<ServerClock assumed 1000.0>"
 
 
+def test_another_assumption_is_news():
+    clock = ServerClock()
+    clock.assume(1000.0)
+    assert clock.changes == 1
+    clock.assume(2000.0)
+    assert clock.changes == 2
+
+
 @pytest.mark.parametrize("offset", [0.0, 0.25, -300.0, 300.75, EPOCH + 0.5])
 def test_case_17_a_date_header_bounds_the_offset_whatever_the_local_clock_says(offset: float):
     clock = ServerClock()
@@ -98,6 +106,7 @@ def test_what_is_left_until_an_instant_may_drift_and_what_has_passed_may_not():
     clock = ServerClock()
     clock.observe(100.0, 10.0, 10.0)
     assert clock.local(90.0 + 10_010.0) == pytest.approx(10_011.0, abs=1e-6)
+    assert clock.local(90.0 + 11.0) == pytest.approx(11.0001, abs=1e-6)
     assert clock.local(90.0 + 10.0) == pytest.approx(10.0, abs=1e-6)
     assert clock.local(90.0 + 5.0) == pytest.approx(5.0, abs=1e-6)
 

@@ -10,14 +10,11 @@ import sys
 from pathlib import Path
 
 from mutmut.mutation.diff_apply import get_diff_for_mutant
-from mutmut.stats import status_by_exit_code
 
 import tests.mutation
 from tests.mutation.explained import Change, out_of_date, reason_of
-from tests.mutation.workspace import TESTS, prepare
-
-#: How mutmut says that a test noticed; pytest cannot even collect where an import fails.
-NOTICED = {"killed", "timeout", "segfault", "check was interrupted by user"}
+from tests.mutation.forks import Fate
+from tests.mutation.workspace import FORKS, TESTS, prepare
 
 
 def main() -> int:
@@ -35,43 +32,38 @@ def main() -> int:
     for module in options.modules or TESTS:
         place = prepare(module, afresh=not (options.again or options.show))
         if not options.show:
-            run_mutmut(place, [], options.processes)
-            if options.again and (left := survivors(results(place, module))):
-                run_mutmut(place, list(left), options.processes)
+            try_out(place, options.processes)
         wrong += report(place, module)
     return bool(wrong)
 
 
-def run_mutmut(place: Path, names: list[str], processes: int) -> None:
-    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(processes), *names]
-    with (place / "mutmut.log").open("a") as log:
+def try_out(place: Path, processes: int) -> None:
+    """Run those mutants that no test has noticed yet."""
+    command = [sys.executable, str(FORKS), "--processes", str(processes)]
+    with (place / "log").open("a") as log:
         subprocess.run(command, cwd=place, check=True, stdout=log, stderr=log)
 
 
-def results(place: Path, module: str) -> dict[str, str]:
+def results(place: Path, module: str) -> dict[str, Fate]:
     """What became of each mutant."""
     told = json.loads((place / "mutants" / "aiotwhelp" / f"{module}.py.meta").read_text())
-    codes: dict[str, int | None] = told["exit_code_by_key"]
-    return {name: status_by_exit_code[code] for name, code in codes.items()}
-
-
-def survivors(statuses: dict[str, str]) -> dict[str, str]:
-    return {name: status for name, status in statuses.items() if status not in NOTICED}
+    return {name: Fate.of(code) for name, code in told["exit_code_by_key"].items()}
 
 
 def report(place: Path, module: str) -> int:
     """Print the score, and what is wrong with it; return how many things that are."""
-    statuses = results(place, module)
+    fates = results(place, module)
     os.chdir(place)
-    found = {name: change_of(module, name) for name in survivors(statuses)}
+    found = {name: change_of(module, name) for name, fate in fates.items() if not fate.is_noticed}
     unexplained = [name for name, change in found.items() if reason_of(change) is None]
     for name in unexplained:
-        print("{} ({status})\n    - {}\n    + {}".format(*found[name], status=statuses[name]))
+        print("{} ({fate})\n    - {}\n    + {}".format(*found[name], fate=fates[name]))
     stale = out_of_date(module.replace("/", "."), list(found.values()))
     for change in stale:
         print("explained, and does not survive: {}\n    - {}\n    + {}".format(*change))
+    late = sum(fate is Fate.TOO_LATE for fate in fates.values())
     print(
-        f"{module}: {len(statuses)} mutants, {len(statuses) - len(found)} killed, "
+        f"{module}: {len(fates)} mutants, {len(fates) - len(found)} killed ({late} by time), "
         f"{len(found) - len(unexplained)} explained, {len(unexplained)} neither",
         flush=True,
     )

@@ -299,6 +299,7 @@ EXPLAINED: dict[str, list[Change]] = {
         ("windows.Probing.restart", "self.turn += 1", "self.turn += 2"),
     ],
     "is set before it is read": [
+        ("clock.ServerClock.__init__", "self._date = self._news_from = 0.0", "*"),
         ("limiter.Limiter.__init__", "self._wall: Callable[[], float] = time.time", "*"),
         ("limiter.Limiter.__init__", "self._suspended = 0.0", "*"),
         ("leases.Share.__init__", "self._told = 0", "*"),
@@ -339,6 +340,11 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "an instant, or another edge, that floats do not meet": [
+        (
+            "clock._Bound.latest",
+            "return at + DRIFT * left if left > 0.0 else at",
+            "return at + DRIFT * left if left >= 0.0 else at",
+        ),
         ("leases.LeasedWindow.opens", "if even and at <= now:", "if even and at < now:"),
         (
             "limiter.Limiter._count_suspend",

@@ -10,6 +10,9 @@ import libcst as cst
 
 PROJECT = Path(__file__).parents[2]
 
+#: Runs in the copy, as a process of its own.
+FORKS = Path(__file__).with_name("forks.py")
+
 #: The tests of a module. Those of the rule are rows without a loop: a second for all of them.
 RULE = ["tests/test_quota.py", "tests/test_windows.py"]
 READING = ["tests/test_values.py", "tests/test_headers.py", "tests/test_dialects.py"]
@@ -34,15 +37,12 @@ TOO_LONG = (
     "coincide go_in_slices is_finite forgotten_spent whatever_is_sent not_remembered"
 )
 
-#: A mutant may take three times as long as the tests do, and half a minute.
 SETTINGS = """
 [tool.mutmut]
 source_paths = ["aiotwhelp"]
 only_mutate = ["aiotwhelp/{module}.py"]
 pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:xdist"]
-timeout_constant = 10.0
-timeout_multiplier = 3.0
 track_dependencies = false
 use_git_change_detection = false
 """
@@ -54,8 +54,6 @@ def prepare(module: str, *, afresh: bool) -> Path:
     if afresh:
         shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True, exist_ok=True)
-    # Which test meets which function: mutmut would ask new tests only, not those that changed.
-    (place / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
     for folder in ("aiotwhelp", "tests"):
         shutil.copytree(
             PROJECT / folder,
