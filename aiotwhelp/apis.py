@@ -16,6 +16,7 @@ from ipaddress import ip_address
 
 from yarl import URL
 
+from aiotwhelp import checks
 from aiotwhelp.dialects import AUTO
 from aiotwhelp.headers import X_DIALECT, Dialect
 from aiotwhelp.rates import LocalLimit
@@ -29,6 +30,18 @@ _UNSENDABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 _FIFTEEN_MINUTES = 900.0
 _UNITS = {"s": 1, "min": 60, "h": 3600}
+
+#: How endpoints are named, and what to write.
+_ENDPOINT, _METHOD, _PATH = r"[^\s/]+ /\S*", r"[^\s/]+", r"/\S*"
+_NAMED = (
+    ("categories", re.compile(rf"\*|{_ENDPOINT}"), '"POST /orders", or "*"'),
+    (
+        "rates",
+        re.compile(rf"\*|{_METHOD} \*|{_ENDPOINT}|{_PATH}"),
+        '"/orders", "POST /orders" or "*"',
+    ),
+    ("costs", re.compile(rf"\*|{_METHOD}|{_ENDPOINT}"), '"POST /orders", "POST" or "*"'),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +135,8 @@ class Api:
     - ``token_path``, ``invalidate_path``: where an app obtains and gives back its own token;
       ``user_token_path``: where a user's token is refreshed. Paths below the base, or URLs.
 
-    Raises ValueError for a URL that cannot be the address of an API.
+    Raises ValueError for a URL that cannot be the address of an API, and for names of
+    endpoints that no call ever has; TypeError for what is of another kind.
     """
 
     name: str
@@ -142,10 +156,31 @@ class Api:
     user_token_path: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        self._check()
         base = _base(self.base_url)
         own = [_spelled(URL(_base(url))) for url in (base, *self.origins)]
         object.__setattr__(self, "base_url", base)
         object.__setattr__(self, "origins", tuple(dict.fromkeys(own)))
+
+    def _check(self) -> None:
+        checks.instance("an API's name", self.name, str, "a word such as 'shop'")
+        checks.instance("dialect", self.dialect, Dialect, "a Dialect, such as DIALECTS['github']")
+        for name, wanted, example in _NAMED:
+            given = checks.instance(name, getattr(self, name), Mapping, "a mapping from endpoints")
+            for endpoint in given:
+                if not isinstance(endpoint, str) or not wanted.fullmatch(endpoint):
+                    raise ValueError(f"{name}[{endpoint!r}] is for no endpoint: write {example}")
+        for endpoint, quota in self.categories.items():
+            checks.instance(f"categories[{endpoint!r}]", quota, str, "a name for the quota")
+        for name, meaning in (("origins", "URLs"), ("partitions", "leading parts of paths")):
+            checks.texts(name, getattr(self, name), meaning)
+        methods = checks.texts("idempotent", self.idempotent, "methods")
+        object.__setattr__(self, "idempotent", frozenset(each.upper() for each in methods))
+        endpoints = self.endpoints
+        checks.instance("endpoints", endpoints, Collection, "several Endpoints")
+        if not isinstance(endpoints, _Catalogue):
+            for each in endpoints:
+                checks.instance("each of endpoints", each, Endpoint, "an Endpoint")
 
     def at(self, url: str | URL) -> Api:
         """Return the same API at another address, such as an emulator's.
@@ -192,23 +227,27 @@ class Api:
             return False
         return parsed.scheme == "https" or _is_loopback(parsed.raw_host or "")
 
-    def template(self, method: str, path: str | URL) -> str:
-        """Return the route template of a path, or of a URL below the base."""
-        return self._routes.match(method, self._below_base(path))
+    def template(self, method: str, path: str | URL, written: str | None = None) -> str:
+        """Return the route template of a path, or of a URL below the base.
+
+        Where nothing is known of it, the template that its caller has ``written`` is as good.
+        """
+        below = written and written.removeprefix(self.base_url)
+        return self._routes.match(method, self._below_base(path), below)
 
     def endpoint(self, method: str, path: str | URL) -> Endpoint | None:
         """Return what is known of the endpoint that a method and path (or URL) lead to."""
         return self._by_name.get(f"{method.upper()} {self.template(method, path)}")
 
-    def quota_name(self, method: str, path: str | URL) -> str:
+    def quota_name(self, method: str, path: str | URL, written: str | None = None) -> str:
         """Return the readable part of a quota's key: a category, or method and template.
 
         GET and POST of one path are two quotas.
         """
-        name = f"{method.upper()} {self.template(method, path)}"
+        name = f"{method.upper()} {self.template(method, path, written)}"
         if not self.categories:
             return name
-        return self._quotas.get(name) or self.categories.get("*", name)
+        return self._quotas.get(name) or self._quotas.get("*", name)
 
     def partition(self, path: str | URL) -> str:
         """Return the leading part of a path whose values have quotas of their own, or ""."""
@@ -217,19 +256,20 @@ class Api:
         below = self._below_base(path)
         return next(filter(None, (leading(part, below) for part in self.partitions)), "")
 
-    def cost(self, method: str, path: str | URL) -> Mapping[str, int]:
+    def cost(self, method: str, path: str | URL, written: str | None = None) -> Mapping[str, int]:
         """Return what a call takes of windows that count something else than requests."""
         if not self.costs:
             return {}
         method = method.upper()
-        own = self.costs.get(f"{method} {self.template(method, path)}")
-        return own or self.costs.get(method) or self.costs.get("*") or {}
+        costs = self._costs
+        own = costs.get(f"{method} {self.template(method, path, written)}")
+        return own or costs.get(method) or costs.get("*") or {}
 
     @cached_property
     def _routes(self) -> Routes:
         known = [(endpoint.method, endpoint.template) for endpoint in self.endpoints]
-        named = (name for name in (*self.categories, *self.costs) if " " in name)
-        return Routes([*known, *map(_method_and_template, named)])
+        named = map(_method_and_template, (*self.categories, *self.costs, *self.rates))
+        return Routes([*known, *(each for each in named if each[1].startswith("/"))])
 
     @cached_property
     def _prefix(self) -> str:
@@ -237,12 +277,18 @@ class Api:
 
     @cached_property
     def _quotas(self) -> dict[str, str]:
-        # A user may name the placeholders of a category's templates as he likes.
-        names = {name: _method_and_template(name) for name in self.categories if name != "*"}
-        return {
-            f"{method} {self._routes.match(method, template)}": self.categories[name]
-            for name, (method, template) in names.items()
-        }
+        return {self._as_known(name): quota for name, quota in self.categories.items()}
+
+    @cached_property
+    def _costs(self) -> dict[str, Mapping[str, int]]:
+        return {self._as_known(name): cost for name, cost in self.costs.items()}
+
+    def _as_known(self, name: str) -> str:
+        """Return the name of an endpoint whose placeholders a user may name as he likes."""
+        method, template = _method_and_template(name)
+        if not template.startswith("/"):
+            return name.upper()
+        return f"{method} {self._routes.match(method, template)}"
 
     @cached_property
     def _by_name(self) -> dict[str, Endpoint]:
@@ -346,7 +392,7 @@ def _seconds(span: str) -> float:
 
 
 def _method_and_template(name: str) -> tuple[str, str]:
-    method, _, template = name.partition(" ")
+    method, _, template = name.rpartition(" ")
     return method.upper(), template
 
 

@@ -34,6 +34,7 @@ from oauthlib import oauth1
 from oauthlib.oauth1.rfc5849 import parameters, signature, utils
 from yarl import URL
 
+from aiotwhelp import checks
 from aiotwhelp.errors import AiotwhelpError, AuthError, SessionClosedError
 
 #: Seconds before its end at which a token is replaced, so that none ends on the way.
@@ -608,6 +609,8 @@ class OAuth2User(_Renewed):
         super().__init__(token_path)
         if store is None and access_token is None and refresh_token is None:
             raise ValueError("give an access_token, a refresh_token or a store")
+        if store is not None:
+            checks.methods("store", store, ("load", "save", "exclusive"), "a TokenStore, or None")
         self._client_id = _visible("client_id", client_id)
         from oauthlib.oauth2 import WebApplicationClient  # see ClientCredentials
 

@@ -114,9 +114,11 @@ class Targets(dict[tuple[str, "str | URL"], Target]):
     ) -> Target:
         """Return the target of a path below the API's base, or of a whole URL."""
         method = checks.instance("method", method, str, "a word such as 'GET'").upper()
+        written = None
         if path_params is not None or is_template(str(path)):
-            path = expand(str(path), path_params)
-        return self._caller.target(method, URL(self._caller.api.url(path)))
+            written = str(path)
+            path = expand(written, path_params)
+        return self._caller.target(method, URL(self._caller.api.url(path)), written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +283,7 @@ class Call:
         target = self._target = settings.targets.find(self._method, self._path, params)
         self._cost = target.cost
         if cost is not None:
-            self._cost = caller.cost(target.method, target.url, cost)
+            self._cost = caller.cost(target.method, target.url, cost, target.written)
         if caller.auth is not None and has_credential(options):
             raise ValueError(
                 "the session has a credential: no Authorization header and no auth= for one call "
@@ -350,6 +352,7 @@ class Call:
                 self._cost,
                 settings.priority,
                 settings.retries.budget,
+                target.written,
             )
             if self._has_left:
                 one.leave()
@@ -512,7 +515,7 @@ class Call:
                 self._body = None
             _drop(options, "json")
             _drop_headers(options, "Content-Type", "Content-Length")
-        self._target = self._settings.caller.target(hop.method, hop.url)
+        self._target = self._settings.caller.target(hop.method, hop.url, before.written)
         self._rewind(hop)
 
     def _count_redirects(self, hop: PermitNeeded, redirects: int) -> None:

@@ -6,8 +6,12 @@ Types are told rather than values where a value may be a secret.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
+
+#: So many seconds are as good as no bound.
+_AGES = 1e15
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.IntEnum)
@@ -19,7 +23,8 @@ def seconds(name: str, value: float | None) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         raise ValueError(f"{name} is a number of seconds from 0 on, or None, not {value!r}")
-    return float(value)
+    # An int may be greater than any float.
+    return float(value) if value <= _AGES else math.inf
 
 
 def whole(name: str, value: int, *, least: int = 0, of: str = "") -> int:
@@ -57,6 +62,23 @@ def member(name: str, value: int, kind: type[E]) -> E:
 def function(name: str, value: T, meaning: str) -> T:
     """Return what can be called, and is no class."""
     if not callable(value) or isinstance(value, type):
+        raise TypeError(f"{name} is {meaning}, not {described(value)}")
+    return value
+
+
+def texts(name: str, values: Iterable[str], meaning: str) -> tuple[str, ...]:
+    """Return several texts, which one text is not, though it has letters."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} is a tuple of {meaning}, not {described(values)}")
+    listed = tuple(values)
+    for each in listed:
+        instance(f"each of {name}", each, str, f"one of {meaning}")
+    return listed
+
+
+def methods(name: str, value: T, wanted: Iterable[str], meaning: str) -> T:
+    """Return an object that has some methods, as a protocol has it."""
+    if isinstance(value, type) or not all(callable(getattr(value, m, None)) for m in wanted):
         raise TypeError(f"{name} is {meaning}, not {described(value)}")
     return value
 

@@ -7,13 +7,16 @@ time in proportion to its length, and gives finite numbers only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from aiotwhelp import checks
 from aiotwhelp.values import NEVER, RESETS, Resets, count, number
 from aiotwhelp.values import http_date as parse_date
 
@@ -31,6 +34,8 @@ __all__ = [
     "parse_date",
     "parse_retry_after",
 ]
+
+T = TypeVar("T")
 
 #: Headers as aiohttp has them.
 _CASELESS = (CIMultiDictProxy, CIMultiDict)
@@ -67,6 +72,10 @@ class WindowKind:
     refills: bool = False
 
     def __post_init__(self) -> None:
+        if self.scope not in ("identity", "app"):
+            raise ValueError(f'scope is "identity" or "app", not {self.scope!r}')
+        if not (0 <= self.length < math.inf and 0 <= self.ceiling < math.inf):
+            raise ValueError(f"length and ceiling are seconds, 0 where nobody told: {self!r}")
         if not self.ceiling:
             longest = self.length + max(_GRACE, self.length / 24)
             object.__setattr__(self, "ceiling", longest if self.length else _DAY_AND_AN_HOUR)
@@ -160,6 +169,10 @@ class Family:
         return self.remaining or self.used
 
     def __post_init__(self) -> None:
+        checks.instance("kind", self.kind, WindowKind, "a WindowKind")
+        for name in ("limit", "remaining", "reset", "used", "bucket"):
+            checks.instance(name, getattr(self, name), str, "the name of a header, or ''")
+        checks.texts("hides", self.hides, "names of window kinds")
         if not self.remaining and not self.used:
             raise ValueError(f"a family needs the header of remaining or of used: {self!r}")
         if self.resets not in RESETS:
@@ -229,6 +242,7 @@ class Dialect:
     _marks: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        self._check()
         places = tuple((getattr(each, "sign", ""), each.read) for each in self.families)
         object.__setattr__(self, "_places", places)
         main, *others = self.families or (None,)
@@ -238,6 +252,32 @@ class Dialect:
         object.__setattr__(self, "_main", main if is_plain and all(signs) else None)
         marks = ("retry-after", "age", "x-cache", "x-from-cache", *signs)
         object.__setattr__(self, "_marks", marks)
+
+    def _check(self) -> None:
+        """Look at what was passed, and spell names and words as they are looked for."""
+        checks.instance("a dialect's name", self.name, str, "a word such as 'github'")
+        families = self.families
+        if not isinstance(families, tuple) or not all(hasattr(each, "read") for each in families):
+            raise TypeError(f"families is a tuple of Family, not {families!r}")
+        for name in ("refusals", "refusals_if_told"):
+            statuses = getattr(self, name)
+            if not isinstance(statuses, AbstractSet) or not all(
+                type(each) is int for each in statuses
+            ):
+                raise TypeError(f"{name} is a set of statuses such as {{429}}, not {statuses!r}")
+            object.__setattr__(self, name, frozenset(statuses))
+        words = checks.texts("refusal_words", self.refusal_words, "words of a body")
+        object.__setattr__(self, "refusal_words", tuple(each.lower() for each in words))
+        pause = checks.seconds("pause", self.pause)
+        object.__setattr__(self, "pause", pause or 0.0)
+        for name, meaning in (
+            ("everywhere", "a header and its value, or None for any"),
+            ("retry_after", "a header and the seconds that it counts in"),
+        ):
+            pairs = checks.pairs(name, getattr(self, name)) or ()
+            for header, _ in pairs:
+                checks.instance(f"each of {name}", header, str, f"a pair: {meaning}")
+            object.__setattr__(self, name, tuple((_lower(a), _lower(b)) for a, b in pairs))
 
     def __repr__(self) -> str:
         return f"<Dialect {self.name}>"
@@ -448,6 +488,10 @@ def _is_hit(value: object) -> bool:
 def _served_stored(verdict: str) -> bool:
     # Varnish calls it "hit for pass" or "hit for miss" when it remembers not to cache.
     return "hit" in verdict and "pass" not in verdict and "miss" not in verdict
+
+
+def _lower(text: T) -> T | str:
+    return text.lower() if isinstance(text, str) else text
 
 
 def caseless(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -216,6 +216,9 @@ class Limiter:
             checks.instance("rates", rates, Mapping, "a mapping from routes to a Rate")
         if on_ledger_failure not in ("degrade", "fail"):
             raise ValueError(f'on_ledger_failure is "degrade" or "fail", not {on_ledger_failure!r}')
+        if ledger is not None and not isinstance(ledger, str):
+            meaning = "a URL such as 'sqlite:///quota.db', or a Ledger such as SQLiteLedger(path)"
+            checks.methods("ledger", ledger, ("exchange", "secret", "close"), meaning)
         self._owns_ledger = isinstance(ledger, str)
         self._ledger = from_url(ledger) if isinstance(ledger, str) else ledger
         self._sharing: Sharing | None = None
@@ -1462,7 +1465,9 @@ def _waiting(callers: int) -> str:
 def _plain(route: str) -> str:
     """Return a route by which templates are compared: the names of placeholders do not matter."""
     method, space, path = route.rpartition(" ")
-    return method + space + generic_template(path) if path.startswith("/") else route
+    if not path.startswith("/"):
+        return route
+    return method.strip().upper() + space + generic_template(path)
 
 
 class _Rates:

@@ -73,6 +73,8 @@ class Target(NamedTuple):
     cost: int
     #: The URL, if a credential may go there.
     own_url: URL | None
+    #: The template that the caller made the URL of, if any.
+    written: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +103,31 @@ class Caller:
         origin = URL(api.base_url).origin()
         return cls(api, auth, identity, app, origin, origin.raw_authority)
 
-    def target(self, method: str, url: URL) -> Target:
+    def target(self, method: str, url: URL, written: str | None = None) -> Target:
         """Return all that is to be known of a call before it is made."""
-        own_url = url if self.api.is_own(url) else None
-        return Target(method, url, self.key(method, url), self.cost(method, url), own_url)
+        key, cost = self.key(method, url, written), self.cost(method, url, written=written)
+        return Target(method, url, key, cost, url if self.api.is_own(url) else None, written)
 
-    def key(self, method: str, url: str | URL) -> QuotaKey:
-        """Return the key of the quota that a call spends; other hosts have quotas of their own."""
+    def key(self, method: str, url: str | URL, written: str | None = None) -> QuotaKey:
+        """Return the key of the quota that a call spends; other hosts have quotas of their own.
+
+        ``written`` is the template that the caller made the URL of, if any.
+        """
         url = URL(url)
         if self.is_own(url):
-            name, part = self.api.quota_name(method, url), self.api.partition(url)
+            name, part = self.api.quota_name(method, url, written), self.api.partition(url)
             return QuotaKey(name, self.host, self.identity, self.app, part)
         return QuotaKey(f"{method} {generic_template(url.raw_path)}", url.raw_authority)
 
-    def cost(self, method: str, url: str | URL, own: int | Mapping[str, int] | None = None) -> int:
+    def cost(
+        self,
+        method: str,
+        url: str | URL,
+        own: int | Mapping[str, int] | None = None,
+        written: str | None = None,
+    ) -> int:
         """Return what a call takes, by what its caller said, if anything, and what is known."""
-        known = self.api.cost(method, url)
+        known = self.api.cost(method, url, written)
         if own is None:
             return as_cost(known or 1)
         if not known:
@@ -186,6 +197,7 @@ class Pass:
         cost: int = 1,
         priority: Priority = Priority.NORMAL,
         budget: RetryBudget | None = None,
+        written: str | None = None,
     ) -> None:
         self.limiter = limiter
         self.caller = caller
@@ -196,6 +208,8 @@ class Pass:
         self.cost = cost
         self.priority = priority
         self.budget = budget
+        #: The template that the caller made the first URL of, if any.
+        self.written = written
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -276,7 +290,7 @@ class Pass:
     def _permit_at_once(self, request: aiohttp.ClientRequest) -> Permit:
         """Take a permit for a hop or a resend; raises `PermitNeeded` if it must wait outside."""
         permit = self.limiter.try_acquire(
-            self.caller.key(request.method, request.url),
+            self.caller.key(request.method, request.url, self.written),
             cost=self.cost,
             priority=self.priority,
             dialect=self.caller.api.dialect,

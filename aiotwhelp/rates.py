@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from aiotwhelp import checks
+
+_UNIT = "what is counted, such as 'requests' or 'tokens'"
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -24,8 +28,9 @@ class Rate:
     def __post_init__(self) -> None:
         if not (0 < self.limit < math.inf and 0 < self.per < math.inf):
             raise ValueError(f"a rate needs a positive, finite limit and per, not {self!r}")
-        if self.burst < 1:
-            raise ValueError(f"a rate needs a burst of at least 1, not {self.burst!r}")
+        if not 1 <= self.burst < math.inf:
+            raise ValueError(f"a rate needs a finite burst of at least 1, not {self.burst!r}")
+        checks.instance("unit", self.unit, str, _UNIT)
 
     @property
     def gap(self) -> float:
@@ -43,6 +48,7 @@ class Concurrency:
     def __post_init__(self) -> None:
         if type(self.limit) is not int or self.limit < 1:
             raise ValueError(f"a concurrency needs a whole limit from 1 on, not {self.limit!r}")
+        checks.instance("unit", self.unit, str, _UNIT)
 
 
 #: A limit that no server announces.

@@ -68,6 +68,17 @@ def leading(template: str, path: str) -> str | None:
     return _join(segments[: len(wanted)])
 
 
+def is_of(template: str, path: str) -> bool:
+    """Whether a path is one that a template makes."""
+    wanted, segments = _split(template), _split(path)
+    if segments[-1:] == [_SUFFIX_MARK] and len(segments) > len(wanted):
+        segments = _without_mark(segments)
+    return len(segments) == len(wanted) and all(
+        "{" in expected or expected == segment
+        for expected, segment in zip(wanted, segments, strict=True)
+    )
+
+
 def is_template(path: str) -> bool:
     """Whether a path has braces, which none has on the wire (RFC 3986, 3.3); queries may."""
     for end in "?#":
@@ -87,18 +98,21 @@ class Routes:
         for method, template in templates:
             self._add(method.upper(), template)
 
-    def match(self, method: str, path: str) -> str:
+    def match(self, method: str, path: str, written: str | None = None) -> str:
         """Return the template of a path: known for this method, known for another, or generic.
 
-        A literal segment wins over a placeholder.
+        A literal segment wins over a placeholder. Of a path of which nothing is known the
+        template is the one that its caller has ``written``, if it is of that.
         """
         segments = _split(path)
         method = method.upper()
         known = _find(self._root, segments, 0, method) or _find(self._root, segments, 0, None)
         if known is None and segments[-1:] == [_SUFFIX_MARK]:
             # "/files/{name}" may well be asked for "report.json".
-            whole = [*segments[:-2], segments[-2] + _SUFFIX]
+            whole = _without_mark(segments)
             known = _find(self._root, whole, 0, method) or _find(self._root, whole, 0, None)
+        if known is None and written is not None and is_of(written, path):
+            segments = _split(written)
         return known or _join(_generic(segments))
 
     def _add(self, method: str, template: str) -> None:
@@ -152,6 +166,11 @@ def _split(path: str) -> list[str]:
     if segments and segments[-1].endswith(_SUFFIX) and segments[-1] != _SUFFIX:
         segments[-1:] = [segments[-1].removesuffix(_SUFFIX), _SUFFIX_MARK]
     return segments
+
+
+def _without_mark(segments: list[str]) -> list[str]:
+    """Return segments whose suffix belongs to the last of them."""
+    return [*segments[:-2], segments[-2] + _SUFFIX]
 
 
 def _join(segments: list[str]) -> str:

@@ -257,9 +257,10 @@ class Session:
 
         Before the first answer only the published limit is known, for display.
         """
+        written = str(path)
         if path_params is not None:
-            path = expand(str(path), path_params)
-        key = self._settings.caller.key(method, self.api.url(path))
+            path = expand(written, path_params)
+        key = self._settings.caller.key(method, self.api.url(path), written)
         return replace(self.limiter.quota(key), published=self._published(method, path))
 
     def as_user(self, identity: str, *, auth: Auth | None = None) -> Self:

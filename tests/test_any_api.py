@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from email.utils import formatdate
 from itertools import pairwise
 from typing import Any
@@ -43,11 +44,14 @@ from tests.stack import (
     LANGUAGES,
     PRIVACY,
     TOS,
+    Handler,
     assert_at_rest,
     assert_nothing_is_left,
     connections_in_use,
+    drop,
     elapsed,
     in_virtual_time,
+    quota_headers,
     scripted,
     serving,
 )
@@ -632,6 +636,105 @@ async def test_a_local_rate_alone_serves_an_api_without_any_header() -> None:
     gaps = [later - earlier for earlier, later in pairwise(at)]
     assert min(gaps) > 0.09
     assert at[-1] - at[0] == pytest.approx(3.0, abs=0.1)
+
+
+# --- which quota a call spends ---------------------------------------------------------------
+
+SHOPS = [f"shop-{name}" for name in "abcdefghij"]
+
+
+def counting(limit: int, window: float, *, drops: bool = False) -> tuple[Handler, list[int]]:
+    """A server with one quota for all that it serves, and the statuses that it has given.
+
+    It may drop the second call unanswered, which aiohttp sends once more.
+    """
+    statuses: list[int] = []
+    ends, left, dropped = 0.0, 0, False
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        nonlocal ends, left, dropped
+        if elapsed() >= ends:
+            ends, left = elapsed() + window, limit
+        left, status = (left - 1, 200) if left else (0, 429)
+        statuses.append(status)
+        if drops and not dropped and len(statuses) > 1:
+            dropped = True
+            return drop(request)
+        headers = quota_headers(left, limit=limit, resets_in=math.ceil(ends - elapsed()))
+        return web.json_response({}, status=status, headers=headers)
+
+    return handle, statuses
+
+
+@pytest.mark.parametrize("template", ["/shops/{shop}", "/shops/{shop}.json", "/{shop}/a-{shop}"])
+@in_virtual_time
+async def test_the_template_that_a_caller_writes_names_the_quota(template: str) -> None:
+    handler, statuses = counting(5, 20)
+    async with serving(handler) as server, Session(server.url) as session:
+        await asyncio.gather(
+            *(session.fetch(template, path_params={"shop": each}) for each in SHOPS)
+        )
+        assert statuses == [200] * 10
+        assert len(session.limiter.quotas()) == 1
+        quota = session.quota(template, path_params={"shop": "of another name"})
+        assert quota == session.quota(template)
+        assert (quota.remaining, quota.limit) == (0, 5)
+        assert session.quota("/shops/of-another-name").remaining is None
+
+
+@in_virtual_time
+async def test_a_resend_and_a_hop_spend_the_quota_of_the_template() -> None:
+    handler, statuses = counting(5, 20, drops=True)
+    hops = 0
+
+    async def elsewhere(request: web.Request) -> web.StreamResponse:
+        nonlocal hops
+        answer = await handler(request)
+        if answer.status == 200 and request.path.endswith("-c") and not request.query:
+            hops += 1
+            raise web.HTTPTemporaryRedirect("/shops/shop-other?again=1", headers=answer.headers)
+        return answer
+
+    async with serving(elsewhere) as server, Session(server.url) as session:
+        for each in SHOPS:
+            await session.fetch("/shops/{shop}", path_params={"shop": each})
+        assert len(session.limiter.quotas()) == 1
+    assert hops == 1
+    assert statuses == [200] * 12  # one dropped, one sent on
+
+
+def test_a_path_that_is_known_has_its_own_quota_however_it_was_written() -> None:
+    def name(path: str, written: str) -> str:
+        return X.quota_name("GET", path, written)
+
+    assert name("/2/users/me", "/2/users/{id}") == "GET /2/users/me"
+    assert name("/2/users/12", "/2/users/{user}") == "GET /2/users/{id}"
+    assert name("/things/a", "/things/{name}") == "GET /things/{id}"
+    assert name("/things/a.json", "/things/{name}") == "GET /things/{id}"
+    assert name("/things/a/b", "/things/{name}") == "GET /things/a/b"
+    assert name("/others/a", "/things/{name}") == "GET /others/a"
+    assert name("/things/a", "https://api.x.com/things/{name}") == "GET /things/{id}"
+
+
+@in_virtual_time
+async def test_a_rate_of_a_template_holds_for_all_that_it_makes() -> None:
+    async with serving(hello) as server:
+        by_template = {"/shops/{shop}": Rate(1, per=10)}
+        mine = Api("mine", server.url, rates=by_template)
+        async with Session(mine) as session:
+            await asyncio.gather(*(session.fetch(f"/shops/{each}") for each in SHOPS[:3]))
+        assert elapsed() == pytest.approx(20, abs=1)
+        async with Session(server.url, limiter=Limiter(rates=by_template)) as session:
+            await asyncio.gather(
+                *(session.fetch("/shops/{s}", path_params={"s": each}) for each in SHOPS[:3])
+            )
+        assert elapsed() == pytest.approx(40, abs=1)
+
+
+def test_costs_may_name_placeholders_and_methods_freely() -> None:
+    mine = replace(X, costs={"get /2/users/{who}/tweets": {"points": 3}, "post": {"points": 5}})
+    assert mine.cost("GET", "/2/users/12/tweets") == {"points": 3}
+    assert mine.cost("POST", "/2/tweets") == {"points": 5}
 
 
 @in_virtual_time

@@ -9,13 +9,21 @@ import aiohttp
 import pytest
 
 from aiotwhelp import (
+    Api,
     ApiError,
     AuthError,
     Bearer,
+    Concurrency,
+    Dialect,
+    Family,
     Limiter,
+    OAuth2User,
     Priority,
+    Rate,
     RateLimitMiddleware,
     Session,
+    SQLiteLedger,
+    WindowKind,
     X,
     checks,
     testing,
@@ -25,6 +33,9 @@ from tests.stack import PRIVACY, assert_at_rest, in_virtual_time, session_of
 
 AT = "http://localhost"
 NAN = float("nan")
+RATE = Rate(1, per=1)
+KIND = WindowKind("minute")
+FAMILY = Family(KIND, remaining="left")
 
 
 def refused(kind: type[Exception], words: str, call: Callable[[], object]) -> None:
@@ -148,6 +159,12 @@ def test_the_environment_is_refused_in_words(
         ({"reserve": NAN}, ValueError, "reserve is a share from 0 to below 1, not nan"),
         ({"pace": 3}, ValueError, 'pace is "burst" or "even", not 3'),
         ({"rates": 3}, TypeError, "rates is a mapping from routes to a Rate, not an int"),
+        (
+            {"ledger": 3},
+            TypeError,
+            "ledger is a URL such as 'sqlite:///quota.db', or a Ledger such",
+        ),
+        ({"ledger": SQLiteLedger}, TypeError, "ledger is a URL such as 'sqlite:///quota.db', or a"),
         ({"on_event": 3}, TypeError, "on_event is a function of one event, not an int"),
     ],
 )
@@ -208,6 +225,98 @@ def test_a_middleware_refuses_options_that_make_no_sense(options: dict[str, Any]
         next(iter(options)),
         lambda: RateLimitMiddleware(Limiter(), {X: None}, **options),
     )
+
+
+# What is known of an API -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind", "words"),
+    [
+        ({"name": 5}, TypeError, "an API's name is a word such as 'shop', not an int"),
+        ({"dialect": "github"}, TypeError, "dialect is a Dialect, such as DIALECTS['github'], not"),
+        ({"categories": 5}, TypeError, "categories is a mapping from endpoints, not an int"),
+        ({"categories": {"/a": "x"}}, ValueError, "categories['/a'] is for no endpoint: write"),
+        ({"categories": {"GET /a": 5}}, TypeError, "categories['GET /a'] is a name for the quota"),
+        ({"rates": [RATE]}, TypeError, "rates is a mapping from endpoints, not a list"),
+        ({"rates": {"a": RATE}}, ValueError, "rates['a'] is for no endpoint: write \"/orders\""),
+        ({"rates": {"GET": RATE}}, ValueError, "rates['GET'] is for no endpoint: write \"/orders"),
+        ({"costs": {"/a": {"x": 1}}}, ValueError, "costs['/a'] is for no endpoint: write \"POST"),
+        ({"costs": {5: {"x": 1}}}, ValueError, 'costs[5] is for no endpoint: write "POST /orders'),
+        ({"partitions": "/a/{id}"}, TypeError, "partitions is a tuple of leading parts of paths,"),
+        ({"origins": AT}, TypeError, "origins is a tuple of URLs, not a str"),
+        ({"idempotent": "GET"}, TypeError, "idempotent is a tuple of methods, not a str"),
+        ({"idempotent": {5}}, TypeError, "each of idempotent is one of methods, not an int"),
+        ({"endpoints": 5}, TypeError, "endpoints is several Endpoints, not an int"),
+        ({"endpoints": ["GET /a"]}, TypeError, "each of endpoints is an Endpoint, not a str"),
+    ],
+)
+def test_facts_of_an_api_that_would_never_count_are_refused(
+    facts: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    refused(kind, words, lambda: Api(**{"name": "mine", "base_url": AT, **facts}))
+
+
+def test_methods_that_may_be_sent_again_are_known_in_any_case() -> None:
+    assert Api("mine", AT, idempotent=frozenset({"get"})).idempotent == {"GET"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind", "words"),
+    [
+        ({"name": 5}, TypeError, "a dialect's name is a word such as 'github', not an int"),
+        ({"families": FAMILY}, TypeError, "families is a tuple of Family, not Family("),
+        ({"families": ("x",)}, TypeError, "families is a tuple of Family, not ('x',)"),
+        ({"refusals": 429}, TypeError, "refusals is a set of statuses such as {429}, not 429"),
+        ({"refusals_if_told": {"403"}}, TypeError, "refusals_if_told is a set of statuses such as"),
+        ({"refusal_words": "slow down"}, TypeError, "refusal_words is a tuple of words of a body,"),
+        ({"pause": "x"}, ValueError, "pause is a number of seconds from 0 on, or None, not 'x'"),
+        ({"everywhere": "x-global"}, TypeError, "everywhere is a mapping, or a list of pairs, not"),
+        ({"retry_after": ((5, 1.0),)}, TypeError, "each of retry_after is a pair: a header and th"),
+    ],
+)
+def test_a_dialect_that_nobody_speaks_is_refused(
+    facts: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    refused(kind, words, lambda: Dialect(**{"name": "mine", **facts}))
+
+
+def test_a_dialect_finds_its_words_in_any_case() -> None:
+    dialect = Dialect(
+        "mine",
+        refusals_if_told=frozenset({403}),
+        refusal_words=("Slow Down",),
+        everywhere=(("X-Global", "True"),),
+        retry_after=(("X-Wait-Minutes", 60.0),),
+    )
+    reading = dialect.read({"x-global": "TRUE", "x-wait-minutes": "2"}, 429)
+    assert (reading.everywhere, reading.retry_after) == (True, 120)
+    assert dialect.with_body(dialect.read({}, 403), 403, "please SLOW down").refused
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "make"),
+    [
+        (ValueError, 'scope is "identity" or "app", not 5', lambda: WindowKind("w", 5)),  # type: ignore[arg-type]
+        (ValueError, "length and ceiling are seconds", lambda: WindowKind("w", length=-1)),
+        (ValueError, "length and ceiling are seconds", lambda: WindowKind("w", ceiling=NAN)),
+        (TypeError, "kind is a WindowKind, not a str", lambda: Family("w", remaining="r")),  # type: ignore[arg-type]
+        (TypeError, "remaining is the name of a header, or '', no", lambda: Family(KIND, "", 5)),  # type: ignore[arg-type]
+        (TypeError, "hides is a tuple of names", lambda: Family(KIND, "", "r", hides="w")),  # type: ignore[arg-type]
+        (ValueError, "a rate needs a finite burst", lambda: Rate(1, per=1, burst=NAN)),  # type: ignore[arg-type]
+        (TypeError, "unit is what is counted", lambda: Rate(1, per=1, unit=5)),  # type: ignore[arg-type]
+        (TypeError, "unit is what is counted", lambda: Concurrency(1, unit=None)),  # type: ignore[arg-type]
+        (TypeError, "store is a TokenStore, or None", lambda: OAuth2User("c", store=5)),  # type: ignore[arg-type]
+    ],
+)
+def test_a_part_of_these_is_refused_as_well(
+    kind: type[Exception], words: str, make: Callable[[], object]
+) -> None:
+    refused(kind, words, make)
+
+
+def test_more_seconds_than_a_float_holds_are_no_bound() -> None:
+    assert checks.seconds("max_wait", 10**400) == float("inf")
 
 
 # One call --------------------------------------------------------------------------------------

@@ -2157,7 +2157,9 @@ def test_arguments_that_make_no_sense_are_refused(name: str, value: object):
 
 
 @pytest.mark.parametrize("route", ["GET /2/users/{id}/tweets", "GET /2/users/12/tweets"])
-@pytest.mark.parametrize("name", ["/2/users/{user_id}/tweets", "GET /2/users/{id}/tweets"])
+@pytest.mark.parametrize(
+    "name", ["/2/users/{user_id}/tweets", "GET /2/users/{id}/tweets", "get /2/users/{id}/tweets"]
+)
 @in_virtual_time
 async def test_the_names_of_placeholders_do_not_matter_for_rates(name: str, route: str):
     limiter = Limiter(rates={name: Rate(1, per=10)})
