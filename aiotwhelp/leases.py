@@ -165,14 +165,16 @@ class Share(Entry):
 
     __slots__ = (
         "_asked",
+        "_known_by",
         "_marks",
         "_outage",
         "_reported",
+        "_returns",
         "_said",
         "_sequence",
+        "_since",
         "_told",
         "again",
-        "allowance",
         "ask_at",
         "asks",
         "ceiling",
@@ -181,7 +183,9 @@ class Share(Entry):
         "gate",
         "health",
         "hopes",
+        "is_claim",
         "is_out",
+        "is_short",
         "keep",
         "lease",
         "leaves",
@@ -253,7 +257,8 @@ class Share(Entry):
         self._sequence = 0
         #: What the last report said is held; with what was granted since, that is what it knows.
         self._told = 0
-        self._asked = False
+        #: Tokens that were asked for, 0 if none.
+        self._asked = 0
         #: (own number, the ledger's), both rising.
         self._marks: list[tuple[int, int]] = []
         #: The turn of a probe that was leased and has not gone yet.
@@ -264,11 +269,17 @@ class Share(Entry):
         self.shut_until = -INF
         #: Windows that own answers have shown, for others.
         self.shown: tuple[str, ...] = ()
-        #: What the ledger answered last.
+        #: What the ledger answered last, and whether that was less than was asked for.
         self.lease = Lease()
-        #: What may be taken without the ledger until the next reset, and since which outage.
-        self.allowance = 0
+        self.is_short = False
+        #: The last outage that it took part in, the number as of which it did, and by how many
+        #: processes it was shared until then; whether the ledger has yet to hear of it.
         self._outage = 0
+        self._since = 0
+        self._known_by = 1
+        self._returns = False
+        #: Whether what is left was claimed without the ledger.
+        self.is_claim = False
 
     def __repr__(self) -> str:
         return f"<Share of {self.name[-1]}: {self.left} left, {self.lease.remaining} with others>"
@@ -396,7 +407,7 @@ class Share(Entry):
         if self.turn and self.asks:
             self.left = self.turn = 0  # it is of no use to whoever is first: another is asked for
         may_ask = not self.turn and (self.hopes or now >= self.ask_at)
-        self._asked = self.asks or (want > 0 and may_ask)
+        self._asked = max(want, self.need) if self.asks or (want > 0 and may_ask) else 0
         self._sequence += 1
         self._reported = self._said
         self.again = None
@@ -412,12 +423,13 @@ class Share(Entry):
             counts=self.counts,
             held=0 if self.counts is Counts.RATE else self.held,
             notes=tuple(said.note(now) for said in self.notes),
-            want=max(want, self.need) if self._asked else 0,
+            want=self._asked,
             need=self.need,
             keep=self.keep,
             vain=self.vain,
             probes=self.probes,
             leaves=leaves,
+            crew=self._known_by if self._returns else 0,
             ceiling=self.ceiling,
             shut=_ms(self.shut_until - now) if self.shut_until > now else 0,
             shown=self.shown,
@@ -441,9 +453,7 @@ class Share(Entry):
             del self._marks[:-_MOST_MARKS]
         self.lease = lease
         self.health.clients = max(self.health.clients, lease.clients)
-        self.until = sent + _TRUSTED
-        if lease.resets_in is not None and lease.confirmed:
-            self.until = min(self.until, sent + lease.resets_in / 1000)
+        self._hold(lease, sent)
         if not self._asked:
             # What was answered to those who asked still holds, unless own calls were in the way.
             self.ask_at = now if self.hopes else self.ask_at
@@ -467,6 +477,19 @@ class Share(Entry):
             self._wait(lease.wait, now, jitter)
         self.due = self._next_due(sent, now)
         self.gate.leased(now)
+
+    def _hold(self, lease: Lease, sent: float) -> None:
+        """Have what is left be leased from now on, also what was claimed without the ledger."""
+        ends = self.until if self.is_claim else INF
+        if lease.resets_in is not None and lease.confirmed:
+            ends = sent + lease.resets_in / 1000
+        self.until, self.is_claim = min(ends, sent + _TRUSTED), False
+        self.left = max(0, self.left - lease.void)
+        self._returns = False
+        if not self.health.is_away:
+            self._known_by = 1
+        if self._asked:
+            self.is_short = lease.granted < self._asked
 
     def _wait(self, wait: int, now: float, jitter: float) -> None:
         """Ask again after so many milliseconds."""
@@ -493,22 +516,44 @@ class Share(Entry):
 
     @property
     def clients(self) -> int:
-        """Processes that shared it when the ledger was last heard of, as far as is known."""
-        return max(1, self.lease.clients) if self.lease.number else self.health.clients
+        """Processes that shared it when the ledger was last heard of, as far as is known.
+
+        Of those that come back to a ledger some may be yet to come.
+        """
+        told = self.lease.clients if self.lease.number else self.health.clients
+        return max(1, told, self._known_by)
 
     @property
     def is_away(self) -> bool:
-        """Whether this process goes on without the ledger, with a share of what it knew last."""
+        """Whether this process goes on without the ledger, with a share of what it knew last.
+
+        Windows are asked for again as soon as it is back; what is not counted in numbers, when
+        all others are back as well.
+        """
         health = self.health
         if not health.is_away or health.failure is not None:
             return False
+        if self.counts is Counts.WINDOW and health.is_reachable:
+            return False
         if self._outage != health.outages:
-            self._outage = health.outages
-            # The others may be about to take the same.
-            self.allowance = self.left + self.gate.spare // (2 * self.clients)
-            self.left = self.turn = 0
+            self._known_by = self.clients
+            self._outage, self._returns = health.outages, True
+            self._since = self.numbering.next()
             self.ask_at = -INF
+            self.is_claim = False
+            if self.turn or self.counts is not Counts.WINDOW:
+                self.left = self.turn = 0
+            if isinstance(self.gate, LeasedWindow):
+                self.gate.go_alone()
         return True
+
+    def claim(self, tokens: int, until: float) -> None:
+        """Have so many tokens be this process's until then: each of the others does the same."""
+        self.left, self.until, self.is_claim = max(0, tokens), until, True
+
+    def has_seen(self, granted: Granted) -> bool:
+        """Whether a call was made without the ledger: what it tells is what is left now."""
+        return granted.known >= self._since
 
 
 class LeasedWindow(Window):
@@ -532,16 +577,33 @@ class LeasedWindow(Window):
         """Return the instant from which a call may go: now or earlier means at once."""
         share = self.share
         if share.health.is_away and share.is_away:
-            # What is left is for as many calls of each of the others.
-            at = super().opens(now, cost * share.clients, reserve, even)
-            is_out = at <= now and self.is_confirmed and share.allowance < cost
-            return self.ends if is_out else at
+            return self._opens_alone(now, cost, reserve, even)
         if not self.is_confirmed and self.holds_nobody:
             return self.shut
         at = share.opens(now, cost, self._kept(reserve) if reserve else 0)
         if even and at <= now:
             at = self.slot
         return max(at, self.shut)
+
+    def go_alone(self) -> None:
+        """Begin to go without the ledger: what others were about to find out is theirs."""
+        lease = self.share.lease
+        others_probe = lease.wait is not None and not (lease.confirmed or lease.misses)
+        if others_probe and lease.resets_in is not None:
+            self.probing.hold = max(self.probing.hold, self.ends + self.span)
+
+    def _opens_alone(self, now: float, cost: int, reserve: float, even: bool) -> float:
+        """Without the ledger what was leased may go, and then what a call has seen a share of."""
+        share = self.share
+        has_left = share.left >= cost and now < share.until
+        if has_left and not share.is_claim:
+            return max(self.slot if even else -INF, self.shut)
+        # What is left is for as many calls of each of the others.
+        at = super().opens(now, cost * share.clients, reserve, even)
+        if at > now or has_left or not self.is_confirmed:
+            return at
+        may_see = not (share.is_claim or share.is_short or self.in_flight)
+        return at if may_see else self.ends
 
     @property
     def holds_nobody(self) -> bool:
@@ -566,7 +628,9 @@ class LeasedWindow(Window):
         """Take tokens that `opens` said are there; return the probe if the call is one."""
         share = self.share
         if share.health.is_away and share.is_away:
-            share.allowance -= cost
+            if share.left >= cost and now < share.until:
+                share.left -= cost
+                share.taken += cost
             return super().take(now, cost, since, even)
         if not self.is_confirmed and self.holds_nobody:
             self.in_flight += cost
@@ -635,6 +699,9 @@ class LeasedWindow(Window):
             self.kind = reading.kind  # that of its answers, if a ledger had told of it before
         super().observe(granted, now, reading, refused=refused)
         self._say_read(granted, now, reading, refused=refused)
+        share = self.share
+        if share.is_away and not share.is_claim and share.has_seen(granted):
+            share.claim(self.available // (2 * share.clients), self.ends)
 
     def _say_read(
         self, granted: Granted, now: float, reading: WindowReading, *, refused: bool = False
@@ -709,6 +776,7 @@ class LeasedWindow(Window):
         else:
             self.counts_down, self.reset = True, now + lease.resets_in / 1000
             self.low = self.reset
+        self.span = max(self.span, (lease.resets_in or 0) / 1000)
         self.ends = now + (self.kind.ceiling if lease.resets_in is None else lease.resets_in / 1000)
         for bucket in plain:
             bucket.foresee(now, 0.0)
@@ -727,9 +795,9 @@ class LeasedWindow(Window):
 
     def _open(self, now: float, remaining: int, told: Edges | None) -> None:
         super()._open(now, remaining, told)
-        if self.share.is_away:
+        if self.share.is_away and told is not None:
             # Each of the others does the same with the next window, after a probe of its own.
-            self.share.allowance = (self.limit or remaining) // self.share.clients - 1
+            self.share.claim((self.limit or remaining) // self.share.clients - 1, self.ends)
 
 
 class LeasedRate(RateWindow):

@@ -20,7 +20,7 @@ from aiotwhelp import events
 from aiotwhelp.errors import LedgerError
 from aiotwhelp.heaps import Heap
 from aiotwhelp.leases import Gate, Health, Share
-from aiotwhelp.ledger.port import Lease, Ledger, Report
+from aiotwhelp.ledger.port import BACK, Lease, Ledger, Report
 from aiotwhelp.windows import INF
 
 logger = logging.getLogger("aiotwhelp")
@@ -32,12 +32,12 @@ BOUND = 0.25
 _BATCH = 64
 
 #: The ledger is tried again after so many seconds, doubling to the longest.
-_FIRST_RETRY = 0.5
-_LONGEST_RETRY = 2.0
+_FIRST_RETRY = 0.1
+_LONGEST_RETRY = BACK / 1000 - 2 * BOUND
 
-#: When it is back, processes report for so many seconds before they ask again: until then the last
-#: of them has noticed, and nothing that was called without it is unknown.
-_GRACE = _LONGEST_RETRY + 2 * BOUND
+#: When it is back, windows are asked for at once, since what others may have claimed of them is
+#: known; for all else processes report for so many seconds first, until the last has noticed.
+_GRACE = BACK / 1000
 
 #: Callers of a gate that are counted for what is asked: more never make a difference.
 _MOST_LINES = 64
@@ -107,7 +107,7 @@ class Sharing:
 
     def ask(self, share: Share) -> None:
         """Have the ledger asked for tokens, together with all who ask in this tick."""
-        if self.health.is_away:
+        if share.is_away:
             self._alone[share.gate] = None
         elif not share.is_out and share not in self._pending:
             self._pending[share] = None
@@ -204,7 +204,7 @@ class Sharing:
 
     def _report(self, share: Share, want: int, *, leaves: bool = False) -> Report:
         self._known.add(share)
-        want = 0 if self.health.is_away else want
+        want = 0 if share.is_away else want
         record, client = self._record(share.name), f"{self._client}.{share.serial:x}"
         return share.report(client, record, self._now(), want, leaves=leaves or share.leaves)
 
@@ -240,7 +240,9 @@ class Sharing:
         for share in batch:
             share.failed()
             share.due = -INF
-        self.health.is_reachable = False
+        if self.health.is_reachable:
+            self.health.is_reachable = False
+            self.health.outages += 1
         if self._resumption is not None:
             self._resumption.cancel()
             self._resumption = None
@@ -249,7 +251,6 @@ class Sharing:
         self._known.update(waiting)  # all of them have something to report when it is back
         if not self.health.is_away:
             self.health.is_away = True
-            self.health.outages += 1
             self.health.failure = error if self._fails else None
             how = "calls that need it fail" if self._fails else "a share of what it knew is used"
             logger.warning("the ledger is away (%s): until it is back, %s", error, how)
@@ -273,6 +274,9 @@ class Sharing:
         self._retry_in = _FIRST_RETRY
         for share in self._known:
             self.settled(share)
+        for gate in [gate for gate in self._alone if not gate.share.is_away]:
+            del self._alone[gate]
+            asyncio.get_running_loop().call_soon(self._wake, gate)
         grace = 0.0 if self._fails else _GRACE
         self._resumption = asyncio.get_running_loop().call_later(grace, self._resume)
 

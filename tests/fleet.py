@@ -27,13 +27,16 @@ class Wire:
         latency: tuple[float, float] = (0.0002, 0.002),
         loses: float = 0.0,
         cuts: Sequence[tuple[float, float, str]] = (),
+        loses_its_data: bool = False,
     ) -> None:
         self.ledger = ledger
         self.random = random.Random(seed)
         self.latency = latency
         self.loses = loses
-        #: From when until when, and how: "raise" or "hang".
+        #: From when until when, and how: "raise" or "hang"; whether the ledger is empty after each.
         self.cuts = cuts
+        self.loses_its_data = loses_its_data
+        self._emptied = 0
         self.exchanges = 0
         self.reports: list[Report] = []
         loop = asyncio.get_running_loop()
@@ -43,6 +46,7 @@ class Wire:
     async def exchange(self, reports: Sequence[Report]) -> Sequence[Lease]:
         self.exchanges += 1
         self.reports += reports
+        self._empty()
         for start, end, how in self.cuts:
             if start <= self._loop.elapsed < end:
                 if how == "hang":
@@ -52,6 +56,12 @@ class Wire:
         leases = await self.ledger.exchange(reports)
         await self._pass()
         return leases
+
+    def _empty(self) -> None:
+        cut = sum(start <= self._loop.elapsed for start, *_ in self.cuts)
+        if self.loses_its_data and cut > self._emptied and isinstance(self.ledger, MemoryLedger):
+            self._emptied = cut
+            self.ledger._records.clear()
 
     async def _pass(self) -> None:
         lost = self.random.random() < self.loses

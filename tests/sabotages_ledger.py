@@ -215,6 +215,19 @@ def ignore_what_the_server_asked_for(patch: Patch) -> None:
     patch.setattr(rule, "_grant", granted)
 
 
+def wait_for_nobody_who_is_yet_to_come_back(patch: Patch) -> None:
+    patch.setattr(rule, "_claimed", lambda _: 0)
+
+
+def wait_for_ever_for_who_does_not_come_back(patch: Patch) -> None:
+    patch.setattr(rule, "BACK", 10**9)
+
+
+def leave_claims_to_those_who_made_them(patch: Patch) -> None:
+    lease = rule._lease
+    patch.setattr(rule, "_lease", lambda *told, **more: lease(*told, **more | {"void": 0}))
+
+
 def lease_a_slot_twice(patch: Patch) -> None:
     slots = rule._slots
 

@@ -118,7 +118,8 @@ def test_at_first_nothing_is_held_wanted_or_told():
     process = Process()
     share, health = process.share, process.health
     assert (share.left, share.held, share.taken, share.use, share.turn) == (0, 0, 0, 0, 0)
-    assert (share.need, share.keep, share.vain, share.allowance) == (1, 0, 0, 0)
+    assert (share.need, share.keep, share.vain) == (1, 0, 0)
+    assert (share.is_short, share.is_claim) == (False, False)
     assert (share.until, share.ask_at, share.shut_until) == (-INF, -INF, -INF)
     assert (share.due, share.rank, share.place) == (INF, INF, -1)
     flags = (share.asks, share.hopes, share.is_out, share.leaves, share.missed, health.is_away)
@@ -127,6 +128,7 @@ def test_at_first_nothing_is_held_wanted_or_told():
     assert (health.is_reachable, health.failure, health.clients) == (True, None, 1)
     report = process.report()
     assert (report.sequence, report.want, report.held, report.notes) == (1, 0, 0, ())
+    assert report.crew == 0
 
 
 # Notes -----------------------------------------------------------------------------------------
@@ -725,8 +727,23 @@ def test_tokens_that_came_back_meanwhile_are_reported_soon():
 
 
 def away(process: Process) -> None:
-    process.health.is_away = True
+    process.health.is_away, process.health.is_reachable = True, False
     process.health.outages += 1
+
+
+def back(process: Process) -> None:
+    """The ledger has answered again; a while later all are in touch with it."""
+    process.health.is_reachable = True
+
+
+def goes(process: Process, at: float = 0.0, cost: int = 1) -> bool:
+    return process.gate.opens(NOW + at, cost, 0.0, False) <= NOW + at
+
+
+def answered(process: Process, granted: Granted, remaining: int, at: float = 0.0) -> None:
+    process.gate.give_back(granted.cost)
+    reading = WindowReading(FIFTEEN_MINUTES, remaining, 100, None, 60.0 - at)
+    process.gate.observe(granted, NOW + at, reading, refused=False)
 
 
 def test_processes_are_as_many_as_shared_it_last_or_as_shared_anything():
@@ -740,62 +757,189 @@ def test_processes_are_as_many_as_shared_it_last_or_as_shared_anything():
     assert process.share.clients == 1
 
 
-def test_an_outage_leaves_what_is_held_and_half_of_an_equal_share():
+#: A window of 100 that four processes share, and of which nobody holds so many.
+SHARED: dict[str, Any] = {
+    "number": 1,
+    "clients": 4,
+    "confirmed": True,
+    "remaining": 80,
+    "limit": 100,
+    "resets_in": 60_000,
+}
+
+
+def test_in_an_outage_what_is_leased_is_used_for_as_long_as_it_is_leased():
+    process = Process.of_window()
+    process.leased(3, **SHARED | {"remaining": 0})
+    process.gate.shut = NOW
+    away(process)
+    assert process.share.is_away
+    assert goes(process, 1.7, cost=3), "though it leaves nothing for the others"
+    process.call(1.7, cost=2)
+    assert (process.share.left, process.share.taken, process.gate.in_flight) == (1, 2, 2)
+    assert goes(process, 1.7)
+    assert process.gate.opens(NOW + 1.8, 1, 0.0, False) == NOW + 60.0, "as others may have it now"
+    assert not goes(process, 1.7, cost=2)
+    process.health.failure = LedgerError("away")
+    assert not process.share.is_away, "callers fail instead"
+
+
+def test_in_an_outage_one_call_goes_to_see_what_is_left_and_a_share_of_it_is_claimed():
     process = Process.of_window()
     share = process.share
-    assert not share.is_away
-    process.leased(
-        3, number=1, clients=4, confirmed=True, remaining=81, limit=100, resets_in=60_000
-    )
-    assert process.gate.spare == 81
+    process.leased(1, **SHARED)
+    early = process.call()
     away(process)
-    assert share.is_away
-    assert (share.allowance, share.left, share.ask_at) == (3 + 81 // 8, 0, -INF)
-    process.call(cost=2)
-    assert share.is_away
-    assert share.allowance == 11, "once for each outage"
-    process.health.failure = LedgerError("away")
-    assert not share.is_away, "callers fail instead"
-    process.health.failure = None
-    away(process)
-    assert share.is_away
-    assert share.allowance == 10
+    answered(process, early, 70)
+    assert not share.is_claim, "what it tells of is not what is left now"
+    assert goes(process)
+    sees = process.call()
+    assert share.left == 0
+    assert process.gate.opens(NOW, 1, 0.0, False) == NOW + 60.0, "one at a time"
+    answered(process, sees, 49)
+    assert (share.left, share.until, share.is_claim) == (49 // 8, NOW + 60.0, True)
+    another = process.call(30.0)
+    assert share.left == 5
+    answered(process, another, 48, 30.0)
+    assert share.left == 5, "once for each window"
+    process.call(30.0, cost=5)
+    assert process.gate.opens(NOW + 30.0, 1, 0.0, False) == NOW + 60.0
 
 
-def test_without_the_ledger_a_window_waits_for_its_reset_when_its_share_is_spent():
-    process = Process.of_window()
-    process.leased(
-        0, number=1, clients=4, confirmed=True, remaining=16, limit=100, resets_in=60_000
-    )
-    away(process)
-    for _ in range(2):
-        assert process.gate.opens(NOW, 1, 0.0, False) == -INF
+def test_who_was_short_of_tokens_as_an_outage_began_does_not_go_to_see():
+    for granted, is_short in ((2, True), (3, False)):
+        process = Process.of_window()
+        process.share.asks = True
+        process.told(want=3, granted=granted, **SHARED)
+        assert process.share.is_short is is_short
+        process.told(0.1, number=2, clients=4, confirmed=True, limit=100, resets_in=60_000)
+        assert process.share.is_short is is_short, "it was not asked for more"
+        process.leased(0, **SHARED) if is_short else None
+        process.call(cost=granted)
+        process.gate.give_back(granted)
+        process.share.left = 0
+        process.gate.observations = [(0, 80)]
+        away(process)
+        assert goes(process) is not is_short
+
+
+def test_a_claim_is_reported_as_held_and_ends_with_its_window():
+    for lease, until in (
+        ({}, 1.8),
+        ({"confirmed": True, "resets_in": 900}, 0.9),
+        ({"confirmed": True, "resets_in": 60_000}, 1.8),
+    ):
+        process = Process.of_window()
+        process.told(number=1, clients=4)
+        away(process)
+        answered(process, process.call(), 90)
+        share = process.share
+        assert (share.left, share.is_claim) == (100 // 4 - 1, True)
         process.call()
-    assert process.gate.opens(NOW, 1, 0.0, False) == NOW + 60.0
-    assert process.gate.expect(NOW, 99, 0.0) >= NOW + 60.0
-    assert not process.share.asks
-    before = process.gate.available
-    process.leased(9, 0.1, confirmed=True, remaining=99, resets_in=60_000)
-    assert process.gate.available == before, "what the ledger says counts when it is back"
+        back(process)
+        assert not share.is_away, "a window is asked for at once"
+        report = process.report(1.0, want=5)
+        assert (report.held, report.crew, report.want) == (24, 4, 5)
+        share.apply(Lease(number=2, clients=1, **lease), NOW + 1.0, NOW + 1.0, jitter=0.0)
+        assert (share.left, share.is_claim) == (23, False)
+        assert share.until == pytest.approx(NOW + 1.0 + until)
+        assert share.clients == 4, "three of them are yet to come back"
+        assert process.report(1.1, want=5).crew == 0, "it is told once"
+        process.health.is_away = False
+        process.told(1.2, number=3, clients=1)
+        assert share.clients == 1
+    process.gate.share.claim(7, NOW + 2.5)
+    process.told(2.0, want=1)
+    assert share.until == NOW + 2.5, "an answer that knows no window makes it no longer"
+
+
+def test_a_claim_of_which_the_others_have_some_is_given_up_for_as_much():
+    process = Process.of_window()
+    process.share.claim(9, NOW + 60.0)
+    process.told(want=1, void=5)
+    assert process.share.left == 4
+    process.told(want=1, void=5)
+    assert process.share.left == 0
+    process.share.claim(-1, NOW + 60.0)
+    assert process.share.left == 0
+
+
+def test_a_report_that_nobody_answered_tells_of_the_outage_again():
+    process = Process.of_window()
+    process.leased(1, **SHARED)
+    away(process)
+    assert process.share.is_away
+    assert process.report().crew == 4
+    process.share.failed()
+    process.told(stale=True)
+    assert process.report().crew == 4
+    process.told(number=2, clients=2)
+    away(process)
+    assert process.share.is_away
+    assert process.report().crew == 4, "the other outage has not ended for all"
+    process.health.is_away = False
+    process.told(number=3, clients=2)
+    away(process)
+    assert process.share.is_away
+    assert process.report().crew == 2
+
+
+def test_what_counts_in_no_numbers_is_shared_again_when_all_are_back():
+    for process in (Process(), Process.of_rate(Rate(10, per=1.0))):
+        process.leased(2, number=1, clients=4)
+        away(process)
+        back(process)
+        assert process.share.is_away
+        assert (process.share.left, process.share.ask_at) == (0, -INF)
+
+
+def test_a_probe_of_others_is_left_to_them_when_the_ledger_goes_away():
+    waits = {"clients": 4, "confirmed": False, "resets_in": -20, "wait": 200}
+    for more, at in (
+        ({}, 120.0),
+        ({"misses": 1}, 60.0),
+        ({"wait": None}, 60.0),
+        ({"resets_in": None}, 60.0),
+        ({"confirmed": True, "resets_in": 0}, 60.0),
+    ):
+        process = Process.of_window()
+        process.told(**SHARED)
+        process.told(60.0, number=2, **waits | more)
+        away(process)
+        at_last = process.gate.opens(NOW + 60.0, 1, 0.0, False)
+        assert max(at_last, NOW + 60.0) == NOW + at, more
+
+
+def test_a_probe_that_did_not_go_before_an_outage_is_void():
+    process = Process.of_window()
+    process.leased(1, probe=3)
+    away(process)
+    assert process.share.is_away
+    assert (process.share.left, process.share.turn) == (0, 0)
 
 
 def test_without_the_ledger_a_call_leaves_as_much_for_each_of_the_others():
     process = Process.of_window()
-    process.leased(1, number=1, clients=4, confirmed=True, remaining=2, limit=100, resets_in=60_000)
+    process.told(**SHARED)
     away(process)
+    process.gate.observations = [(0, 3)]
     assert process.gate.opens(NOW, 1, 0.0, False) == NOW + 60.0, "three are left, for four"
     process = Process.of_window()
-    process.leased(0, number=1, clients=2, confirmed=True, remaining=16, limit=100, resets_in=100)
+    process.told(**SHARED | {"clients": 2, "remaining": 16, "resets_in": 100})
     away(process)
     assert process.gate.opens(NOW, 1, 0.2, False) == NOW + 0.1, "a reserve is kept"
     assert process.gate.opens(NOW, 1, 0.0, True) == -INF
     assert process.gate.take(NOW, 1, NOW, True) is None
     assert process.gate.slot == pytest.approx(NOW + 0.1 / 16)
+    process.share.claim(9, NOW + 0.1)
     assert process.gate.opens(NOW, 1, 0.0, True) == process.gate.slot
-    process.share.allowance = 0
+    assert process.gate.expect(NOW, 99, 0.0) >= NOW + 0.1
     process.gate.slot = -INF
     process.gate.keep_shut(NOW - 5.0, 5.0)
-    assert process.gate.opens(NOW, 1, 0.0, False) == NOW + 0.1
+    assert process.gate.opens(NOW, 1, 0.0, False) == NOW
+    before = process.gate.available
+    process.leased(9, 0.01, confirmed=True, remaining=99, resets_in=60_000)
+    assert process.gate.available == before, "what the ledger says counts when it is back"
 
 
 def test_without_the_ledger_a_window_has_probes_of_its_own():
@@ -822,8 +966,20 @@ def test_without_the_ledger_the_next_window_is_divided_after_a_probe():
     granted = process.call(1.5)
     reading = WindowReading(FIFTEEN_MINUTES, 70, 90, None, 900.0)
     process.gate.observe(granted, NOW + 1.6, reading, refused=False)
-    assert process.share.allowance == 90 // 4 - 1
-    assert process.gate.ends == pytest.approx(NOW + 901.6)
+    assert (process.share.left, process.share.is_claim) == (90 // 4 - 1, True)
+    assert process.share.until == process.gate.ends == pytest.approx(NOW + 901.6)
+
+
+def test_without_the_ledger_the_old_window_is_divided_as_it_goes_on():
+    process = Process.of_window()
+    process.told(number=1, clients=4, confirmed=True, limit=90, resets_in=1000)
+    away(process)
+    process.gate.opens(NOW + 1.5, 1, 0.0, False)
+    granted = process.call(1.5)
+    process.gate.give_back(1)
+    reading = WindowReading(FIFTEEN_MINUTES, 17, 90, None, 0.0)
+    process.gate.observe(granted, NOW + 1.6, reading, refused=False)
+    assert (process.share.left, process.share.is_claim) == (17 // 8, True)
 
 
 def test_without_the_ledger_a_rate_goes_at_its_share():
@@ -880,6 +1036,7 @@ def test_a_window_believes_what_the_ledger_knows():
     process.leased(3, confirmed=True, remaining=10, limit=100, resets_in=60_000)
     assert (gate.is_confirmed, gate.limit, gate.floor, gate.available) == (True, 100, 13, 13)
     assert (gate.seen, gate.ends, gate.reset, gate.low) == (NOW, NOW + 60, NOW + 60, NOW + 60)
+    assert gate.span == 60.0
     assert gate.counts_down
     assert gate.spare == 10
     reading = WindowReading(FIFTEEN_MINUTES, 5, 100, None, 60.0)

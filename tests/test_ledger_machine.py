@@ -60,6 +60,7 @@ ASKS = st.fixed_dictionaries(
         "keep": st.sampled_from([0, 0, 2]),
         "vain": st.integers(0, 6),
         "probes": st.integers(0, 3),
+        "crew": st.sampled_from([0, 0, 0, 2, 5]),
         "shut": st.sampled_from([0, 0, 0, 700]),
         "shown": st.sampled_from([(), (), (), ('["requests", "é"]',)]),
         "notes": st.lists(NOTES, max_size=3),

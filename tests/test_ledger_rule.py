@@ -437,6 +437,69 @@ def test_so_many_are_left_to_others_as_they_take_meanwhile_and_twice_its_spread(
         )
 
 
+def test_after_an_outage_nobody_gets_what_the_missing_may_have_claimed() -> None:
+    record = film(
+        known(90),
+        (0, "a", tells(crew=4, held=10), {"remaining": 80, "void": 0}),
+        (1, "a", asks(9, held=10), {"granted": 5, "wait": None}),
+        (2, "b", asks(9), {"granted": 0, "wait": 2498}),
+        (3, "b", tells(crew=4, want=30), {"granted": 12}),
+        (4, "c", tells(crew=4, want=30), {"granted": 12}),
+        (5, "a", tells(crew=4, want=30, held=15), {"granted": 15}),
+    )
+    assert (record.missing, record.crew, record.back) == (0, 4, START + 2500)
+
+
+def test_who_comes_back_last_is_back_in_time_and_tells_of_another_outage_later() -> None:
+    record = film(
+        known(50),
+        (0, "a", tells(crew=2), {}),
+        (2499, "b", asks(), {"granted": 0, "wait": 1}),
+        (2500, "b", asks(), {"granted": 1}),
+        (2500, "a", tells(crew=3), {}),
+    )
+    assert (record.missing, record.crew, record.back) == (2, 3, START + 5000)
+    for _ in range(3):
+        rule._come_back(record, Report("record", "c", 1, crew=3), START + 2501)
+    assert record.missing == 0
+
+
+def test_claims_are_waited_for_no_longer_than_the_window_lasts() -> None:
+    film(
+        known(50, reset=START + 700),
+        (0, "a", tells(crew=2), {}),
+        (1, "b", asks(), {"granted": 0, "wait": 699}),
+        (700, "b", asks(), {"granted": 1, "probe": TURN + 1}),
+    )
+    film(
+        known(50, reset=START + 700, late=300),
+        (1, "b", tells(crew=2, want=1), {"granted": 0, "wait": 999}),
+    )
+
+
+def test_where_no_limit_is_told_shares_are_those_of_what_was_left_at_first() -> None:
+    film(
+        known(45, limit=None, size=60),
+        (0, "a", tells(crew=4, want=1), {"granted": 0, "wait": 2500}),
+    )
+    film(known(46, limit=None, size=60), (0, "a", tells(crew=4, want=1), {"granted": 1}))
+
+
+def test_what_is_claimed_and_not_there_is_given_up_by_who_comes_back() -> None:
+    """Once, as it comes back: what it holds beside is leased, or under way."""
+    film(
+        known(20),
+        (0, "a", {"held": 15}, {"void": 0, "remaining": 5}),
+        (1, "b", tells(crew=2, held=9), {"void": 4, "remaining": 0}),
+        (2, "b", tells(held=9), {"void": 0}),
+        (3, "b", tells(crew=2, held=5), {"void": 0}),
+    )
+    film(
+        known(20, confirmed=False, hold=ENDS),
+        (0, "a", tells(crew=2, held=30), {"void": 0}),
+    )
+
+
 def test_others_are_seen_in_what_our_calls_do_not_explain() -> None:
     record = film(
         known(50),

@@ -137,9 +137,8 @@ def test_an_engine_that_goes_away_and_comes_back_is_used_again(
                     await asyncio.to_thread(engine.start)
                 assert [await each.ended() for each in workers] == [0] * 4
                 assert [each.served for each in workers] == [40] * 4
-                # They went on with what they knew; what others have in flight then is not known.
-                assert api.refused <= LIMIT
-                assert max(refused_by_window(api.requests, LIMIT).values(), default=0) <= LIMIT // 2
+                # They went on with what they knew, each with its share; a probe may be refused.
+                assert max(refused_by_window(api.requests, LIMIT).values(), default=0) <= 1
                 for worker in workers:
                     told = [line.split()[0] for line in worker.said]
                     assert told.count("LedgerAway") <= told.count("LedgerBack") + 1

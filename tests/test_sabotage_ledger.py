@@ -101,6 +101,18 @@ CAUGHT_BY: list[tuple[Sabotage, Check]] = [
         films.test_what_a_server_asked_for_holds_all_back,
     ),
     (
+        sabotages.wait_for_nobody_who_is_yet_to_come_back,
+        films.test_after_an_outage_nobody_gets_what_the_missing_may_have_claimed,
+    ),
+    (
+        sabotages.wait_for_ever_for_who_does_not_come_back,
+        films.test_who_comes_back_last_is_back_in_time_and_tells_of_another_outage_later,
+    ),
+    (
+        sabotages.leave_claims_to_those_who_made_them,
+        films.test_what_is_claimed_and_not_there_is_given_up_by_who_comes_back,
+    ),
+    (
         sabotages.lease_a_slot_twice,
         films.test_slots_of_a_rate_follow_each_other_whoever_takes_them,
     ),

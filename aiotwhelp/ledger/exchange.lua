@@ -12,6 +12,7 @@
 -- 16, is written as a string; tables forget the order of their names, so clients are a list.
 
 local LEASE = 2000
+local BACK = 2500
 local KEPT = 60000
 local LONGEST_BACKOFF = 60000
 local SAME_RESET = 2000
@@ -73,10 +74,10 @@ local function is_row(row, kinds)
   return true
 end
 
-local Client, Record, client_of, forget, dumps, loads, exchange, hear, lifetime
-local grant, share_out, taken_by, grant_probe, lease_probe, grant_pace, patience
+local Client, Record, client_of, forget, dumps, loads, exchange, hear, come_back, lifetime
+local grant, grant_from, share_out, taken_by, grant_probe, lease_probe, grant_pace, patience
 local grant_when_spent, until_reset, slots
-local use, foreign, margin, held_by_all, left_of, lease
+local use, foreign, margin, claimed, held_by_all, left_of, lease
 local ends_at, pass, doubt, expire, make_room
 local take_in, take_pace, read, fold, answer_probe, open_window, observe, move_reset
 local apart_by, is_usable, is_same, is_earlier, is_of_next, learn_lateness
@@ -132,6 +133,9 @@ function Record()
     size = 0,
     before = 0,
     presumed = PRESUMED_FOREIGN,
+    missing = 0,
+    crew = 1,
+    back = 0,
     clients = {},
   }
 end
@@ -222,6 +226,7 @@ function exchange(record, report, now)
     return lease(record, now, {stale = true})
   end
   hear(record, client, report, now)
+  local void = report.crew ~= 0 and record.confirmed and max(0, -left_of(record)) or 0
   local granted, wait, probe, starts_in = 0, nil, 0, 0
   if report.want ~= 0 then
     if client.asks < now then
@@ -249,7 +254,7 @@ function exchange(record, report, now)
     end
   end
   return lease(record, now, {
-    granted = granted, wait = wait, probe = probe, starts_in = starts_in,
+    granted = granted, wait = wait, probe = probe, starts_in = starts_in, void = void,
   })
 end
 
@@ -259,6 +264,9 @@ function hear(record, client, report, now)
     record.shut = max(record.shut, now + min(report.shut, report.ceiling))
   end
   client.sequence = report.sequence
+  if report.crew ~= 0 then
+    come_back(record, report, now)
+  end
   local notes, spent = {}, 0
   for _, note in ipairs(report.notes) do
     if note.number > client.noted then
@@ -285,6 +293,15 @@ function hear(record, client, report, now)
   if report.want == 0 then
     client.asks = 0
   end
+end
+
+-- After an outage the first to come back tells how many are to follow, each of them once.
+function come_back(record, report, now)
+  if now >= record.back then
+    record.missing, record.crew = report.crew, report.crew
+    record.back = now + BACK
+  end
+  record.missing = max(0, record.missing - 1)
 end
 
 function lifetime(record, now)
@@ -319,6 +336,16 @@ function grant(record, client, report, now)
     end
   else
     return grant_probe(record, client, report, now)
+  end
+  return grant_from(record, client, report, left, now)
+end
+
+function grant_from(record, client, report, left, now)
+  if record.confirmed and now < record.back then
+    left = left - claimed(record)
+    if left < report.need then
+      return 0, max(1, min(record.back, ends_at(record)) - now), 0
+    end
   end
   if left >= report.need then
     return share_out(record, client, report, left, now)
@@ -492,6 +519,11 @@ function margin(record)
   return ceil((expected + floor(sqrt(4000 * expected))) / 1000)
 end
 
+-- Tokens of this window that may be with processes which are yet to come back.
+function claimed(record)
+  return floor(record.missing * (record.limit or record.size) / record.crew)
+end
+
 function held_by_all(record)
   local held = 0
   for _, client in ipairs(record.clients) do
@@ -527,6 +559,7 @@ function lease(record, now, said)
     starts_in = said.starts_in,
     gap = max(record.gap, record.paced_until - now),
     misses = record.misses,
+    void = said.void,
     stale = said.stale,
   }
 end

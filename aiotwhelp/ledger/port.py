@@ -14,6 +14,9 @@ from typing import Protocol
 #: What a process holds without news of it for so long becomes calls without an answer.
 LEASE = 2000
 
+#: The last of all processes notices within so long that a ledger is back.
+BACK = 2500
+
 
 class Counts(enum.StrEnum):
     """What a record keeps count of."""
@@ -99,6 +102,8 @@ class Report:
     probes: int = 0
     #: Whether this process is about to end, and is no longer one of those that share.
     leaves: bool = False
+    #: How many shared it before the ledger was away, told once by each that is back; 0 else.
+    crew: int = 0
     #: No reset further away than this is believed.
     ceiling: int = 960_000
     #: Let nothing go for so long: the server asked for it.
@@ -137,6 +142,8 @@ class Lease:
     gap: int = 0
     #: Probes of all processes in a row that found out nothing.
     misses: int = 0
+    #: Tokens that are held without a lease, and are not there: others have them.
+    void: int = 0
     #: Whether the report was older than one that came before it, and was ignored.
     stale: bool = False
 

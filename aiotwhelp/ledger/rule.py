@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from aiotwhelp.ledger.port import LEASE, Counts, Lease, Note, Outcome, Report
+from aiotwhelp.ledger.port import BACK, LEASE, Counts, Lease, Note, Outcome, Report
 
 #: A record is kept for so long after its window, or after the last news.
 _KEPT = 60_000
@@ -150,6 +150,10 @@ class Record:
     size: int = 0
     before: int = 0
     presumed: int = _PRESUMED_FOREIGN
+    #: Processes that are yet to come back after an outage, of how many, and when all surely have.
+    missing: int = 0
+    crew: int = 1
+    back: int = 0
     clients: dict[str, Client] = field(default_factory=dict)
 
     def dumps(self) -> str:
@@ -186,6 +190,7 @@ def exchange(record: Record, report: Report, now: int) -> Lease:
     if report.sequence <= client.sequence:
         return _lease(record, now, stale=True)
     _hear(record, client, report, now)
+    void = max(0, -_left(record)) if report.crew and record.confirmed else 0
     granted, wait, probe, starts_in = 0, None, 0, 0
     if report.want:
         if client.asks < now:
@@ -206,7 +211,9 @@ def exchange(record: Record, report: Report, now: int) -> Lease:
         client.expires += max(wait or 0, record.span)
         if report.leaves:
             del record.clients[report.client]
-    return _lease(record, now, granted=granted, wait=wait, probe=probe, starts_in=starts_in)
+    return _lease(
+        record, now, granted=granted, wait=wait, probe=probe, starts_in=starts_in, void=void
+    )
 
 
 def _hear(record: Record, client: Client, report: Report, now: int) -> None:
@@ -215,6 +222,8 @@ def _hear(record: Record, client: Client, report: Report, now: int) -> None:
     if report.shut:
         record.shut = max(record.shut, now + min(report.shut, report.ceiling))
     client.sequence = report.sequence
+    if report.crew:
+        _come_back(record, report, now)
     notes = [note for note in report.notes if note.number > client.noted]
     spent = sum(note.cost for note in notes if note.outcome is not Outcome.UNSENT)
     # Fewer than were leased if some went back unused; more if the ledger was away.
@@ -232,6 +241,14 @@ def _hear(record: Record, client: Client, report: Report, now: int) -> None:
         record.shown = list(report.shown)
     if not report.want:
         client.asks = 0
+
+
+def _come_back(record: Record, report: Report, now: int) -> None:
+    """After an outage the first to come back tells how many are to follow, each of them once."""
+    if now >= record.back:
+        record.missing = record.crew = report.crew
+        record.back = now + BACK
+    record.missing = max(0, record.missing - 1)
 
 
 def lifetime(record: Record, now: int) -> int:
@@ -263,6 +280,16 @@ def _grant(record: Record, client: Client, report: Report, now: int) -> tuple[in
             left = min(left, (record.answered + 1) * report.need - _held(record))
     else:
         return _grant_probe(record, client, report, now)
+    return _grant_from(record, client, report, left, now)
+
+
+def _grant_from(
+    record: Record, client: Client, report: Report, left: int, now: int
+) -> tuple[int, int | None, int]:
+    if record.confirmed and now < record.back:
+        left -= _claimed(record)
+        if left < report.need:
+            return 0, max(1, min(record.back, _ends(record)) - now), 0
     if left >= report.need:
         return _share(record, client, report, left, now)
     return _grant_when_spent(record, client, report, now)
@@ -408,6 +435,12 @@ def _margin(record: Record) -> int:
     return -(-(expected + math.isqrt(4_000 * expected)) // 1000)
 
 
+def _claimed(record: Record) -> int:
+    """Tokens of this window that may be with processes which are yet to come back."""
+    limit = record.size if record.limit is None else record.limit
+    return record.missing * limit // record.crew
+
+
 def _held(record: Record) -> int:
     return sum(client.held for client in record.clients.values())
 
@@ -426,6 +459,7 @@ def _lease(
     wait: int | None = None,
     probe: int = 0,
     starts_in: int = 0,
+    void: int = 0,
     stale: bool = False,
 ) -> Lease:
     return Lease(
@@ -443,6 +477,7 @@ def _lease(
         starts_in=starts_in,
         gap=max(record.gap, record.paced_until - now),
         misses=record.misses,
+        void=void,
         stale=stale,
     )
 
