@@ -71,7 +71,9 @@ class Sharing:
         self._miss = miss
         self._tell = tell
         self._random = random
-        self._client = secrets.token_hex(8)
+        #: What the ledger knows this process by, from the first report on: a limiter that is made
+        #: before a fork is one in each process.
+        self._client = ""
         self._secret: bytes | None = None
         self._records: dict[tuple[str, ...], str] = {}
         #: Shares that ask or have to report now; a dict keeps their order.
@@ -205,6 +207,7 @@ class Sharing:
     def _report(self, share: Share, want: int, *, leaves: bool = False) -> Report:
         self._known.add(share)
         want = 0 if share.is_away else want
+        self._client = self._client or secrets.token_hex(8)
         record, client = self._record(share.name), f"{self._client}.{share.serial:x}"
         return share.report(client, record, self._now(), want, leaves=leaves or share.leaves)
 

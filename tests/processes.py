@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import aiotwhelp
+
 PATH = "/1.1/help/privacy.json"
 ROOT = Path(__file__).parent.parent
 
@@ -29,10 +31,17 @@ class Worker:
 
     @classmethod
     async def start(
-        cls, ledger: str, calls: int, env: Mapping[str, str], *, callers: int = 50
+        cls,
+        ledger: str,
+        calls: int,
+        env: Mapping[str, str],
+        *,
+        callers: int = 50,
+        forks: int = 0,
     ) -> Worker:
+        """Start one; ``forks`` are made of it when it has its limiter, and do the same."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, __file__, ledger, str(calls), str(callers)),
+            *(sys.executable, __file__, ledger, *map(str, (calls, callers, forks))),
             env={**os.environ, **env, "PYTHONPATH": str(ROOT)},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -72,10 +81,7 @@ def refused_by_window(requests: object, limit: int) -> Counter[int]:
     return refused
 
 
-async def main(ledger: str, calls: int, callers: int) -> None:
-    import aiotwhelp
-
-    limiter = aiotwhelp.Limiter(ledger=ledger, on_event=tell)
+async def main(limiter: aiotwhelp.Limiter, calls: int, callers: int) -> None:
     left = calls
 
     async def caller(session: aiotwhelp.Session) -> None:
@@ -98,4 +104,9 @@ def tell(event: object) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    calls, callers, forks = map(int, sys.argv[2:])
+    made = aiotwhelp.Limiter(ledger=sys.argv[1], on_event=tell)
+    for _ in range(forks):
+        if not os.fork():
+            break
+    asyncio.run(main(made, calls, callers))

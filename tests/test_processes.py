@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -66,6 +67,18 @@ def test_eight_processes_spend_one_quota_and_none_is_refused(ledger: str) -> Non
             assert [each.served for each in workers] == [15] * 8
             assert (len(api.requests), api.refused) == (120, 0)
             assert_used_in_full(api, spare=3)
+
+    asyncio.run(play())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_processes_that_are_forked_with_a_limiter_are_as_many_as_they_are(ledger: str) -> None:
+    async def play() -> None:
+        async with emulator() as api:
+            worker = await Worker.start(ledger, 20, api.env, forks=3)
+            assert await worker.ended() == 0
+            assert worker.served == 80
+            assert (len(api.requests), api.refused) == (80, 0)
 
     asyncio.run(play())
 
