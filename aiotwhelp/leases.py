@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 #: A lease is counted from before the call was sent, and for less long than the ledger counts it.
 _TRUSTED = 0.9 * LEASE / 1000
 
+#: Processes that share a quota, as long as no ledger has told how many there are: of what is left
+#: so many calls may be gone before one's own is there.
+_PRESUMED = 4
+
 #: What is held is reported again before half of a lease has passed; unused tokens go back then.
 _RENEWED = 0.45 * LEASE / 1000
 
@@ -148,8 +152,8 @@ class Health:
         #: Whether calls go without it: for a while after it is back, too, until all have reported.
         self.is_away = False
         self.outages = 0
-        #: The most processes that any record was shared by.
-        self.clients = 1
+        #: The most processes that any record was shared by; 0 before the ledger has told.
+        self.clients = 0
         #: Why nobody may go while it is away, if that is to be an error.
         self.failure: Exception | None = None
         #: Shares that the rule has found wanting, and those that are to report earlier than before.
@@ -452,7 +456,7 @@ class Share(Entry):
             self._marks.append((self.numbering.next(), lease.number))
             del self._marks[:-_MOST_MARKS]
         self.lease = lease
-        self.health.clients = max(self.health.clients, lease.clients)
+        self.health.clients = max(1, self.health.clients, lease.clients)
         self._hold(lease, sent)
         if not self._asked:
             # What was answered to those who asked still holds, unless own calls were in the way.
@@ -520,7 +524,7 @@ class Share(Entry):
 
         Of those that come back to a ledger some may be yet to come.
         """
-        told = self.lease.clients if self.lease.number else self.health.clients
+        told = self.lease.clients if self.lease.number else self.health.clients or _PRESUMED
         return max(1, told, self._known_by)
 
     @property
@@ -548,8 +552,12 @@ class Share(Entry):
         return True
 
     def claim(self, tokens: int, until: float) -> None:
-        """Have so many tokens be this process's until then: each of the others does the same."""
-        self.left, self.until, self.is_claim = max(0, tokens), until, True
+        """Have so many tokens be this process's until then: each of the others does the same.
+
+        Before anybody has told how many these are, it has none: each call sees what they leave.
+        """
+        if self.health.clients:
+            self.left, self.until, self.is_claim = max(0, tokens), until, True
 
     def has_seen(self, granted: Granted) -> bool:
         """Whether a call was made without the ledger: what it tells is what is left now."""

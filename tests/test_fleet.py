@@ -275,10 +275,19 @@ def test_an_outage_costs_one_refusal_at_most(
     assert played.are_at_rest
 
 
-def test_a_ledger_that_is_away_from_the_start_keeps_nobody() -> None:
-    played = sailed(4, 25, server=FULL, wire={"cuts": [(0.0, 9.0, "hang")]})
-    assert played.served == 100
+@pytest.mark.parametrize("length", [9.0, 900.0])
+@pytest.mark.parametrize("how", ["raise", "hang"])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_a_ledger_that_is_away_from_the_start_keeps_nobody(
+    processes: int, how: str, length: float
+) -> None:
+    """Nor does anybody take for his own what others may take as well: 46 were refused of four."""
+    played = sailed(processes, 25, server=FULL, wire={"cuts": [(0.0, length, how)]})
+    assert played.served == 25 * processes
     assert played.server.starts[0] < 1000 + 0.3  # where the loop's clock begins
+    assert played.refused == 0
+    assert played.makespan < ideal(25 * processes) + 6
+    assert played.are_at_rest or length == 900, "there is yet to be told what was called meanwhile"
 
 
 @in_virtual_time

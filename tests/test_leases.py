@@ -125,7 +125,7 @@ def test_at_first_nothing_is_held_wanted_or_told():
     flags = (share.asks, share.hopes, share.is_out, share.leaves, share.missed, health.is_away)
     assert flags == (False,) * 6
     assert all(type(flag) is bool for flag in flags)
-    assert (health.is_reachable, health.failure, health.clients) == (True, None, 1)
+    assert (health.is_reachable, health.failure, health.clients) == (True, None, 0)
     report = process.report()
     assert (report.sequence, report.want, report.held, report.notes) == (1, 0, 0, ())
     assert report.crew == 0
@@ -749,7 +749,7 @@ def answered(process: Process, granted: Granted, remaining: int, at: float = 0.0
 def test_processes_are_as_many_as_shared_it_last_or_as_shared_anything():
     health = Health()
     process, another = Process(health=health), Process(health=health)
-    assert process.share.clients == 1
+    assert process.share.clients == 4, "as long as nobody has told"
     process.told(number=3, clients=7)
     process.told(number=4, clients=5)
     assert (process.share.clients, another.share.clients) == (5, 7)
@@ -855,6 +855,9 @@ def test_a_claim_is_reported_as_held_and_ends_with_its_window():
 
 def test_a_claim_of_which_the_others_have_some_is_given_up_for_as_much():
     process = Process.of_window()
+    process.share.claim(9, NOW + 60.0)
+    assert process.share.left == 0, "nobody has told how many the others are"
+    process.health.clients = 1
     process.share.claim(9, NOW + 60.0)
     process.told(want=1, void=5)
     assert process.share.left == 4

@@ -78,7 +78,7 @@ def test_processes_that_are_forked_with_a_limiter_are_as_many_as_they_are(ledger
             worker = await Worker.start(ledger, 20, api.env, forks=3)
             assert await worker.ended() == 0
             assert worker.served == 80
-            assert (len(api.requests), api.refused) == (80, 0)
+            assert (len(api.requests), api.refused) == (80, 0), worker.said
 
     asyncio.run(play())
 
