@@ -41,12 +41,12 @@ class Body:
         for file, start in self._starts:
             if not file.closed:
                 file.seek(start)
+        if isinstance(self._data, aiohttp.MultipartWriter):
+            return self._ready_form(self._data)
         if not self._files:
             return self._data
         if isinstance(self._data, io.IOBase):
             return self._view(self._data)
-        if isinstance(self._data, aiohttp.MultipartWriter):
-            return self._ready_form(self._data)
         return [(name, self._view(value)) for name, value in _pairs(self._data)]
 
     @property
@@ -64,10 +64,16 @@ class Body:
         return value if kept is None else _View(kept)
 
     def _ready_form(self, form: aiohttp.MultipartWriter) -> aiohttp.MultipartWriter:
-        """Return the same form, whose files are read by this attempt alone."""
+        """Return the same form, whose files are read by this attempt alone.
+
+        One that was sent counts as used up, so that aiohttp takes it along on no redirect.
+        """
         again = aiohttp.MultipartWriter(_subtype(form), boundary=form.boundary)
         again.headers.update(form.headers)
         for part, *_ in form:
+            if isinstance(part, aiohttp.MultipartWriter):
+                again.append_payload(self._ready_form(part))
+                continue
             one = copy.copy(part)
             if isinstance(one, payload.IOBasePayload):
                 one._value = self._view(one._value)  # noqa: SLF001 - aiohttp has no other way in

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -39,6 +40,7 @@ from tests.stack import (
     assert_nothing_is_left,
     client_of,
     connections_in_use,
+    drop,
     elapsed,
     in_virtual_time,
     oauth1_of,
@@ -682,6 +684,32 @@ def test_files_go_again_from_where_they_stood(kind: str, tmp_path: Any) -> None:
         file.close()
 
     scene()
+
+
+@pytest.mark.parametrize("kind", ["form", "form with file", "parts", "parts of parts"])
+@in_virtual_time
+async def test_a_ready_form_is_sent_on_also_by_a_later_attempt(kind: str, tmp_path: Path) -> None:
+    form = aiohttp.FormData()
+    form.add_field("media", io.BytesIO(b"x" * 999), filename="a")
+    if kind == "form with file":
+        (tmp_path / "b").write_bytes(b"y" * 999)
+        form.add_field("more", (tmp_path / "b").open("rb"))
+    parts = aiohttp.MultipartWriter()
+    parts.append_json({"a": 1})
+    whole = parts
+    if kind == "parts of parts":
+        whole = aiohttp.MultipartWriter()
+        whole.append(parts)
+
+    def elsewhere(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=307, headers={"Location": "/y"})
+
+    handler = scripted(503, drop, elsewhere, 200)
+    async with serving(handler) as server, Session(server.url) as session:
+        await session.fetch("/x", method="PUT", data=form if "form" in kind else whole)
+    assert server.paths == ["/x", "/x", "/x", "/y"]
+    assert len(server.bodies[0]) > 50
+    assert set(server.bodies) == {server.bodies[0]}
 
 
 def test_a_stream_that_is_used_up_is_never_resent() -> None:
