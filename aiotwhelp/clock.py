@@ -9,6 +9,7 @@ intervals of one clock intersect.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 #: How far two clocks may drift apart, in seconds per second: quartz is within 100 ppm.
 DRIFT = 1e-4
@@ -65,13 +66,14 @@ class ServerClock:
     Contradicting Dates widen the bound instead of breaking it, once they are no rare exception.
     """
 
-    __slots__ = ("__weakref__", "_assumed", "_bounds", "_date", "_news_from", "changes")
+    __slots__ = ("__weakref__", "_assumed", "_bounds", "changes", "date", "news_from")
 
     def __init__(self) -> None:
         self._bounds: list[_Bound] = []
         self._assumed: float | None = None
-        #: The last Date, and when a call has to be sent for it to be news again.
-        self._date = self._news_from = 0.0
+        #: The last Date. A call that was sent before that instant tells nothing new with it.
+        self.date = 0.0
+        self.news_from = -inf
         #: Whatever was worked out holds until this rises.
         self.changes = 0
 
@@ -97,10 +99,10 @@ class ServerClock:
 
         The server wrote it in between, when its clock showed [date, date + 1): RFC 9110, 6.6.1.
         """
-        bounds = self._bounds
-        if date == self._date and sent < self._news_from and len(bounds) == 1:
+        if date == self.date and sent < self.news_from:
             return
-        self._date, self._news_from = date, sent + _SAME_NEWS
+        bounds = self._bounds
+        self.date = date
         self.changes += 1
         low, high = date - received, date + 1.0 - sent
         met = False
@@ -118,6 +120,8 @@ class ServerClock:
         else:
             stepped = [bound for bound in self._bounds if bound.run >= _STEPPED]
             self._bounds = stepped or self._bounds
+        # Of clocks that contradict each other one is trusted by how many answers agree with it.
+        self.news_from = sent + _SAME_NEWS if len(self._bounds) == 1 else -inf
 
     def assume(self, offset: float) -> None:
         """Use this offset, the local wall clock's, for as long as no Date is seen."""

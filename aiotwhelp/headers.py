@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple, Protocol, TypeVar
 
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from aiotwhelp import checks
 from aiotwhelp.values import NEVER, RESETS, Resets, count, number
@@ -27,6 +27,7 @@ __all__ = [
     "X_DIALECT",
     "Dialect",
     "Family",
+    "Frame",
     "Reading",
     "Source",
     "WindowKind",
@@ -37,8 +38,20 @@ __all__ = [
 
 T = TypeVar("T")
 
-#: Headers as aiohttp has them.
+#: Headers as aiohttp has them; names of its kind are found in a third of the time.
 _CASELESS = (CIMultiDictProxy, CIMultiDict)
+
+_DATE = istr("date")
+_RETRY_AFTER = istr("retry-after")
+_AGE = istr("age")
+_FROM_CACHE = istr("x-from-cache")
+_CACHE = istr("x-cache")
+
+#: Mappings whose keys are found as they are looked up themselves.
+_KNOWN = (*_CASELESS, dict)
+
+#: Makes a tuple with names in half of the time that a function written in Python takes.
+_tuple = tuple.__new__
 
 #: Longest value that is looked at where one of a few words is expected.
 _LONGEST = 64
@@ -155,9 +168,9 @@ class Family:
 
     @property
     def is_plain(self) -> bool:
-        """Whether three fields, each with one value, are all that it is made of."""
+        """Whether each of its numbers has a field of its own, and nothing else counts."""
         is_whole = bool(self.limit and self.remaining and self.reset)
-        return is_whole and not (self.used or self.bucket or self.by_limit or self._is_pair)
+        return is_whole and not (self.used or self.by_limit or self._is_pair)
 
     @property
     def _is_pair(self) -> bool:
@@ -178,7 +191,7 @@ class Family:
         if self.resets not in RESETS:
             raise ValueError(f"resets is one of {', '.join(RESETS)}, not {self.resets!r}")
         for name in ("limit", "remaining", "reset", "used", "bucket"):
-            object.__setattr__(self, name, getattr(self, name).lower())
+            object.__setattr__(self, name, istr(getattr(self, name).lower()))
 
     def read(self, fields: Mapping[str, str]) -> Iterable[WindowReading]:
         """Return what the fields say, as `Source` has it."""
@@ -250,7 +263,7 @@ class Dialect:
         is_plain = is_plain and 200 not in self.refusals | self.refusals_if_told
         signs = [getattr(each, "sign", "") for each in others]
         object.__setattr__(self, "_main", main if is_plain and all(signs) else None)
-        marks = ("retry-after", "age", "x-cache", "x-from-cache", *signs)
+        marks = (_RETRY_AFTER, _AGE, _CACHE, _FROM_CACHE, *signs)
         object.__setattr__(self, "_marks", marks)
 
     def _check(self) -> None:
@@ -293,14 +306,44 @@ class Dialect:
         plain = self._read_plainly(fields) if status == 200 else None
         return self.understand(fields, status) if plain is None else plain
 
+    def frame(self, headers: Mapping[str, str]) -> Frame | None:
+        """Return what the next answers may have in common with one of status 200, for `left`.
+
+        None unless it tells the time, and of one window only.
+        """
+        fields = headers if isinstance(headers, _CASELESS) else caseless(headers)
+        main = self._main
+        if main is None or (reading := self._read_plainly(fields)) is None or reading.date is None:
+            return None
+        return Frame(
+            self,
+            *(main.remaining, main.limit, main.reset, main.bucket),
+            fields.get(_DATE),
+            fields.get(main.limit),
+            fields.get(main.reset),
+            fields.get(main.bucket),
+            reading.date,
+            reading.windows[0],
+        )
+
+    def left(self, headers: Mapping[str, str], frame: Frame) -> int:
+        """Return what headers say is left, if they say all else as ``frame`` has it; else -1."""
+        fields = headers if headers.__class__ is CIMultiDictProxy else caseless(headers)
+        if fields.__class__ in _KNOWN:
+            if not fields.keys().isdisjoint(self._marks):
+                return -1
+        elif not _has_none(fields, self._marks):
+            return -1
+        return frame.left(fields)
+
     def understand(self, fields: Mapping[str, str], status: int) -> Reading:
         """Do the same with fields whose look-ups find lower-case names."""
         get = fields.get
-        date = parse_date(get("date"))
-        said = get("retry-after")
+        date = parse_date(get(_DATE))
+        said = get(_RETRY_AFTER)
         retry_after = None if said is None else parse_retry_after(said, date)
         refused = status in self.refusals
-        is_stored = "age" in fields or "x-cache" in fields or "x-from-cache" in fields
+        is_stored = _AGE in fields or _CACHE in fields or _FROM_CACHE in fields
         if is_stored and _from_cache(get):
             return Reading(retry_after=retry_after, cached=True, refused=refused)
         windows: tuple[WindowReading, ...] = ()
@@ -328,26 +371,25 @@ class Dialect:
     def _read_plainly(self, fields: Mapping[str, str]) -> Reading | None:
         """Read an answer that tells of one window only, as nearly every one does.
 
-        From one to the next all but one number is the same. None leaves the answer to the others.
+        None leaves it to the others.
         """
         main = self._main
-        if main is None:
+        if main is None or not _has_none(fields, self._marks):
             return None
-        for mark in self._marks:
-            if mark in fields:
-                return None
         get = fields.get
-        said = get(main.remaining)
-        if not isinstance(said, str) or len(said) > 15 or not (said.isascii() and said.isdigit()):
+        remaining = _digits(get(main.remaining))
+        if remaining < 0:
             return None
         try:
             date, limit, reset, resets_in = _frame(
-                main.resets, get("date"), get(main.limit), get(main.reset)
+                main.resets, get(_DATE), get(main.limit), get(main.reset)
             )
         except TypeError:
             return None  # the standard library has another type for what is no text
-        window = WindowReading(main.kind, int(said), limit, reset, resets_in, "")
-        return Reading((window,), None, date)
+        bucket = (get(main.bucket) or "")[:_LONGEST] if main.bucket else ""
+        told = (main.kind, remaining, limit, reset, resets_in, bucket)
+        windows = (_tuple(WindowReading, told),)
+        return _tuple(Reading, (windows, None, date, False, False, False, 0.0, ""))
 
     def _other_retry_after(self, fields: Mapping[str, str]) -> float | None:
         for name, unit in self.retry_after:
@@ -431,13 +473,72 @@ def limited(kind: WindowKind, limit: int) -> WindowKind:
     return replace(kind, name=f"{kind.name} of {limit}", turns=kind.name)
 
 
+@dataclass(slots=True)
+class Frame:
+    """What answers of one window have in common while the server's clock shows a second."""
+
+    dialect: Dialect
+    #: The names of the fields, and what these said but for what is left.
+    remaining: str
+    limit: str
+    reset: str
+    bucket: str
+    date_text: str | None
+    limit_text: str | None
+    reset_text: str | None
+    bucket_text: str | None
+    #: What that means.
+    date: float
+    window: WindowReading
+    #: What was recognised, and by which names of fields, if that was left to us.
+    spoken: str = ""
+    names: tuple[str, ...] = ()
+
+    def left(self, fields: Mapping[str, str]) -> int:
+        """Return what is left, if all else that counts of one window is as it was; else -1."""
+        get = fields.get
+        if (
+            get(_DATE) != self.date_text
+            or get(self.reset) != self.reset_text
+            or get(self.limit) != self.limit_text
+            or (self.bucket and get(self.bucket) != self.bucket_text)
+        ):
+            return -1
+        said = get(self.remaining)
+        # As `_digits` has it.
+        if isinstance(said, str) and len(said) < 16 and said.isascii() and said.isdigit():
+            return int(said)
+        return -1
+
+    def reading(self, remaining: int) -> Reading:
+        """Return what an answer says in which so much is left."""
+        kind, _, limit, reset, resets_in, bucket = self.window
+        window = _tuple(WindowReading, (kind, remaining, limit, reset, resets_in, bucket))
+        said = ((window,), None, self.date, False, False, False, 0.0, self.spoken)
+        return _tuple(Reading, said)
+
+
 @lru_cache(maxsize=256)
 def _frame(
     resets: Resets, date: str | None, limit: str | None, reset: str | None
 ) -> tuple[float | None, int | None, float | None, float | None]:
-    """Read what answers of one window have in common while the server's clock shows a second."""
+    """Read what answers of one window have in common."""
     most = count(limit)
     return parse_date(date), most if most is not None and most > 0 else None, *RESETS[resets](reset)
+
+
+def _has_none(fields: Mapping[str, str], names: tuple[str, ...]) -> bool:
+    """Whether none of some fields is there."""
+    if fields.__class__ in _KNOWN:
+        return fields.keys().isdisjoint(names)
+    return not any(name in fields for name in names)
+
+
+def _digits(said: object) -> int:
+    """Return a number that is written in digits alone, -1 for anything else."""
+    if isinstance(said, str) and len(said) < 16 and said.isascii() and said.isdigit():
+        return int(said)
+    return -1
 
 
 def parse_retry_after(value: object, date: float | None) -> float | None:
@@ -462,13 +563,13 @@ def _from_cache(get: Callable[[str], str | None]) -> bool:
     ``Age: 0`` is no sign: content networks put it on answers fresh from the origin. Caches that
     send the newer Cache-Status send Age as well.
     """
-    age = get("age")
+    age = get(_AGE)
     if age is not None and (number(age) or 0) > 0:
         return True
-    marker = get("x-from-cache")
+    marker = get(_FROM_CACHE)
     if marker is not None and _is_true(marker):
         return True
-    verdict = get("x-cache")
+    verdict = get(_CACHE)
     return verdict is not None and _is_hit(verdict)
 
 

@@ -650,39 +650,47 @@ class LeasedWindow(Window):
         self.in_flight += cost
         return share.take(now, cost)
 
-    def is_plain(self, now: float) -> bool:
+    def _goes_well(self, now: float) -> bool:
         """Whether tokens that were leased may be spent, and nothing is in doubt."""
         share = self.share
         is_at_rest = not share.turn and share.probing.is_at_rest
-        return is_at_rest and not share.health.is_away and super().is_plain(now)
+        return is_at_rest and not share.health.is_away and super()._goes_well(now)
 
-    def foresees(self, reserve: float) -> int:
+    def _foresees(self, reserve: float) -> int:
         """Return how many calls may surely go: as many as there are unused tokens."""
         return max(0, self.share.left)
 
-    def foreseen_until(self) -> float:
-        """Return the instant until which what was foreseen holds."""
+    def foreseen_to(self) -> float:
+        """Return the instant until which what is foreseen holds."""
         return min(self.ends, self.share.until)
 
     def take_plainly(self, now: float) -> bool:
         """Take a token that was leased; False if it went back meanwhile."""
         share = self.share
+        if self.foreseen <= 0 or now >= self.foreseen_until:
+            return False
         if share.left <= 0 or share.health.is_away:
             return False
+        self.foreseen -= 1
         self.in_flight += 1
         share.left -= 1
         share.taken += 1
         return True
 
-    def answer_plainly(self, granted: Granted, now: float, reading: WindowReading) -> int:
-        """Settle a plain call in one step, and have others learn from its answer."""
-        fewer = super().answer_plainly(granted, now, reading)
-        if fewer < 0:
-            return fewer
-        share = self.share
-        if not share.say_again(granted, now, reading.remaining, self.told_end - self.late):
+    def answer_plainly(
+        self, granted: Granted, now: float, remaining: int, resets_in: float | None
+    ) -> bool:
+        """Settle a plain call in one step."""
+        foreseen = self.foreseen
+        is_settled = super().answer_plainly(granted, now, remaining, resets_in)
+        self.foreseen = foreseen  # what was leased stands, whatever others take
+        return is_settled
+
+    def heard(self, granted: Granted, now: float, reading: WindowReading) -> None:
+        """Have others learn from a plain answer."""
+        share, resets_at = self.share, self.told_end - self.late
+        if self.counts_down or not share.say_again(granted, now, reading.remaining, resets_at):
             share.again = self._say_read(granted, now, reading)
-        return 0  # what was leased stands, whatever others take
 
     def expect(self, now: float, ahead: int, reserve: float) -> float:
         """Return the earliest instant for a caller behind so many tokens; a lower bound."""
@@ -760,9 +768,8 @@ class LeasedWindow(Window):
     def leased(self, now: float) -> None:
         """Believe what the ledger knows."""
         lease = self.share.lease
-        plain = [bucket for bucket in self.buckets if bucket.plain is self]
-        for bucket in self.buckets:
-            bucket.upset()
+        was_plain = self.is_plain
+        self.upset()
         if self.share.is_away:
             return
         if lease.limit is not None:
@@ -786,8 +793,8 @@ class LeasedWindow(Window):
             self.low = self.reset
         self.span = max(self.span, (lease.resets_in or 0) / 1000)
         self.ends = now + (self.kind.ceiling if lease.resets_in is None else lease.resets_in / 1000)
-        for bucket in plain:
-            bucket.foresee(now, 0.0)
+        if was_plain:
+            self.foresee(now, 0.0)
 
     @property
     def frees(self) -> bool:
@@ -951,8 +958,10 @@ class PaceGate(BucketGate):
 
     def leased(self, now: float) -> None:
         """Keep the pace that all keep."""
-        if not self.share.is_away:
-            self.bucket.pace.gap = self.share.lease.gap / 1000
+        gap = self.share.lease.gap / 1000
+        if gap != self.bucket.pace.gap and not self.share.is_away:
+            self.bucket.upset()
+            self.bucket.pace.gap = gap
 
 
 def dumps(reading: WindowReading) -> str:

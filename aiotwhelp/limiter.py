@@ -32,7 +32,7 @@ from aiotwhelp.errors import (
     TooManyWaitersError,
     WrongLoopError,
 )
-from aiotwhelp.headers import X_DIALECT, Dialect, Reading, WindowKind, WindowReading
+from aiotwhelp.headers import X_DIALECT, Dialect, Frame, Reading, WindowKind, WindowReading
 from aiotwhelp.heaps import Heap
 from aiotwhelp.leases import (
     BucketGate,
@@ -88,6 +88,9 @@ _MATERIALS = 4
 #: answer is told of so often.
 _MOST_DIALECTS = 8
 
+#: CPython has one object for it. Whoever passes another one goes a longer way, to the same end.
+_ONE = 1
+
 #: Digests of credentials are keyed, since plain ones of user ids can be found by trying all.
 _DIGEST_KEY = secrets.token_bytes(16)
 
@@ -126,10 +129,21 @@ class Permit(Granted):
         was asked for: local rates are corrected; windows that the server announces correct
         themselves. Returns what was read. Raises RuntimeError if the permit is settled already.
         """
-        reading = self._dialect.read(headers, status)
-        took = None if cost is None else as_cost(cost)
-        line = self._line
-        line.limiter._observed(line, self, reading, status, took)
+        line, dialect, plain = self._line, self._dialect, self._line.bucket.plain
+        frame = plain.frame if plain is not None else None
+        if frame is None or status != 200 or cost is not None or frame.dialect is not dialect:
+            remaining = -1
+        else:
+            remaining = dialect.left(headers, frame)
+        if frame is not None and remaining >= 0:
+            reading = frame.reading(remaining)
+            line.limiter._observed(line, self, reading, status, None, frame)
+        else:
+            reading = dialect.read(headers, status)
+            took = None if cost is None else as_cost(cost)
+            line.limiter._observed(line, self, reading, status, took)
+            if plain is not None and plain.is_plain and status == 200:
+                plain.expect_as(dialect.frame(headers))
         return reading
 
     def refused_after_all(self, reading: Reading, status: int) -> None:
@@ -265,8 +279,8 @@ class Limiter:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = INF
         self._is_closed = False
-        self._in_flight = 0
         self._granted = 0
+        self._ended = 0
         self._waited = 0.0
         self._refused = 0
         self._lost_calls = 0
@@ -380,15 +394,13 @@ class Limiter:
         """Grant without waiting; ``line`` is the key's, if it has been asked for before."""
         if (
             line is not None
-            and line.bucket.foreseen > 0
+            and cost is _ONE
             and not line.waiting
-            and cost.__class__ is int
-            and cost == 1
             and get_running_loop() is self._open_in
         ):
-            granted = line.bucket.take_foreseen(self._now(), room)
-            if granted is not None:
-                return self._handed_out(line, granted, dialect, 0.0)
+            permit = line.bucket.take_foreseen(self._now(), room)
+            if permit is not None:
+                return self._handed_out(line, permit, dialect, 0.0)
         cost = as_cost(cost)
         self._bind()
         line = self._line(as_key(key))
@@ -415,7 +427,6 @@ class Limiter:
         permit._dialect = dialect
         permit.waited = waited
         self._granted += 1
-        self._in_flight += 1
         return permit
 
     def timed_out(self, key: QuotaKey | str, allowed: float) -> QuotaTimeoutError:
@@ -484,7 +495,7 @@ class Limiter:
             refused=self._refused,
             lost=self._lost_calls,
             waiting=self._waiting,
-            in_flight=self._in_flight,
+            in_flight=self._granted - self._ended,
             quotas=len(self._lines),
         )
 
@@ -815,7 +826,7 @@ class Limiter:
     def _grant_next(self, line: Line, waiter: Waiter, now: float) -> Granted | NotUntil:
         """Let who is first go, if that was foreseen, or as the rule has it."""
         bucket = line.bucket
-        if waiter.cost.__class__ is int and waiter.cost == 1:
+        if waiter.cost is _ONE:
             granted = bucket.take_foreseen(now, waiter.room)
             if granted is not None:
                 return granted
@@ -892,13 +903,13 @@ class Limiter:
 
     def _settled(self, line: Line, room: Room | None) -> None:
         """Grant whatever a settled call has set free."""
-        self._in_flight -= 1
+        self._ended += 1
         if self._sharing is not None and self._sharing.health.news:
             self._sharing.settle_all()
         if not self._waiting:
             return
         plain = line.bucket.plain
-        if plain is not None and (room is None or not room.blocked):
+        if plain is not None and len(plain.buckets) == 1 and (room is None or not room.blocked):
             # No other line stands before what it has given back.
             if line.waiting and (plain.frees or line.parked is None):
                 if not line.pumping:
@@ -964,9 +975,30 @@ class Limiter:
     # Settling ----------------------------------------------------------------------------------
 
     def _observed(
-        self, line: Line, granted: Granted, reading: Reading, status: int, cost: int | None
+        self,
+        line: Line,
+        granted: Granted,
+        reading: Reading,
+        status: int,
+        cost: int | None,
+        frame: Frame | None = None,
     ) -> None:
+        """Learn from an answer; with a ``frame`` it says what the last one did but for a number."""
         now = self._now()
+        if (
+            frame is not None
+            and granted.sent < line.clock.news_from
+            and frame.date == line.clock.date
+            and self._sharing is None
+            and line.bucket.answered_plainly(
+                granted, now, reading.windows[0].remaining, frame.window.resets_in
+            )
+        ):
+            line.trouble = ""
+            if self._handlers:
+                self._tell_observed(line, reading, status, now)
+            self._settled(line, granted.room)
+            return
         if reading.date is None or reading.cached:
             self._presume_time(line, now, reading)
         else:

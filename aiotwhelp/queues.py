@@ -266,6 +266,8 @@ class Line(Entry):
             self.unpark()
         self.parked = Parked(self, gate, waiter)
         gate.blocked.add(self.parked)
+        if isinstance(gate, Window) and len(gate.buckets) > 1:
+            gate.upset()  # what others foresaw there is for whoever waits first
 
     def unpark(self) -> None:
         """Wait for no gate any more."""

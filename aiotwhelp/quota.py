@@ -86,7 +86,7 @@ class NotUntil:
 class Granted:
     """One call may go. It is settled exactly once, by the bucket that granted it."""
 
-    __slots__ = ("bucket", "cost", "growths", "is_settled", "known", "probes", "room", "sent")
+    __slots__ = ("bucket", "cost", "is_settled", "known", "probes", "room", "sent")
 
     def __init__(self, bucket: Bucket, now: float, cost: int, room: Room | None) -> None:
         self.bucket = bucket
@@ -94,7 +94,6 @@ class Granted:
         self.sent = now
         self.cost = cost
         self.known = bucket.numbering.last
-        self.growths = bucket.pace.growths
         self.probes: list[tuple[Probing, int]] | None = None
         self.is_settled = False
 
@@ -106,11 +105,12 @@ class Granted:
 class Pace:
     """A gap from grant to grant, learned from refusals by a limit that no header shows."""
 
-    __slots__ = ("_refused", "gap", "growths")
+    __slots__ = ("_refused", "gap", "grown")
 
     def __init__(self) -> None:
         self.gap = 0.0
-        self.growths = 0
+        #: The number of its last growth.
+        self.grown = 0
         self._refused: list[tuple[float, float]] = []
 
     @property
@@ -120,13 +120,13 @@ class Pace:
 
     def refused(self, granted: Granted, now: float) -> bool:
         """Grow, unless the call was granted before the last growth; say whether it grew."""
-        if granted.growths != self.growths:
+        if granted.known < self.grown:
             return False
         while self._refused and self._refused[-1][1] <= self.gap:
             self._refused.pop()
         self._refused.append((now, self.gap))
         self.gap = min(LONGEST_BACKOFF, max(_FIRST_GAP, 2.0 * self.gap))
-        self.growths += 1
+        self.grown = granted.bucket.numbering.next()
         return True
 
     def accepted(self, now: float) -> None:
@@ -177,8 +177,6 @@ class Bucket:
         "cold",
         "debts",
         "find_window",
-        "foreseen",
-        "foreseen_until",
         "forget_window",
         "grants",
         "household",
@@ -243,11 +241,8 @@ class Bucket:
         self.probing = Probing()
         #: What windows that are yet to be shown may have counted.
         self.debts = Debts(_FEW_DEBTS)
-        #: The only window, for as long as all goes as it should; and so many plain calls may go
-        #: until then without asking it.
+        #: The only window, for as long as nothing else is in the way of plain calls, of cost 1.
         self.plain: Window | None = None
-        self.foreseen = 0
-        self.foreseen_until = -INF
 
     def __repr__(self) -> str:
         windows = ", ".join(map(repr, (*self.windows, *self.local))) or "nothing known"
@@ -273,43 +268,35 @@ class Bucket:
         """
         if room is not None and room.in_flight >= room.limit:
             return NotUntil(INF, room)
-        if self.plain is not None and self.calls > self.answered:
+        plain = self.plain
+        if plain is not None and self.calls > self.answered and now < plain.ends:
             return NotUntil(INF, self)  # as TCP opens: one more in flight than has been answered
         at, by = self._opens(now, cost, reserve, even)
         if at > now:
-            if self.plain is not None:  # by a clock that is better known it may end sooner
-                self.foreseen_until = min(self.foreseen_until, self.plain.foreseen_until())
             return NotUntil(at, by)
         return self._grant(now, cost, now if since is None else since, even, room)
 
     # Where all goes as it should ---------------------------------------------------------------
 
     def foresee(self, now: float, reserve: float) -> None:
-        """Find out how many calls of cost 1 may surely go without asking again.
+        """Find out how many plain calls may surely go without asking again.
 
         Anything but grants of those, and answers that tell of the same reset, ends it.
         """
         if len(self.windows) != 1 or self.local or not self.shown:
             return
-        window = self.windows[0]
         owes = self.debts.unread or self.debts.ghosts
-        if self.pace.gap or self.next > now or owes or not window.is_plain(now):
+        if self.pace.gap or self.next > now or owes:
             return
-        window.clock_changes = -1  # the reset may be another
-        self.plain = window
-        self.foreseen = window.foresees(reserve)
-        self.foreseen_until = window.foreseen_until()
+        window = self.windows[0]
+        window.foresee(now, reserve)
+        if window.is_plain:
+            self.plain = window
 
     def take_foreseen(self, now: float, room: Room | None) -> Granted | None:
-        """Take a token for a call of cost 1 that was foreseen; None if there is none."""
+        """Take a token for a plain call that was foreseen; None if there is none."""
         window = self.plain
-        if (
-            window is None
-            or self.foreseen <= 0
-            or self.calls > self.answered
-            or now >= self.foreseen_until
-            or now < self.household.shut
-        ):
+        if window is None or self.calls > self.answered or now < self.household.shut:
             return None
         if room is not None and room.in_flight >= room.limit:
             return None
@@ -317,13 +304,27 @@ class Bucket:
             return None
         if room is not None:
             room.in_flight += 1
-        self.foreseen -= 1
         self.calls += 1
         self.in_flight += 1
         return self.grants(self, now, 1, room)
 
-    def _answered_plainly(self, granted: Granted, now: float, fewer: int, ends: float) -> None:
-        """Settle a call whose answer is what was to be expected: its window knows it already."""
+    def answered_plainly(
+        self, granted: Granted, now: float, remaining: int, resets_in: float | None
+    ) -> bool:
+        """Settle a call whose answer tells what the one before did, but for what is left.
+
+        False if anything about it is not plain: then nothing was done.
+        """
+        if (
+            self.plain is None
+            or granted.probes is not None
+            or granted.cost.__class__ is not int
+            or granted.cost != 1
+            or granted.is_settled
+            or self.household.pauses
+            or not self.plain.answer_plainly(granted, now, remaining, resets_in)
+        ):
+            return False
         granted.is_settled = True
         if granted.room is not None:
             granted.room.in_flight -= 1
@@ -333,14 +334,13 @@ class Bucket:
         round_trip = now - granted.sent
         if round_trip > self.round_trip:
             self.round_trip = min(round_trip, LONGEST_ROUND_TRIP)
-        self.foreseen -= fewer
-        if ends < self.foreseen_until:
-            self.foreseen_until = ends
+        return True
 
     def upset(self) -> None:
         """All is to be asked anew."""
         self.plain = None
-        self.foreseen = 0
+        for window in self.windows:
+            window.upset()
 
     def expect(self, now: float, ahead: int, reserve: float = 0.0, cost: int = 1) -> float:
         """Return the earliest instant for a caller of that cost behind others; a lower bound.
@@ -462,16 +462,12 @@ class Bucket:
             and status < 400
             and cost is None
             and len(shown) == 1
-            and granted.cost == 1
-            and granted.cost.__class__ is int
-            and granted.probes is None
-            and not (granted.is_settled or reading.refused or reading.cached)
-            and not self.household.pauses
+            and not (reading.refused or reading.cached)
+            and plain.tells_the_same(told := shown[0])
+            and self.answered_plainly(granted, now, told.remaining, told.resets_in)
         ):
-            fewer = plain.answer_plainly(granted, now, shown[0])
-            if fewer >= 0:
-                self._answered_plainly(granted, now, fewer, plain.ends)
-                return
+            plain.heard(granted, now, told)
+            return
         self._settle(granted)
         self._time(now - granted.sent)
         if cost is not None:
@@ -629,11 +625,8 @@ class Bucket:
 
         Settling takes a call from every window, whichever it was granted from.
         """
-        self.upset()
-        if len(window.buckets) == 1:
-            for other in window.buckets:
-                other.upset()
         self.windows.append(window)
+        self.upset()
         window.buckets[self] = None
         in_flight = self._in_flight_of(window)
         window.in_flight += in_flight

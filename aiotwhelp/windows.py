@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from aiotwhelp.clock import ServerClock
-from aiotwhelp.headers import WindowKind, WindowReading
+from aiotwhelp.headers import Frame, WindowKind, WindowReading
 from aiotwhelp.heaps import Heap
 from aiotwhelp.refills import OTHER_BACK_END, Refill
 
@@ -305,30 +305,36 @@ class Foreign:
 
     __slots__ = (
         "_answers",
+        "_at_first",
         "_before",
-        "_explained",
         "_marks",
-        "_next_mark",
         "_others",
-        "_own",
         "_presumed",
         "_quickest",
+        "next_mark",
+        "own",
     )
 
     def __init__(self, presumed: float = _PRESUMED_FOREIGN) -> None:
         #: Calls of others, and of ours, in this window; and their ratio in those before.
         self._others = 0
-        self._own = 0
+        self.own = 0
         self._before = 0.0
         #: What that ratio is taken for until a whole window has told.
         self._presumed = presumed
-        #: The lowest remaining that calls of ours explain.
-        self._explained = 0
+        #: What was left before the first of ours.
+        self._at_first = 0
         self._quickest = INF
         self._answers = 0
         #: (instant, what calls sent until then explain), a few for that time.
         self._marks: list[tuple[float, int]] = []
-        self._next_mark = -INF
+        #: When the next of those is due, at a call of ours.
+        self.next_mark = -INF
+
+    @property
+    def _explained(self) -> int:
+        """The lowest remaining that calls of ours explain."""
+        return self._at_first - self.own
 
     @property
     def is_seen(self) -> bool:
@@ -342,7 +348,7 @@ class Foreign:
 
     @property
     def _seen(self) -> float:
-        return min(_MOST_FOREIGN, max(self._others / max(1, self._own), self._before))
+        return min(_MOST_FOREIGN, max(self._others / max(1, self.own), self._before))
 
     @property
     def _under_way(self) -> float:
@@ -356,26 +362,28 @@ class Foreign:
         """Begin a window; what was learned in the last one halves."""
         if self._answers:
             self._presumed = 0.0
-        if self._own:
+        if self.own:
             self._before /= 2
             self._before = self._seen
-        self._others = self._own = 0
-        self._explained = explained
+        self._others = self.own = 0
+        self._at_first = explained
         self._marks.clear()
 
     def take(self, now: float, cost: int) -> None:
         """Note a call of ours."""
-        if now >= self._next_mark:
-            self._marks.append((now, self._explained))
-            del self._marks[:-_MOST_MARKS]
-            self._next_mark = now + max(_LEAST_MARK, self._under_way / 4)
-        self._explained -= cost
-        self._own += cost
+        if now >= self.next_mark:
+            self.mark(now)
+        self.own += cost
+
+    def mark(self, now: float) -> None:
+        """Remember what calls of ours that were sent until now explain."""
+        self._marks.append((now, self._explained))
+        del self._marks[:-_MOST_MARKS]
+        self.next_mark = now + max(_LEAST_MARK, self._under_way / 4)
 
     def give_back(self, cost: int) -> None:
         """Note that a call of ours was not counted: it never left, or was refused."""
-        self._explained += cost
-        self._own -= cost
+        self.own -= cost
         self._marks.clear()
 
     def observe(self, now: float, remaining: int, round_trip: float) -> bool:
@@ -383,16 +391,14 @@ class Foreign:
         self._answers += 1
         if round_trip < self._quickest:
             self._quickest = round_trip
-        explained = self._explained
         if marks := self._marks:
             told = now - self._under_way
             while marks and marks[0][0] <= told:
                 del marks[0]
-            if marks:
-                explained = marks[0][1]
-        if explained - remaining <= self._others:
+        others = (marks[0][1] if marks else self._at_first - self.own) - remaining
+        if others <= self._others:
             return False
-        self._others = explained - remaining
+        self._others = others
         return True
 
     def margin(self, in_flight: int) -> float:
@@ -426,8 +432,12 @@ class Window:
         "doubts",
         "ends",
         "foreign",
+        "foreseen",
+        "foreseen_until",
+        "frame",
         "in_flight",
         "is_confirmed",
+        "is_plain",
         "is_shown_in_time",
         "is_untold",
         "key",
@@ -488,9 +498,15 @@ class Window:
         #: Of one that takes turns: whether it is shown before it is spent. None if nobody knows:
         #: servers that always show the same limit show another one when that refuses a call.
         self.is_shown_in_time: bool | None = None
-        #: While all goes as it should: its end, but for the ceiling, as the clock was then.
+        #: Whether all goes as it should. Then so many plain calls may go until then without asking.
+        self.is_plain = False
+        self.foreseen = 0
+        self.foreseen_until = -INF
+        #: Its end, but for the ceiling, as the clock was then.
         self.told_end = -INF
         self.clock_changes = -1
+        #: What its last answer has in common with those that are plain.
+        self.frame: Frame | None = None
         self.shut = -INF
         self.refill = Refill() if kind.refills else None
         self.slot = -INF
@@ -637,64 +653,87 @@ class Window:
 
     # What goes as it should --------------------------------------------------------------------
 
-    def is_plain(self, now: float) -> bool:
-        """Whether nothing but a number and an epoch is known of it, and nothing is in doubt."""
+    def foresee(self, now: float, reserve: float) -> None:
+        """Find out how many plain calls may go without asking, if nothing is in doubt."""
+        if not self._goes_well(now):
+            self.upset()
+            return
+        self.is_plain = True
+        self.clock_changes = -1  # the reset may be another
+        self.expect_as(self.frame)
+        self.foreseen = self._foresees(reserve)
+        self.foreseen_until = self.foreseen_to()
+
+    def upset(self) -> None:
+        """All is to be asked anew."""
+        self.is_plain = False
+        self.foreseen = 0
+
+    def _goes_well(self, now: float) -> bool:
+        """Whether nothing but a number and a reset is known of it, and nothing is in doubt."""
         return (
             self.is_confirmed
             and now < self.ends
             and self.reset is not None
-            and self.low == self.reset
+            and (self.counts_down or self.low == self.reset)
             and self.shut <= now
             and self.refill is None
-            and len(self.buckets) == 1
-            and not (self.counts_down or self.silences or self.doubts or self.is_untold)
+            and not (self.silences or self.doubts or self.is_untold)
             and self.debts.are_none
             and not self.kind.turns
             and self.kind.unit != _IN_FLIGHT
             and self.probing.is_at_rest
+            and (len(self.buckets) == 1 or not self.blocked)
         )
 
-    def foresees(self, reserve: float) -> int:
+    def _foresees(self, reserve: float) -> int:
         """Return how many plain calls may surely go, one after the other, and be answered so."""
         left = self.observations[0][1] - self.in_flight - self._kept(reserve)
         calls = min(_FORESEEN, left // 4)
         spared = self.foreign.margin(self.in_flight + calls) if calls > 0 else 0.0
         return calls if calls > 0 and left - calls >= spared else 0
 
-    def foreseen_until(self) -> float:
-        """Return the instant until which what was foreseen holds."""
+    def foreseen_to(self) -> float:
+        """Return the instant until which what is foreseen holds."""
         return self.ends
 
     def take_plainly(self, now: float) -> bool:
-        """Take a token that was foreseen; False if it is not there after all."""
+        """Take a token if one was foreseen and is there."""
+        if self.foreseen <= 0 or now >= self.foreseen_until:
+            return False
+        self.foreseen -= 1
         self.in_flight += 1
-        self.foreign.take(now, 1)
+        foreign = self.foreign
+        if now >= foreign.next_mark:
+            foreign.mark(now)
+        foreign.own += 1
         return True
 
-    def answer_plainly(self, granted: Granted, now: float, reading: WindowReading) -> int:
-        """Settle a plain call whose answer tells of the same reset, in one step.
+    def tells_the_same(self, reading: WindowReading) -> bool:
+        """Whether an answer tells of the same limit and the same reset as the ones before."""
+        if reading.kind is not self.kind or reading.limit != self.limit:
+            return False
+        if reading.bucket != self.bucket or (reading.resets_in is None) is self.counts_down:
+            return False
+        return self.counts_down or reading.reset == self.reset
 
-        Does what `observe` would. Returns by how many fewer calls may go than before, many if all
-        is to be asked anew, and -1 if the answer is not plain: then nothing was done.
+    def answer_plainly(
+        self, granted: Granted, now: float, remaining: int, resets_in: float | None
+    ) -> bool:
+        """Settle a plain call whose answer tells the same but for what is left, in one step.
+
+        Does what `observe` would; if it is not plain after all, nothing.
         """
-        reset, ceiling = self.reset, self.kind.ceiling
-        if (
-            reset is None
-            or reading.reset != reset
-            or reading.kind is not self.kind
-            or reading.limit != self.limit
-            or reading.bucket != self.bucket
-            or not self.is_confirmed
-        ):
-            return -1
-        clock = self.clock
-        if self.clock_changes != clock.changes:
-            self.clock_changes = clock.changes
-            self.told_end = clock.local(reset) + self.late
-        ends = self.told_end
-        if now >= ends or now >= self.seen + ceiling:
-            return -1
-        observations, remaining, known = self.observations, reading.remaining, granted.known
+        known, sent, ceiling = granted.known, granted.sent, self.kind.ceiling
+        if not self.is_plain or now >= self.seen + ceiling:
+            return False
+        if resets_in is not None and not self._narrow(sent, now, resets_in):
+            return False
+        if self.clock_changes != self.clock.changes:
+            self._look_at_clock()
+        if now >= self.told_end:
+            return False
+        observations = self.observations
         before = observations[0][1]
         while observations and observations[0][0] <= known:
             del observations[0]
@@ -704,17 +743,42 @@ class Window:
         numbering.last += 1
         observations.append((numbering.last, remaining))
         self.in_flight -= 1
-        fewer = before - 1 - observations[0][1]
-        round_trip = now - granted.sent
+        round_trip = now - sent
         if round_trip > self.round_trip:
             self.time(round_trip)
         else:
             self.round_trip += (round_trip - self.round_trip) / 16
         self.seen = now
-        self.ends = min(now + ceiling, ends)
+        self.ends = min(now + ceiling, self.told_end)
+        self.foreseen_until = min(self.foreseen_until, self.ends)
         if self.foreign.observe(now, remaining, round_trip):
-            return _FORESEEN
-        return max(0, fewer)
+            self.foreseen = 0
+        elif (fewer := before - 1 - observations[0][1]) > 0:
+            self.foreseen -= fewer
+        return True
+
+    def _look_at_clock(self) -> None:
+        if self.reset is not None:
+            self.clock_changes = self.clock.changes
+            self.told_end = self._local(self.reset) + self.late
+
+    def _narrow(self, sent: float, now: float, resets_in: float) -> bool:
+        """Take in seconds from an answer, if what they bound may be the reset that is known."""
+        low, reset = sent + resets_in - _rounding(resets_in), now + resets_in
+        if self.reset is None or low > self.reset or self.low > reset or now >= self.ends:
+            return False
+        if not 0.0 < resets_in <= self.kind.ceiling:
+            return False
+        self.reset, self.low = min(self.reset, reset), max(self.low, low)
+        self.told_end = self.reset + self.late
+        return True
+
+    def expect_as(self, frame: Frame | None) -> None:
+        """Remember how an answer put it, for as long as the next ones put it so."""
+        self.frame = frame if frame is not None and self.tells_the_same(frame.window) else None
+
+    def heard(self, granted: Granted, now: float, reading: WindowReading) -> None:
+        """Note a reading that was taken in plainly; for those who tell it others."""
 
     @property
     def frees(self) -> bool:
@@ -873,6 +937,7 @@ class Window:
 
     def absorb(self, other: Window) -> None:
         """Become one with another window that turned out to be this one."""
+        self.upset()
         for bucket in other.buckets:
             bucket.replace(other, self)
         while (parked := other.blocked.first) is not None:
@@ -1053,6 +1118,7 @@ class Window:
             self._doubt()
 
     def _doubt(self) -> None:
+        self.upset()
         self.is_confirmed = False
         self.reset_number = self.numbering.next()
         self.probing.restart()
@@ -1101,6 +1167,7 @@ class Window:
             self.ends = latest
         else:
             self.ends = min(self._local(self.reset) + self.late, latest)
+        self.foreseen_until = min(self.foreseen_until, self.ends)
 
     def _learn_lateness(self, sent: float) -> None:
         """A server that refused at its own reset will do so again; clean rollovers forget it.

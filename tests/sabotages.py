@@ -153,7 +153,7 @@ def slow_down_for_every_refusal(patch: Patch) -> None:
     refused = Pace.refused
 
     def grown(pace: Pace, granted: Any, now: float) -> bool:
-        granted.growths = pace.growths
+        pace.grown = 0
         return refused(pace, granted, now)
 
     patch.setattr(Pace, "refused", grown)
@@ -401,26 +401,30 @@ def close_in_one_go(patch: Patch) -> None:
 
 def let_what_was_foreseen_stand(patch: Patch) -> None:
     patch.setattr(Bucket, "upset", nothing)
+    patch.setattr(Window, "upset", nothing)
 
 
 def foresee_what_others_took(patch: Patch) -> None:
     answer = Window.answer_plainly
 
-    def answered(window: Window, granted: Any, now: float, reading: Any) -> int:
-        return min(0, answer(window, granted, now, reading))
+    def answered(window: Window, *told: Any) -> bool:
+        foreseen = window.foreseen
+        is_settled = answer(window, *told)
+        window.foreseen = foreseen
+        return is_settled
 
     patch.setattr(Window, "answer_plainly", answered)
 
 
 def foresee_all_that_is_left(patch: Patch) -> None:
-    patch.setattr(Window, "foresees", lambda window, _: window.available)
+    patch.setattr(Window, "_foresees", lambda window, _: window.available)
 
 
 def foresee_beyond_the_reset(patch: Patch) -> None:
-    foresee = Bucket.foresee
+    foresee = Window.foresee
 
-    def foreseen(bucket: Bucket, now: float, reserve: float) -> None:
-        foresee(bucket, now, reserve)
-        bucket.foreseen_until = INF
+    def foreseen(window: Window, now: float, reserve: float) -> None:
+        foresee(window, now, reserve)
+        window.foreseen_until = INF
 
-    patch.setattr(Bucket, "foresee", foreseen)
+    patch.setattr(Window, "foresee", foreseen)

@@ -3,20 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter
+from collections.abc import Iterable
+from email.utils import formatdate
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from aiotwhelp import Limiter, MemoryLedger, QuotaKey, SessionClosedError
-from aiotwhelp.headers import Reading
+from aiotwhelp.headers import X_DIALECT, Dialect, Family, Reading, WindowKind, family
+from aiotwhelp.heaps import Entry
 from aiotwhelp.leases import LeasedWindow
+from aiotwhelp.limiter import Permit
 from aiotwhelp.local import Room
-from aiotwhelp.quota import Granted, NotUntil
+from aiotwhelp.queues import Priority
+from aiotwhelp.quota import Bucket, Granted, NotUntil
+from aiotwhelp.testing import VirtualTimeLoop
 from aiotwhelp.windows import INF
 from tests.film import EPOCH, GO, Answer, Ask, Film, opened, reading
 from tests.simulation import in_virtual_time
 from tests.stack import quota_headers
+
+
+def believed(bucket: Bucket) -> dict[str, object]:
+    """Return what is known of a quota, but for what is foreseen of it."""
+    state: dict[str, object] = {
+        name: getattr(bucket, name)
+        for name in ("calls", "in_flight", "answered", "round_trip", "next", "shown", "blank")
+    }
+    for number, window in enumerate(bucket.windows):
+        told = ("in_flight", "reset", "low", "ends", "seen", "round_trip", "limit", "shut")
+        state |= {f"{number} {name}": getattr(window, name) for name in told}
+        state[f"{number} left"] = window.available
+        foreign = window.foreign
+        state[f"{number} unplaced"] = sum(cost for _, cost in window.debts._unplaced)
+        state[f"{number} others"] = foreign.rate
+        state[f"{number} explained"] = foreign._explained
+        for at, (_, remaining) in enumerate(window.observations):
+            state[f"{number} {at}"] = remaining
+    return state
 
 
 class Twins:
@@ -82,22 +111,7 @@ class Twins:
         assert first == pytest.approx(second)
 
     def state(self, film: Film) -> dict[str, object]:
-        bucket = film.bucket
-        state = {
-            name: getattr(bucket, name)
-            for name in ("calls", "in_flight", "answered", "round_trip", "next", "shown", "blank")
-        }
-        for number, window in enumerate(bucket.windows):
-            told = ("in_flight", "reset", "low", "ends", "seen", "round_trip", "limit", "shut")
-            state |= {f"{number} {name}": getattr(window, name) for name in told}
-            state[f"{number} left"] = window.available
-            foreign = window.foreign
-            state[f"{number} unplaced"] = sum(cost for _, cost in window.debts._unplaced)
-            state[f"{number} others"] = foreign.rate
-            state[f"{number} explained"] = foreign._explained
-            for at, (_, remaining) in enumerate(window.observations):
-                state[f"{number} {at}"] = remaining
-        return state
+        return believed(film.bucket)
 
 
 KINDS = ("lost", "unsent", "refused", "failed", "silent", "stored", "denied", "another", "more")
@@ -131,6 +145,188 @@ def test_what_was_foreseen_is_what_the_rule_would_have_said(
             twins.check()
 
 
+class Asked(Bucket):
+    """A bucket of which nothing is foreseen."""
+
+    __slots__ = ()
+
+    def foresee(self, now: float, reserve: float) -> None:
+        """Have every call asked for."""
+
+
+SERVER = family(WindowKind("hour", length=3600.0), "x-ratelimit", "delta")
+NAMED = family(WindowKind("hour", length=3600.0), "x-ratelimit", bucket="x-ratelimit-resource")
+SHARED = family(WindowKind("hour", "app", 3600.0), "x-ratelimit", "delta-milliseconds")
+DIALECTS = {
+    each.name: each
+    for each in (
+        X_DIALECT,
+        Dialect("delta", (SERVER,)),
+        Dialect("named", (NAMED,)),
+        Dialect("shared", (SHARED,)),
+    )
+}
+KEYS = [QuotaKey(f"GET /{name}", "api", f"u:{name}", "app") for name in "ab"]
+
+
+class Limiters:
+    """Two limiters of one story, told in header fields; the second one foresees nothing."""
+
+    def __init__(self, dialect: Dialect, limit: int, **options: Any) -> None:
+        self.dialect, self.limit = dialect, limit
+        self.counted: Counter[str] = Counter()
+        self.both = (Limiter(**options), Limiter(**options))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("aiotwhelp.limiter.Bucket", Asked)
+            for key in KEYS:
+                self.both[1]._line(key)
+        self.loop = asyncio.get_running_loop()
+        self.reset = self.wall() + 900.0
+        self.calls: list[tuple[Permit, ...]] = []
+        self.plain = self.alike = 0
+
+    def wall(self) -> float:
+        assert isinstance(self.loop, VirtualTimeLoop)
+        return self.loop.wall_time()
+
+    def ask(self, which: int, cost: int, priority: Priority) -> None:
+        key = KEYS[which % len(KEYS)]
+        permits = [
+            each.try_acquire(key, cost=cost, priority=priority, dialect=self.dialect)
+            for each in self.both
+        ]
+        if None not in permits:
+            self.calls.append(tuple(permit for permit in permits if permit is not None))
+            self.counted[self.place(key)] += cost
+        assert permits[0] is permits[1] or None not in permits
+
+    def place(self, key: QuotaKey) -> str:
+        """Return what a call counts in."""
+        return key.route if self.dialect.name in ("x", "delta") else ""
+
+    def answer(self, which: int, kind: str) -> None:
+        if not self.calls:
+            return
+        calls = self.calls.pop(which % len(self.calls))
+        if self.wall() >= self.reset:
+            self.reset = self.wall() + 900.0
+            self.counted.clear()
+        place = self.place(calls[0]._line.key)
+        if kind == "another":
+            self.counted[place] += 3
+        status = {"refused": 429, "failed": 503, "denied": 403, "made": 201}.get(kind, 200)
+        headers = self.headers(kind, self.limit - self.counted[place])
+        for permit in calls:
+            if kind == "lost":
+                permit.lost()
+            elif kind == "unsent":
+                permit.unsent()
+            else:
+                plain = permit._line.bucket.plain
+                if plain is not None and plain.frame is not None and kind == "as told":
+                    self.alike += self.dialect.left(headers, plain.frame) >= 0
+                said = permit.observed(headers, status=status)
+                assert said == self.dialect.read(headers, status)
+
+    def headers(self, kind: str, left: int) -> CIMultiDictProxy[str]:
+        main = self.dialect.families[0]
+        assert isinstance(main, Family)
+        fields = {"Date": formatdate(int(self.wall()) - (kind == "slow"), usegmt=True)}
+        if kind in ("silent", "failed"):
+            return CIMultiDictProxy(CIMultiDict(fields))
+        left = max(0, left) + 2 * (kind == "more")
+        reset = self.reset + {"later": 1.0, "earlier": -1.0, "far": 400.0}.get(kind, 0.0)
+        written = {
+            "epoch": str(int(reset)),
+            "delta": str(math.ceil(reset - self.wall())),
+            "delta-milliseconds": str(int(1000 * (reset - self.wall()))),
+        }
+        fields |= {
+            main.limit.title(): str(self.limit + (kind == "limit")),
+            main.remaining.title(): "many" if kind == "garbled" else str(left),
+        }
+        if kind != "untold":
+            fields[main.reset.title()] = written[main.resets]
+        if main.bucket:
+            fields[main.bucket] = "other" if kind == "name" else "core"
+        fields |= {"stored": {"Age": "9"}, "refused": {"Retry-After": "1"}}.get(kind, {})
+        return CIMultiDictProxy(CIMultiDict(fields))
+
+    def check(self) -> None:
+        first, second = (self.state(each) for each in self.both)
+        assert first == pytest.approx(second)
+
+    def state(self, limiter: Limiter) -> dict[str, object]:
+        state: dict[str, object] = {}
+        for key in KEYS:
+            line = limiter._line(key)
+            self.plain += line.bucket.plain is not None
+            state |= {f"{key} {name}": value for name, value in believed(line.bucket).items()}
+            state[f"{key} clock"] = repr(line.clock)
+        stats = limiter.stats()
+        return state | {name: getattr(stats, name) for name in ("granted", "in_flight", "refused")}
+
+
+ODD = (*KINDS, *MOVES, "made", "garbled", "slow", "name")
+TURN = st.tuples(
+    st.sampled_from([0.0, 0.001, 0.01, 0.1, 1.0]) | st.sampled_from([0.0, 30.0, 300.0]),
+    st.lists(st.sampled_from([0, 0, 0, 1]), max_size=10),
+    st.integers(0, 8),
+    st.sampled_from(["as told"] * 30 + [*ODD]),
+    st.sampled_from([1] * 12 + [2, 5]),
+    st.sampled_from([Priority.NORMAL] * 5 + [Priority.INTERACTIVE]),
+)
+
+
+def play(
+    dialect: Dialect,
+    turns: Iterable[tuple[float, list[int], int, str, int, Priority]],
+    **options: Any,
+) -> Limiters:
+    limiters: list[Limiters] = []
+
+    @in_virtual_time
+    async def story() -> None:
+        pair = Limiters(dialect, **options)
+        limiters.append(pair)
+        for delay, asks, answers, kind, cost, priority in turns:
+            await asyncio.sleep(delay)
+            for number, which in enumerate(asks):
+                pair.ask(which, cost if number == 0 else 1, priority)
+                pair.check()
+            await asyncio.sleep(delay / 10)
+            for number in range(answers):
+                pair.answer(number * 5, kind if number == 0 else "as told")
+                pair.check()
+
+    story()
+    return limiters[0]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@settings(max_examples=40)
+@given(
+    turns=st.lists(TURN, min_size=10, max_size=30),
+    limit=st.sampled_from([15, 75, 900, 10**6]),
+    reserve=st.sampled_from([0.0, 0.3]),
+)
+def test_answers_that_are_read_at_a_glance_are_believed_as_all_are(
+    dialect: str, turns: list[Any], limit: int, reserve: float
+) -> None:
+    play(DIALECTS[dialect], turns, limit=limit, reserve=reserve)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("keys", [[0], [0, 1]])
+def test_answers_are_read_at_a_glance_where_all_goes_as_it_should(
+    dialect: str, keys: list[int]
+) -> None:
+    turn = (0.004, keys, len(keys), "as told", 1, Priority.NORMAL)
+    pair = play(DIALECTS[dialect], [turn] * 200, limit=9000)
+    assert pair.plain > 150
+    assert pair.alike > 150 * len(keys) or dialect == "shared", "that writes milliseconds"
+
+
 def test_calls_are_foreseen_where_all_goes_as_it_should() -> None:
     twins = Twins(900, 0.25, 0.0)
     for number in range(200):
@@ -147,7 +343,7 @@ def foreseeing(remaining: int = 800, limit: int = 900, **options: float) -> Film
     film = opened(remaining, limit=limit, **options)
     film.step(1.0, Ask("first"))
     film.bucket.foresee(1.0, 0.0)
-    assert film.bucket.foreseen > 0
+    assert film.window.foreseen > 0
     return film
 
 
@@ -208,7 +404,10 @@ def test_who_comes_to_share_a_window_ends_what_was_foreseen() -> None:
     other._add_new(film.window)
     assert film.bucket.take_foreseen(2.0, None) is None
     film.bucket.foresee(2.0, 0.0)
-    assert film.bucket.take_foreseen(2.0, None) is None
+    assert film.bucket.take_foreseen(2.0, None) is not None
+    film.window.blocked.add(Entry(0))
+    film.bucket.foresee(2.0, 0.0)
+    assert film.bucket.take_foreseen(2.0, None) is None, "somebody waits, and goes first"
 
 
 def test_no_more_is_foreseen_than_may_be_in_flight() -> None:
@@ -236,7 +435,7 @@ async def test_a_newcomer_does_not_overtake_where_calls_are_foreseen() -> None:
     held = [await limiter.acquire(key) for _ in range(4)]
     costly = asyncio.create_task(limiter.acquire(key, cost=77))
     await asyncio.sleep(0)
-    assert limiter._line(key).bucket.foreseen > 0
+    assert limiter._line(key).bucket.windows[0].foreseen > 0
     assert limiter.try_acquire(key) is None
     for permit in held:
         permit.unsent()
@@ -248,7 +447,7 @@ async def test_bad_options_are_told_where_calls_are_foreseen() -> None:
     limiter, key = Limiter(), QuotaKey("GET /2/users/me")
     for number in range(20):
         (await limiter.acquire(key)).observed(quota_headers(1000 - number, limit=1000))
-    assert limiter._line(key).bucket.foreseen > 0
+    assert limiter._line(key).bucket.windows[0].foreseen > 0
     with pytest.raises((TypeError, ValueError), match="priority"):
         await limiter.acquire(key, priority="high")  # type: ignore[arg-type]
     with pytest.raises((TypeError, ValueError), match="max_wait"):
@@ -272,7 +471,7 @@ async def test_leased_tokens_are_foreseen_and_no_more_than_those() -> None:
     share = bucket.plain.share
     share.left, share.until = 3, now + 1.0
     bucket.foresee(now, 0.0)
-    assert bucket.foreseen == 3
+    assert bucket.plain.foreseen == 3
     assert limiter.try_acquire(key) is not None
     assert share.left == 2
     share.left = 0  # the rest went back

@@ -40,15 +40,10 @@ class Bucket:
         self.shown = False
         self.pace = SimpleNamespace(gap=0.0)
         self.paces = self.upsets = 0
-        self.plain: Any = None
-        self.foreseen: list[tuple[float, float]] = []
         self.joined: list[list[WindowReading]] = []
 
     def upset(self) -> None:
         self.upsets += 1
-
-    def foresee(self, now: float, reserve: float) -> None:
-        self.foreseen.append((now, reserve))
 
     def join_pace(self) -> None:
         self.paces += 1
@@ -98,7 +93,7 @@ class Process:
 
     def call(self, at: float = 0.0, cost: int = 1) -> Granted:
         """Take tokens that are there."""
-        bucket: Any = SimpleNamespace(numbering=self.numbering, pace=SimpleNamespace(growths=0))
+        bucket: Any = SimpleNamespace(numbering=self.numbering)
         granted = Granted(bucket, NOW + at, cost, None)
         if isinstance(self.gate, LeasedWindow):
             probe = self.gate.take(NOW + at, cost, NOW + at, False)
@@ -283,7 +278,12 @@ def test_a_call_knows_what_the_ledger_had_told_before_it_went():
 def told_plainly(process: Process, granted: Granted, at: float, remaining: int) -> bool:
     """Settle a call with an answer that tells of the reset that is known."""
     reading = WindowReading(FIFTEEN_MINUTES, remaining, 100, 1_700_000_060.0)
-    return process.gate.answer_plainly(granted, NOW + at, reading) >= 0
+    process.gate.foresee(NOW + at, 0.0)
+    if not process.gate.tells_the_same(reading):
+        return False
+    assert process.gate.answer_plainly(granted, NOW + at, remaining, None)
+    process.gate.heard(granted, NOW + at, reading)
+    return True
 
 
 def told_in_full(process: Process, granted: Granted, at: float, remaining: int) -> bool:
@@ -1073,16 +1073,19 @@ def test_a_reset_in_the_servers_words_is_kept_where_its_clock_is_known():
 
 def test_what_was_foreseen_is_foreseen_anew_with_every_lease():
     process = as_known()
-    others, bucket = Bucket(), Bucket()
-    bucket.plain = process.gate
-    process.gate.buckets = {others: None, bucket: None}
+    gate = process.gate
+    assert not gate.is_plain, "nobody has asked yet"
+    gate.foresee(NOW, 0.0)
+    assert (gate.is_plain, gate.foreseen) == (True, 9)
     process.leased(2, 0.5, **KNOWN)
-    assert (bucket.upsets, bucket.foreseen, others.foreseen) == (1, [(NOW + 0.5, 0.0)], [])
+    assert (gate.is_plain, gate.foreseen) == (True, 11)
     process.told(0.6, confirmed=False)
-    assert len(bucket.foreseen) == 1, "a probe is to tell"
+    assert (gate.is_plain, gate.foreseen) == (False, 0), "a probe is to tell"
+    process.told(0.6, **KNOWN)
+    gate.foresee(NOW + 0.6, 0.0)
     away(process)
     process.told(0.7, **KNOWN)
-    assert (bucket.upsets, len(bucket.foreseen)) == (3, 1)
+    assert (gate.is_plain, gate.foreseen) == (False, 0)
 
 
 def test_an_answer_frees_nobody_who_waits_for_a_lease():
@@ -1122,9 +1125,12 @@ def test_a_limit_that_no_header_shows_has_all_keep_a_pace():
     bucket = Bucket()
     process.gate.buckets = {bucket: None}
     process.told(confirmed=True, remaining=9)
-    assert (bucket.paces, bucket.upsets) == (0, 1), "what was foreseen of it is foreseen anew"
+    assert bucket.paces == 0
+    process.gate.is_plain, process.gate.foreseen = True, 5
     process.told(confirmed=True, remaining=9, gap=1500)
-    assert (bucket.paces, bucket.upsets) == (1, 2)
+    assert bucket.paces == 1
+    assert not process.gate.is_plain, "what was foreseen of it is foreseen anew"
+    assert process.gate.foreseen == 0
 
 
 @pytest.mark.parametrize(
@@ -1209,38 +1215,41 @@ def plain() -> Process:
         resets_in=60_000,
         epoch=round((EPOCH + 60.0) * 1000),
     )
-    assert process.gate.is_plain(NOW)
+    process.gate.foresee(NOW, 0.5)
+    assert process.gate.is_plain
     return process
 
 
 def test_what_is_leased_may_surely_go_until_it_goes_back_or_the_window_ends():
     process = plain()
     gate, share = process.gate, process.share
-    assert (gate.foresees(0.5), gate.foreseen_until()) == (2, NOW + 1.8)
+    assert (gate.foreseen, gate.foreseen_until) == (2, NOW + 1.8)
     gate.ends = NOW + 1.0
-    assert gate.foreseen_until() == NOW + 1.0
+    gate.foresee(NOW, 0.5)
+    assert gate.foreseen_until == NOW + 1.0
     assert gate.take_plainly(NOW)
     assert gate.take_plainly(NOW)
     assert (share.left, share.taken, gate.in_flight, share.held) == (0, 2, 2, 2)
     assert not gate.take_plainly(NOW)
-    assert (share.left, share.taken, gate.in_flight, gate.foresees(0.0)) == (0, 2, 2, 0)
+    assert (share.left, share.taken, gate.in_flight, gate.foreseen) == (0, 2, 2, 0)
     share.left = -1
-    assert gate.foresees(0.0) == 0
+    gate.foresee(NOW, 0.0)
+    assert gate.foreseen == 0
 
 
 def test_a_probe_or_an_outage_is_not_plain():
     process = plain()
     process.gate.ends = NOW
-    assert not process.gate.is_plain(NOW)
+    assert not process.gate._goes_well(NOW)
     process = plain()
     process.share.turn = 3
-    assert not process.gate.is_plain(NOW), "a probe may go"
+    assert not process.gate._goes_well(NOW), "a probe may go"
     process = plain()
     process.share.probing.start(NOW)
-    assert not process.gate.is_plain(NOW), "a probe is out"
+    assert not process.gate._goes_well(NOW), "a probe is out"
     process = plain()
     away(process)
-    assert not process.gate.is_plain(NOW)
+    assert not process.gate._goes_well(NOW)
     assert not process.gate.take_plainly(NOW)
     assert (process.share.left, process.gate.in_flight) == (2, 0)
 
@@ -1248,14 +1257,16 @@ def test_a_probe_or_an_outage_is_not_plain():
 def test_a_plain_answer_is_told_to_the_others_and_leaves_what_is_leased():
     process = plain()
     gate, share = process.gate, process.share
-    bucket: Any = SimpleNamespace(numbering=process.numbering, pace=SimpleNamespace(growths=0))
+    bucket: Any = SimpleNamespace(numbering=process.numbering)
     granted = Granted(bucket, NOW, 1, None)
     assert gate.take_plainly(NOW)
-    another = WindowReading(FIFTEEN_MINUTES, 3, 15, EPOCH + 90.0)
-    assert (gate.answer_plainly(granted, NOW + 0.5, another), share.notes) == (-1, [])
+    assert not gate.tells_the_same(WindowReading(FIFTEEN_MINUTES, 3, 15, EPOCH + 90.0))
     for remaining in (11, 3):
         reading = WindowReading(FIFTEEN_MINUTES, remaining, 15, EPOCH + 60.0)
-        assert gate.answer_plainly(granted, NOW + 0.5, reading) == 0
+        assert gate.tells_the_same(reading)
+        assert gate.answer_plainly(granted, NOW + 0.5, remaining, None)
+        gate.heard(granted, NOW + 0.5, reading)
+        assert gate.foreseen == 1
         assert (gate.floor, share.notes[-1].remaining) == (remaining, remaining)
     (note,) = process.report(0.5).notes
     assert (note.outcome, note.times, note.refused, note.took) == (Outcome.READ, 2, False, 500)

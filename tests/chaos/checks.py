@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from aiotwhelp.headers import FIFTEEN_MINUTES, Reading, WindowKind
+from aiotwhelp.headers import FIFTEEN_MINUTES, Frame, Reading, WindowKind
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.local import RateWindow, Room
 from aiotwhelp.queues import Line, Priority, Waiter
@@ -165,9 +165,8 @@ class CheckedLimiter(Limiter):
             assert window.probing.out <= 2, "case 14: a third probe"
         has_ended = window.is_confirmed and self._now() >= window.ends
         assert not has_ended, "case 14: granted from a window that has ended"
-        bucket = line.bucket
-        assert bucket.foreseen <= window.available, "more is foreseen than there is"
-        is_foreseen_too_long = bucket.foreseen > 0 and bucket.foreseen_until > window.ends
+        assert window.foreseen <= window.available, "more is foreseen than there is"
+        is_foreseen_too_long = window.foreseen > 0 and window.foreseen_until > window.ends
         assert not is_foreseen_too_long, "case 14: more is foreseen than the window holds for"
         if not granted.is_probe_of(window.probing):
             self._check_last(line, window, granted)
@@ -212,21 +211,27 @@ class CheckedLimiter(Limiter):
     # Settling ----------------------------------------------------------------------------------
 
     def _observed(
-        self, line: Line, granted: Granted, reading: Reading, status: int, cost: int | None
+        self,
+        line: Line,
+        granted: Granted,
+        reading: Reading,
+        status: int,
+        cost: int | None,
+        frame: Frame | None = None,
     ) -> None:
         self._check_probes(line, granted)
         self._note_answer(line, granted, reading, status)
         pace = line.bucket.pace
-        gap, growths = pace.gap, pace.growths
+        gap, grown = pace.gap, pace.grown
         knew = [each for each in line.bucket.windows if granted.known >= each.reset_number]
         unread = {each.kind: each.debts.unread for each in line.bucket.windows}
         self._note_turns(line, granted, reading)
         self._note_missing(line, granted, reading)
-        super()._observed(line, granted, reading, status, cost)
+        super()._observed(line, granted, reading, status, cost, frame)
         self._note_left_out(line, granted, reading)
         if gap or pace.gap:
             is_success = not (reading.refused or reading.cached or status >= 500)
-            self._check_pace(granted, gap, grew=pace.growths > growths, success=is_success)
+            self._check_pace(granted, gap, grew=pace.grown > grown, success=is_success)
         if not self.plan.has("adversarial", "steps"):
             self._check_doubts(line, knew, reading)
         if self.plan.is_understood:
