@@ -307,7 +307,7 @@ class Dialect:
         return self.understand(fields, status) if plain is None else plain
 
     def frame(self, headers: Mapping[str, str]) -> Frame | None:
-        """Return what the next answers may have in common with one of status 200, for `left`.
+        """Return what the next answers may have in common with one of status 200.
 
         None unless it tells the time, and of one window only.
         """
@@ -317,6 +317,7 @@ class Dialect:
             return None
         return Frame(
             self,
+            self._marks,
             *(main.remaining, main.limit, main.reset, main.bucket),
             fields.get(_DATE),
             fields.get(main.limit),
@@ -324,17 +325,8 @@ class Dialect:
             fields.get(main.bucket),
             reading.date,
             reading.windows[0],
+            reading.windows[0].resets_in,
         )
-
-    def left(self, headers: Mapping[str, str], frame: Frame) -> int:
-        """Return what headers say is left, if they say all else as ``frame`` has it; else -1."""
-        fields = headers if headers.__class__ is CIMultiDictProxy else caseless(headers)
-        if fields.__class__ in _KNOWN:
-            if not fields.keys().isdisjoint(self._marks):
-                return -1
-        elif not _has_none(fields, self._marks):
-            return -1
-        return frame.left(fields)
 
     def understand(self, fields: Mapping[str, str], status: int) -> Reading:
         """Do the same with fields whose look-ups find lower-case names."""
@@ -478,7 +470,9 @@ class Frame:
     """What answers of one window have in common while the server's clock shows a second."""
 
     dialect: Dialect
-    #: The names of the fields, and what these said but for what is left.
+    #: Fields that no such answer has.
+    marks: tuple[str, ...]
+    #: The names of its fields, and what these said but for what is left.
     remaining: str
     limit: str
     reset: str
@@ -490,15 +484,19 @@ class Frame:
     #: What that means.
     date: float
     window: WindowReading
-    #: What was recognised, and by which names of fields, if that was left to us.
-    spoken: str = ""
-    names: tuple[str, ...] = ()
+    resets_in: float | None
 
-    def left(self, fields: Mapping[str, str]) -> int:
-        """Return what is left, if all else that counts of one window is as it was; else -1."""
-        get = fields.get
+    def left(self, headers: Mapping[str, str]) -> int:
+        """Return what an answer of status 200 says is left, if all else is as it was; else -1."""
+        if headers.__class__ is CIMultiDictProxy:  # as aiohttp's are
+            is_bare = headers.keys().isdisjoint(self.marks)
+        else:
+            headers = caseless(headers)
+            is_bare = _has_none(headers, self.marks)
+        get = headers.get
         if (
-            get(_DATE) != self.date_text
+            not is_bare
+            or get(_DATE) != self.date_text
             or get(self.reset) != self.reset_text
             or get(self.limit) != self.limit_text
             or (self.bucket and get(self.bucket) != self.bucket_text)
@@ -514,8 +512,7 @@ class Frame:
         """Return what an answer says in which so much is left."""
         kind, _, limit, reset, resets_in, bucket = self.window
         window = _tuple(WindowReading, (kind, remaining, limit, reset, resets_in, bucket))
-        said = ((window,), None, self.date, False, False, False, 0.0, self.spoken)
-        return _tuple(Reading, said)
+        return _tuple(Reading, ((window,), None, self.date, False, False, False, 0.0, ""))
 
 
 @lru_cache(maxsize=256)

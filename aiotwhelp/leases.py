@@ -688,7 +688,7 @@ class LeasedWindow(Window):
 
     def heard(self, granted: Granted, now: float, reading: WindowReading) -> None:
         """Have others learn from a plain answer."""
-        share, resets_at = self.share, self.told_end - self.late
+        share, resets_at = self.share, self.ends - self.late
         if self.counts_down or not share.say_again(granted, now, reading.remaining, resets_at):
             share.again = self._say_read(granted, now, reading)
 

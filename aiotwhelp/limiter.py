@@ -46,7 +46,7 @@ from aiotwhelp.leases import (
 from aiotwhelp.ledger import Ledger, from_url
 from aiotwhelp.local import LocalWindow, Room, window_of
 from aiotwhelp.queues import Line, Priority, Waiter
-from aiotwhelp.quota import Bucket, Granted, Household, NotUntil
+from aiotwhelp.quota import ONE, Bucket, Granted, Household, NotUntil
 from aiotwhelp.rates import LocalLimit, Rate
 from aiotwhelp.routes import generic_template
 from aiotwhelp.sharing import Sharing
@@ -88,9 +88,6 @@ _MATERIALS = 4
 #: answer is told of so often.
 _MOST_DIALECTS = 8
 
-#: CPython has one object for it. Whoever passes another one goes a longer way, to the same end.
-_ONE = 1
-
 #: Digests of credentials are keyed, since plain ones of user ids can be found by trying all.
 _DIGEST_KEY = secrets.token_bytes(16)
 
@@ -129,21 +126,21 @@ class Permit(Granted):
         was asked for: local rates are corrected; windows that the server announces correct
         themselves. Returns what was read. Raises RuntimeError if the permit is settled already.
         """
-        line, dialect, plain = self._line, self._dialect, self._line.bucket.plain
-        frame = plain.frame if plain is not None else None
-        if frame is None or status != 200 or cost is not None or frame.dialect is not dialect:
-            remaining = -1
-        else:
-            remaining = dialect.left(headers, frame)
-        if frame is not None and remaining >= 0:
-            reading = frame.reading(remaining)
-            line.limiter._observed(line, self, reading, status, None, frame)
-        else:
-            reading = dialect.read(headers, status)
-            took = None if cost is None else as_cost(cost)
-            line.limiter._observed(line, self, reading, status, took)
-            if plain is not None and plain.is_plain and status == 200:
-                plain.expect_as(dialect.frame(headers))
+        line, dialect = self._line, self._dialect
+        plain = line.bucket.plain
+        if plain is not None and status == 200 and cost is None:
+            frame = plain.frame
+            if frame is not None and frame.dialect is dialect:
+                remaining = frame.left(headers)
+                if remaining >= 0:
+                    reading = frame.reading(remaining)
+                    line.limiter._observed(line, self, reading, 200, None, frame, remaining)
+                    return reading
+        reading = dialect.read(headers, status)
+        took = None if cost is None else as_cost(cost)
+        line.limiter._observed(line, self, reading, status, took)
+        if plain is not None and plain.is_plain and status == 200:
+            plain.expect_as(dialect.frame(headers))
         return reading
 
     def refused_after_all(self, reading: Reading, status: int) -> None:
@@ -194,6 +191,25 @@ class Limiter:
 
     A limiter belongs to the event loop that first used it; another raises `WrongLoopError`.
     """
+
+    # What every call looks at; all else has time to be found in a dictionary.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_ended",
+        "_even",
+        "_granted",
+        "_handlers",
+        "_is_closed",
+        "_lines",
+        "_now",
+        "_open_in",
+        "_reserve",
+        "_sharing",
+        "_tickets",
+        "_waited",
+        "_waiting",
+    )
 
     def __init__(
         self,
@@ -394,13 +410,13 @@ class Limiter:
         """Grant without waiting; ``line`` is the key's, if it has been asked for before."""
         if (
             line is not None
-            and cost is _ONE
+            and cost is ONE
             and not line.waiting
             and get_running_loop() is self._open_in
         ):
-            permit = line.bucket.take_foreseen(self._now(), room)
-            if permit is not None:
-                return self._handed_out(line, permit, dialect, 0.0)
+            granted = line.bucket.take_foreseen(self._now(), room)
+            if granted is not None:
+                return self._handed_out(line, granted, dialect, 0.0)
         cost = as_cost(cost)
         self._bind()
         line = self._line(as_key(key))
@@ -600,9 +616,12 @@ class Limiter:
         """Have a caller wait its turn."""
         loop = self._loop
         assert loop is not None  # noqa: S101 - bound by _at_once, for the type checker
+        asked = line.asked
         if ticket is None:
-            ticket = self.ticket()
-        # Who comes back was here before the others.
+            self._tickets = ticket = self._tickets + 1
+            may_be_first = asked is None or priority < asked.priority
+        else:  # who comes back was here before the others
+            may_be_first = True
         if (
             self._max_waiters is not None
             and line.waiting >= self._max_waiters
@@ -615,18 +634,18 @@ class Limiter:
         now = self._now()
         deadline = INF if max_wait is None else now + max_wait
         future: asyncio.Future[Permit] = loop.create_future()
-        waiter = Waiter(
-            future, ticket, priority, as_cost(cost), now, deadline, dialect, room, owner
-        )
+        if cost is not ONE:
+            cost = as_cost(cost)
+        waiter = Waiter(future, ticket, priority, cost, now, deadline, dialect, room, owner)
         line.add(waiter)
         self._waiting += 1
         if max_wait is not None:
             line.deadlines += 1
             self._give_up_early(line, waiter, now)
-        if (line.asked is None or waiter.is_before(line.asked)) and line.head() is waiter:
+        if may_be_first and line.head() is waiter:
             self._pump(line)
-        if line.timer < INF and line.timer != line.warned:
-            self._announce_soon(line)
+        if now + _WORTH_A_WARNING < line.timer < INF and line.timer != line.warned:
+            self._soon(self._announce, line)
         return waiter
 
     def _time_out(self, line: Line, waiter: Waiter, max_wait: float) -> asyncio.TimerHandle:
@@ -654,12 +673,8 @@ class Limiter:
 
     def _bury(self, line: Line, waiter: Waiter) -> None:
         line.queues[waiter.priority].bury(waiter)
-        self._left(line, waiter)
-
-    def _left(self, line: Line, waiter: Waiter) -> None:
         line.removed += waiter.cost
         line.waiting -= 1
-        line.queues[waiter.priority].cost -= waiter.cost
         self._waiting -= 1
 
     def _pump_next(self, line: Line) -> None:
@@ -814,8 +829,8 @@ class Limiter:
             self._park(line, waiter, answer, now)
             return False
         line.asked = None
-        line.queues[waiter.priority].pop(waiter)
-        self._left(line, waiter)
+        line.pop(waiter)
+        self._waiting -= 1
         waited = now - waiter.since
         self._waited += waited
         waiter.future.set_result(self._handed_out(line, answer, waiter.dialect, waited))
@@ -826,7 +841,7 @@ class Limiter:
     def _grant_next(self, line: Line, waiter: Waiter, now: float) -> Granted | NotUntil:
         """Let who is first go, if that was foreseen, or as the rule has it."""
         bucket = line.bucket
-        if waiter.cost is _ONE:
+        if waiter.cost is ONE:
             granted = bucket.take_foreseen(now, waiter.room)
             if granted is not None:
                 return granted
@@ -982,17 +997,19 @@ class Limiter:
         status: int,
         cost: int | None,
         frame: Frame | None = None,
+        remaining: int = 0,
     ) -> None:
-        """Learn from an answer; with a ``frame`` it says what the last one did but for a number."""
-        now = self._now()
+        """Learn from an answer.
+
+        With a ``frame`` it says what the one before did, but that so many calls are ``remaining``.
+        """
+        now, clock = self._now(), line.clock
         if (
             frame is not None
-            and granted.sent < line.clock.news_from
-            and frame.date == line.clock.date
+            and granted.sent < clock.news_from
+            and frame.date == clock.date
             and self._sharing is None
-            and line.bucket.answered_plainly(
-                granted, now, reading.windows[0].remaining, frame.window.resets_in
-            )
+            and line.bucket.answered_plainly(granted, now, remaining, frame.resets_in)
         ):
             line.trouble = ""
             if self._handlers:
@@ -1002,7 +1019,7 @@ class Limiter:
         if reading.date is None or reading.cached:
             self._presume_time(line, now, reading)
         else:
-            line.clock.observe(reading.date, granted.sent, now)
+            clock.observe(reading.date, granted.sent, now)
         line.bucket.observed(granted, now, reading, status=status, cost=cost)
         if reading.refused:
             self._refused += 1

@@ -67,13 +67,6 @@ class Waiter(Entry):
         self.room = room
         self.owner = owner
 
-    def is_before(self, other: Waiter) -> bool:
-        """Whether this one goes first."""
-        if self.priority != other.priority:
-            return self.priority < other.priority
-        before: bool = self.rank < other.rank
-        return before
-
     @property
     def ticket(self) -> int:
         """Its place in the order of arrival."""
@@ -92,7 +85,7 @@ class Queue:
     __slots__ = ("_back", "_dead", "_front", "_swept", "cost")
 
     def __init__(self) -> None:
-        #: What those who wait here will take; whoever lets one go takes its cost off.
+        #: What those who wait here will take.
         self.cost = 0
         # Callers that come back after a refusal hold older tickets than all who arrived since.
         self._front: Heap[Waiter] = Heap()
@@ -143,6 +136,7 @@ class Queue:
 
     def pop(self, head: Waiter) -> None:
         """Remove who `head` returned."""
+        self.cost -= head.cost
         if head.place >= 0:
             self._front.discard(head)
         else:
@@ -150,6 +144,7 @@ class Queue:
 
     def bury(self, waiter: Waiter) -> None:
         """Note that a waiter's future is done, and sweep a little: the dead never pile up."""
+        self.cost -= waiter.cost
         if waiter.place >= 0:
             self._front.discard(waiter)
             return
@@ -237,9 +232,16 @@ class Line(Entry):
     def add(self, waiter: Waiter) -> None:
         """Take a waiter in, in the queue of its priority."""
         self.waiting += 1
-        if self.queues[waiter.priority] is _NOBODY:
-            self.queues[waiter.priority] = Queue()
-        self.queues[waiter.priority].add(waiter)
+        queue = self.queues[waiter.priority]
+        if queue is _NOBODY:
+            queue = self.queues[waiter.priority] = Queue()
+        queue.add(waiter)
+
+    def pop(self, head: Waiter) -> None:
+        """Remove who `head` returned."""
+        self.removed += head.cost
+        self.waiting -= 1
+        self.queues[head.priority].pop(head)
 
     def head(self) -> Waiter | None:
         """Return who is first, of the highest priority that waits."""

@@ -25,9 +25,8 @@ All instants are seconds of one monotonic clock; a ``reset`` is in the server's 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from random import random as uniform
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from aiotwhelp.headers import Reading, WindowReading
 from aiotwhelp.leases import BucketGate, ColdGate, PaceGate
@@ -72,8 +71,7 @@ _SMALLEST_GAP = 0.01
 G = TypeVar("G", bound=BucketGate)
 
 
-@dataclass(frozen=True, slots=True)
-class NotUntil:
+class NotUntil(NamedTuple):
     """Not now. ``at`` is when to ask again; infinity if only an answer in flight can tell.
 
     ``by`` is what blocks: settling a call of it may open it earlier.
@@ -81,6 +79,13 @@ class NotUntil:
 
     at: float
     by: Gate
+
+
+_new = object.__new__
+
+#: What a plain call costs. CPython has one object for it; another one of the same value goes a
+#: longer way, to the same end.
+ONE = 1
 
 
 class Granted:
@@ -306,7 +311,16 @@ class Bucket:
             room.in_flight += 1
         self.calls += 1
         self.in_flight += 1
-        return self.grants(self, now, 1, room)
+        # As `Granted.__init__` has it, which would take as long as all the rest.
+        granted = _new(self.grants)
+        granted.bucket = self
+        granted.cost = 1
+        granted.is_settled = False
+        granted.known = self.numbering.last
+        granted.probes = None
+        granted.room = room
+        granted.sent = now
+        return granted
 
     def answered_plainly(
         self, granted: Granted, now: float, remaining: int, resets_in: float | None
@@ -317,9 +331,8 @@ class Bucket:
         """
         if (
             self.plain is None
+            or granted.cost is not ONE
             or granted.probes is not None
-            or granted.cost.__class__ is not int
-            or granted.cost != 1
             or granted.is_settled
             or self.household.pauses
             or not self.plain.answer_plainly(granted, now, remaining, resets_in)

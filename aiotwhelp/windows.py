@@ -311,6 +311,7 @@ class Foreign:
         "_others",
         "_presumed",
         "_quickest",
+        "_under_way",
         "next_mark",
         "own",
     )
@@ -326,6 +327,9 @@ class Foreign:
         self._at_first = 0
         self._quickest = INF
         self._answers = 0
+        #: No call is in a number that is read within so many seconds of its sending: an eighth of
+        #: the quickest round trip, since all so far may have had to connect.
+        self._under_way = 0.0
         #: (instant, what calls sent until then explain), a few for that time.
         self._marks: list[tuple[float, int]] = []
         #: When the next of those is due, at a call of ours.
@@ -349,14 +353,6 @@ class Foreign:
     @property
     def _seen(self) -> float:
         return min(_MOST_FOREIGN, max(self._others / max(1, self.own), self._before))
-
-    @property
-    def _under_way(self) -> float:
-        """No call is in a number that is read within so many seconds of its sending.
-
-        An eighth of the quickest round trip, since all so far may have had to connect.
-        """
-        return self._quickest / 8 if self._answers >= _ENOUGH_ANSWERS else 0.0
 
     def begin(self, explained: int) -> None:
         """Begin a window; what was learned in the last one halves."""
@@ -388,9 +384,8 @@ class Foreign:
 
     def observe(self, now: float, remaining: int, round_trip: float) -> bool:
         """Learn from a reading; say whether it told of more calls of others."""
-        self._answers += 1
-        if round_trip < self._quickest:
-            self._quickest = round_trip
+        if self._answers < _ENOUGH_ANSWERS or round_trip < self._quickest:
+            self._time(round_trip)
         if marks := self._marks:
             told = now - self._under_way
             while marks and marks[0][0] <= told:
@@ -400,6 +395,12 @@ class Foreign:
             return False
         self._others = others
         return True
+
+    def _time(self, round_trip: float) -> None:
+        self._answers += 1
+        self._quickest = min(self._quickest, round_trip)
+        if self._answers >= _ENOUGH_ANSWERS:
+            self._under_way = self._quickest / 8
 
     def margin(self, in_flight: int) -> float:
         """Tokens that others may take while so many calls of ours are on their way.
@@ -458,7 +459,6 @@ class Window:
         "silences",
         "slot",
         "span",
-        "told_end",
     )
 
     def __init__(
@@ -502,8 +502,7 @@ class Window:
         self.is_plain = False
         self.foreseen = 0
         self.foreseen_until = -INF
-        #: Its end, but for the ceiling, as the clock was then.
-        self.told_end = -INF
+        #: What the clock was like when its end was looked at last.
         self.clock_changes = -1
         #: What its last answer has in common with those that are plain.
         self.frame: Frame | None = None
@@ -724,21 +723,19 @@ class Window:
 
         Does what `observe` would; if it is not plain after all, nothing.
         """
-        known, sent, ceiling = granted.known, granted.sent, self.kind.ceiling
-        if not self.is_plain or now >= self.seen + ceiling:
+        known, sent = granted.known, granted.sent
+        if not self.is_plain or now >= self.ends:
             return False
-        if resets_in is not None and not self._narrow(sent, now, resets_in):
-            return False
-        if self.clock_changes != self.clock.changes:
-            self._look_at_clock()
-        if now >= self.told_end:
+        is_new = resets_in is not None or self.clock_changes != self.clock.changes
+        if is_new and not self._goes_on(sent, now, resets_in):
             return False
         observations = self.observations
         before = observations[0][1]
-        while observations and observations[0][0] <= known:
-            del observations[0]
-        while observations and observations[-1][1] >= remaining:
-            observations.pop()
+        if observations[-1][0] <= known:
+            observations.clear()
+        else:
+            self._retire(known)
+            self._outdo(remaining)
         numbering = self.numbering
         numbering.last += 1
         observations.append((numbering.last, remaining))
@@ -749,28 +746,28 @@ class Window:
         else:
             self.round_trip += (round_trip - self.round_trip) / 16
         self.seen = now
-        self.ends = min(now + ceiling, self.told_end)
-        self.foreseen_until = min(self.foreseen_until, self.ends)
         if self.foreign.observe(now, remaining, round_trip):
             self.foreseen = 0
         elif (fewer := before - 1 - observations[0][1]) > 0:
             self.foreseen -= fewer
         return True
 
-    def _look_at_clock(self) -> None:
-        if self.reset is not None:
-            self.clock_changes = self.clock.changes
-            self.told_end = self._local(self.reset) + self.late
-
-    def _narrow(self, sent: float, now: float, resets_in: float) -> bool:
-        """Take in seconds from an answer, if what they bound may be the reset that is known."""
-        low, reset = sent + resets_in - _rounding(resets_in), now + resets_in
-        if self.reset is None or low > self.reset or self.low > reset or now >= self.ends:
+    def _goes_on(self, sent: float, now: float, resets_in: float | None) -> bool:
+        """Take in what a plain answer tells of the end: the same, or seconds that may mean it."""
+        reset, low, ceiling = self.reset, self.low, self.kind.ceiling
+        if reset is None:
             return False
-        if not 0.0 < resets_in <= self.kind.ceiling:
+        if resets_in is not None:
+            earliest, latest = sent + resets_in - _rounding(resets_in), now + resets_in
+            if not 0.0 < resets_in <= ceiling or earliest > reset or low > latest:
+                return False
+            reset, low = min(reset, latest), max(low, earliest)
+        ends = self._local(reset) + self.late
+        if not now < ends <= self.seen + ceiling:
             return False
-        self.reset, self.low = min(self.reset, reset), max(self.low, low)
-        self.told_end = self.reset + self.late
+        self.reset, self.low, self.ends = reset, low, ends
+        self.foreseen_until = min(self.foreseen_until, ends)
+        self.clock_changes = self.clock.changes
         return True
 
     def expect_as(self, frame: Frame | None) -> None:
@@ -1131,9 +1128,12 @@ class Window:
         self._append(self.numbering.next(), remaining)
 
     def _append(self, number: int, remaining: int) -> None:
+        self._outdo(remaining)
+        self.observations.append((number, remaining))
+
+    def _outdo(self, remaining: int) -> None:
         while self.observations and self.observations[-1][1] >= remaining:
             self.observations.pop()
-        self.observations.append((number, remaining))
 
     def _move_reset(self, now: float, told: Edges) -> None:
         """Of two resets the later stands, unless answer after answer says otherwise.

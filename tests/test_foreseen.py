@@ -224,7 +224,7 @@ class Limiters:
             else:
                 plain = permit._line.bucket.plain
                 if plain is not None and plain.frame is not None and kind == "as told":
-                    self.alike += self.dialect.left(headers, plain.frame) >= 0
+                    self.alike += plain.frame.left(headers) >= 0
                 said = permit.observed(headers, status=status)
                 assert said == self.dialect.read(headers, status)
 

@@ -218,6 +218,7 @@ class CheckedLimiter(Limiter):
         status: int,
         cost: int | None,
         frame: Frame | None = None,
+        remaining: int = 0,
     ) -> None:
         self._check_probes(line, granted)
         self._note_answer(line, granted, reading, status)
@@ -227,7 +228,7 @@ class CheckedLimiter(Limiter):
         unread = {each.kind: each.debts.unread for each in line.bucket.windows}
         self._note_turns(line, granted, reading)
         self._note_missing(line, granted, reading)
-        super()._observed(line, granted, reading, status, cost, frame)
+        super()._observed(line, granted, reading, status, cost, frame, remaining)
         self._note_left_out(line, granted, reading)
         if gap or pace.gap:
             is_success = not (reading.refused or reading.cached or status >= 500)
