@@ -89,7 +89,13 @@ def never_go_to_see_ghosts(patch: Patch) -> None:
 
 
 def ignore_unread_answers(patch: Patch) -> None:
-    patch.setattr(rule, "_add_unread", nothing)
+    owe = rule._owe
+
+    def owed(record: Any, debts: Any, cost: int) -> None:
+        if debts is not record.unread:
+            owe(record, debts, cost)
+
+    patch.setattr(rule, "_owe", owed)
 
 
 def let_any_reading_clear_debts(patch: Patch) -> None:
@@ -226,6 +232,10 @@ def wait_for_ever_for_who_does_not_come_back(patch: Patch) -> None:
 def leave_claims_to_those_who_made_them(patch: Patch) -> None:
     lease = rule._lease
     patch.setattr(rule, "_lease", lambda *told, **more: lease(*told, **more | {"void": 0}))
+
+
+def forget_what_may_be_of_either_window(patch: Patch) -> None:
+    patch.setattr(rule, "_is_placed", lambda *_: True)
 
 
 def lease_a_slot_twice(patch: Patch) -> None:

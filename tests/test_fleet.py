@@ -187,6 +187,46 @@ def test_processes_that_are_killed_cost_one_refusal_each_at_most(seed: int) -> N
     assert played.are_at_rest
 
 
+async def granted(limiters: list[Limiter], seconds: float) -> list[Permit]:
+    """Return what so many processes get in so many seconds if each wants more than there is."""
+    asked = [asyncio.ensure_future(each.acquire(KEY)) for each in limiters for _ in range(20)]
+    await asyncio.sleep(seconds)
+    for each in asked:
+        each.cancel()
+    done = await asyncio.gather(*asked, return_exceptions=True)
+    return [each for each in done if isinstance(each, Permit)]
+
+
+@pytest.mark.parametrize("garbled", [None, 100_000.0])
+@in_virtual_time
+async def test_case_16_a_reading_without_a_reset_may_be_of_the_window_that_began_early(
+    garbled: float | None,
+) -> None:
+    """What one process read is owed in the window that another one's answer opens."""
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time))
+    limiters = [Limiter(ledger=wire) for _ in range(3)]
+    await warmed(limiters[0], 9)
+    a, b, c = [await each.acquire(KEY) for each in limiters]
+    # The server begins a window, counts c in it, and then b.
+    b.observed(headers(13, garbled))
+    await asyncio.sleep(0.2)
+    c.observed(headers(14, 950))
+    await asyncio.sleep(1.2)
+    taken = await granted(limiters, 5)
+    assert len(taken) == 13 - 1, "a is on its way still"
+    for each in taken:
+        each.unsent()
+    await asyncio.sleep(1)
+    # Whoever goes next finds out; nothing is lost for good.
+    (await limiters[1].acquire(KEY)).observed(headers(12, 940))
+    a.observed(headers(11, 940))
+    await asyncio.sleep(1)
+    assert len(await granted(limiters, 5)) == 11
+    for each in limiters:
+        await each.close()
+
+
 @in_virtual_time
 async def test_what_an_idle_process_does_not_use_goes_back_within_a_second() -> None:
     loop = asyncio.get_running_loop()

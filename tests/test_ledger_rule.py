@@ -52,7 +52,7 @@ def assert_whole(said: Lease | Record, where: str) -> None:
         else:
             assert type(value) is kind, (where, each.name, value)
     if isinstance(said, Record):
-        told = [*said.floor, *said.unread, *said.ghosts, *said.gaps]
+        told = [*said.floor, *said.unread, *said.unplaced, *said.ghosts, *said.gaps]
         told += [[getattr(c, f.name) for f in dataclasses.fields(c)] for c in said.clients.values()]
         assert all(type(number) is int for row in told for number in row), (where, told)
 
@@ -1048,6 +1048,69 @@ def test_a_later_reset_with_more_left_is_an_early_rollover() -> None:
             tells(read(99, known=NUMBER - 1, resets_in=2 * SPAN)),
             {"remaining": 99, "resets_in": 2 * SPAN},
         ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "owed"),
+    [
+        ({}, 2),
+        # Neither this window's reset nor one before it, and beyond what can be believed.
+        ({"resets_in": 960_001}, 2),
+        ({"resets_in": SPAN}, 0),
+        ({"resets_in": -1}, 0),
+        ({"resets_in": SPAN + 9000}, 0),
+    ],
+)
+def test_what_told_no_reset_of_this_window_is_owed_by_another_that_begins(
+    told: dict[str, int], owed: int
+) -> None:
+    later = {"known": NUMBER, "resets_in": 3 * SPAN}
+    record = film(
+        known(8),
+        (0, "a", asks(2, need=2), {"granted": 2}),
+        (0, "b", asks(), {"granted": 1}),
+        (300, "a", tells(read(13, cost=2, **told), held=0), {}),
+        (400, "b", tells(read(14, **later), held=0), {"remaining": 14 - owed}),
+        # A call that was on its way by then need not have them in its reading.
+        (410, "b", tells(read(14, **later | {"took": 5, "known": NUMBER + 1})), {}),
+    )
+    assert sum(ghost[2] for ghost in record.ghosts) == owed
+    assert record.unplaced == []
+    newest = {"known": record.number, "resets_in": 3 * SPAN, "took": 9}
+    film(record, (500, "c", tells(read(12, **newest)), {"remaining": 12}))
+    assert record.ghosts == []
+
+
+@pytest.mark.parametrize(
+    ("resets_in", "is_placed"), [(1000, True), (1001, True), (4500, True), (4501, False)]
+)
+def test_a_reset_that_cannot_be_believed_is_no_other_windows_if_it_is_no_later(
+    resets_in: int, is_placed: bool
+) -> None:
+    record = known(8, reset=START + 2500, ceiling=1000)
+    note = Note(1, Outcome.READ, remaining=7, resets_in=resets_in)
+    assert rule._is_placed(record, note, START) is is_placed
+
+
+def test_what_a_later_call_has_in_its_reading_is_owed_by_no_window_that_begins() -> None:
+    record = film(known(8), (300, "a", tells(read(7, cost=3)), {}))
+    assert record.unplaced == [[record.number, 3]]
+    before = {"known": record.number - 1, "resets_in": SPAN}
+    film(record, (310, "b", tells(read(7, **before)), {}))
+    assert [cost for _, cost in record.unplaced] == [3]
+    after = {"known": record.unplaced[0][0], "resets_in": SPAN}
+    film(record, (320, "c", tells(read(6, **after)), {}))
+    assert record.unplaced == []
+
+
+def test_a_window_that_a_probe_opens_owes_what_told_no_reset_meanwhile() -> None:
+    film(
+        known(8),
+        (SPAN - 300, "b", asks(), {"granted": 1}),
+        (SPAN - 10, "b", tells(read(7), held=0), {"remaining": 7}),
+        (SPAN, "a", asks(), {"probe": TURN + 1}),
+        (SPAN + 9, "a", tells(read(14, probe=TURN + 1, resets_in=SPAN)), {"remaining": 13}),
     )
 
 

@@ -113,6 +113,10 @@ CAUGHT_BY: list[tuple[Sabotage, Check]] = [
         films.test_what_is_claimed_and_not_there_is_given_up_by_who_comes_back,
     ),
     (
+        sabotages.forget_what_may_be_of_either_window,
+        lambda: films.test_what_told_no_reset_of_this_window_is_owed_by_another_that_begins({}, 2),
+    ),
+    (
         sabotages.lease_a_slot_twice,
         films.test_slots_of_a_rate_follow_each_other_whoever_takes_them,
     ),

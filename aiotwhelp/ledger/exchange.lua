@@ -54,6 +54,7 @@ end
 local ROWS = {
   floor = {"number", "number"},
   unread = {"number", "number"},
+  unplaced = {"number", "number"},
   ghosts = {"number", "number", "number"},
   gaps = {"number", "number"},
   clients = {
@@ -80,8 +81,8 @@ local grant_when_spent, until_reset, slots
 local use, foreign, margin, claimed, held_by_all, left_of, lease
 local ends_at, pass, doubt, expire, make_room
 local take_in, take_pace, read, fold, answer_probe, open_window, observe, move_reset
-local apart_by, is_usable, is_same, is_earlier, is_of_next, learn_lateness
-local add_unread, add_ghost, clear_debts, backoff, missed, found_nobody, back_off_refused, confirmed
+local apart_by, is_usable, is_placed, is_same, is_earlier, is_of_next, learn_lateness
+local owe, add_ghost, clear_debts, backoff, missed, found_nobody, back_off_refused, confirmed
 
 function Client(name, held, expires, sequence, noted, asks, taken, probes, probed, tried)
   return {
@@ -112,6 +113,7 @@ function Record()
     doubts = 0,
     floor = {},
     unread = {},
+    unplaced = {},
     ghosts = {},
     shut = 0,
     answered = 0,
@@ -635,11 +637,11 @@ function take_in(record, client, note, now, is_cold)
       record.blank = min(record.blank + note.times, MOST_BLANK)
       confirmed(record)
     else
-      add_unread(record, note.cost)
+      owe(record, record.unread, note.cost)
     end
   elseif note.outcome == "refused" then
     record.blank = floor(record.blank / 2)
-    add_unread(record, note.cost)
+    owe(record, record.unread, note.cost)
     if is_probe then
       record.misses = 0
       back_off_refused(record, now)
@@ -713,7 +715,7 @@ function fold(record, note, now)
     end
     if note.remaining < record.floor[1][2] then
       -- Not surely older: back ends disagree. Until a later call tells, it counts.
-      add_unread(record, note.cost)
+      owe(record, record.unread, note.cost)
       return
     end
   end
@@ -726,6 +728,9 @@ function fold(record, note, now)
     table.remove(record.floor, 1)
   end
   observe(record, note.remaining)
+  if not is_placed(record, note, now) then
+    owe(record, record.unplaced, note.cost)
+  end
   confirmed(record)
   record.others = max(record.others, record.explained - note.remaining)
   if usable then
@@ -749,7 +754,7 @@ function answer_probe(record, note, now, is_probe)
   elseif note.known < record.reset_number then
     -- A slow answer of the window before, or one that cannot be placed.
     if not note.resets_in then
-      add_unread(record, note.cost)
+      owe(record, record.unread, note.cost)
     end
   else
     clear_debts(record, note, now)
@@ -764,7 +769,10 @@ function answer_probe(record, note, now, is_probe)
 end
 
 function open_window(record, note, now, is_placed)
-  record.floor = {}
+  for _, debt in ipairs(record.unplaced) do
+    add_ghost(record, now, debt[2])
+  end
+  record.floor, record.unplaced = {}, {}
   observe(record, note.remaining)
   if record.seen ~= 0 then
     record.presumed = 0
@@ -840,6 +848,14 @@ function is_usable(record, note)
   return note.resets_in and 0 < note.resets_in and note.resets_in <= record.ceiling
 end
 
+-- Whether an answer surely tells of the window that goes on, or of one before it.
+function is_placed(record, note, now)
+  if not note.resets_in then
+    return false
+  end
+  return is_usable(record, note) or apart_by(record, note, now) <= SAME_RESET
+end
+
 function is_same(record, note, now)
   if not note.resets_in or not record.reset then
     return false
@@ -885,11 +901,11 @@ end
 
 -- Debts and back-off ------------------------------------------------------------------------------
 
-function add_unread(record, cost)
-  if #record.unread >= MOST_DEBTS then
-    cost = cost + table.remove(record.unread)[2]
+function owe(record, debts, cost)
+  if #debts >= MOST_DEBTS then
+    cost = cost + table.remove(debts)[2]
   end
-  table.insert(record.unread, {record.number, cost})
+  table.insert(debts, {record.number, cost})
 end
 
 function add_ghost(record, after, cost)
@@ -903,10 +919,15 @@ end
 -- Forgets what a reading has in it: of a call sent then, knowing that number.
 function clear_debts(record, note, now)
   local sent = now - note.ago - note.took
-  local unread, ghosts = {}, {}
+  local unread, unplaced, ghosts = {}, {}, {}
   for _, each in ipairs(record.unread) do
     if each[1] > note.known then
       table.insert(unread, each)
+    end
+  end
+  for _, each in ipairs(record.unplaced) do
+    if each[1] > note.known then
+      table.insert(unplaced, each)
     end
   end
   for _, each in ipairs(record.ghosts) do
@@ -914,7 +935,7 @@ function clear_debts(record, note, now)
       table.insert(ghosts, each)
     end
   end
-  record.unread, record.ghosts = unread, ghosts
+  record.unread, record.unplaced, record.ghosts = unread, unplaced, ghosts
 end
 
 function backoff(times)

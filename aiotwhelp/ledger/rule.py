@@ -120,6 +120,9 @@ class Record:
     floor: list[list[int]] = field(default_factory=list)
     #: [number, cost], by rising number.
     unread: list[list[int]] = field(default_factory=list)
+    #: The same, of readings that told no reset of this window: of no effect while it goes on, and
+    #: missing once another has begun that may have counted those calls instead.
+    unplaced: list[list[int]] = field(default_factory=list)
     #: [clear_after, number, cost].
     ghosts: list[list[int]] = field(default_factory=list)
     shut: int = 0
@@ -539,10 +542,10 @@ def _take_in(record: Record, client: Client, note: Note, now: int, *, is_cold: b
             record.blank = min(record.blank + note.times, _MOST_BLANK)
             _confirmed(record)
         else:
-            _add_unread(record, note.cost)
+            _owe(record, record.unread, note.cost)
     elif note.outcome is Outcome.REFUSED:
         record.blank //= 2
-        _add_unread(record, note.cost)
+        _owe(record, record.unread, note.cost)
         if is_probe:
             record.misses = 0
             _back_off_refused(record, now)
@@ -600,7 +603,7 @@ def _fold(record: Record, note: Note, now: int) -> None:
             return  # of a window that has passed
         if note.remaining < record.floor[0][1]:
             # Not surely older: back ends disagree. Until a later call tells, it counts.
-            _add_unread(record, note.cost)
+            _owe(record, record.unread, note.cost)
             return
     _clear_debts(record, note, now)
     if usable and note.remaining > record.floor[0][1] and _is_of_next(record, note, now):
@@ -609,6 +612,8 @@ def _fold(record: Record, note: Note, now: int) -> None:
     while record.floor and record.floor[0][0] <= note.known:
         record.floor.pop(0)
     _observe(record, note.remaining)
+    if not _is_placed(record, note, now):
+        _owe(record, record.unplaced, note.cost)
     _confirmed(record)
     record.others = max(record.others, record.explained - note.remaining)
     if usable:
@@ -631,7 +636,7 @@ def _answer_probe(record: Record, note: Note, now: int, *, is_probe: bool) -> No
     elif note.known < record.reset_number:
         # A slow answer of the window before, or one that cannot be placed.
         if not told:
-            _add_unread(record, note.cost)
+            _owe(record, record.unread, note.cost)
     else:
         _clear_debts(record, note, now)
         if note.refused or note.remaining <= 0:
@@ -643,7 +648,9 @@ def _answer_probe(record: Record, note: Note, now: int, *, is_probe: bool) -> No
 
 
 def _open(record: Record, note: Note, now: int, *, is_placed: bool = True) -> None:
-    record.floor = []
+    for _, cost in record.unplaced:
+        _add_ghost(record, now, cost)
+    record.floor, record.unplaced = [], []
     _observe(record, note.remaining)
     if record.seen:
         record.presumed = 0
@@ -712,6 +719,13 @@ def _is_usable(record: Record, note: Note) -> bool:
     return note.resets_in is not None and 0 < note.resets_in <= record.ceiling
 
 
+def _is_placed(record: Record, note: Note, now: int) -> bool:
+    """Whether an answer surely tells of the window that goes on, or of one before it."""
+    if note.resets_in is None:
+        return False
+    return _is_usable(record, note) or _apart(record, note, now) <= _SAME_RESET
+
+
 def _is_same(record: Record, note: Note, now: int) -> bool:
     if note.resets_in is None or record.reset is None:
         return False
@@ -751,10 +765,10 @@ def _learn_lateness(record: Record, sent: int) -> None:
 # Debts and back-off --------------------------------------------------------------------------
 
 
-def _add_unread(record: Record, cost: int) -> None:
-    if len(record.unread) >= _MOST_DEBTS:
-        cost += record.unread.pop()[1]
-    record.unread.append([record.number, cost])
+def _owe(record: Record, debts: list[list[int]], cost: int) -> None:
+    if len(debts) >= _MOST_DEBTS:
+        cost += debts.pop()[1]
+    debts.append([record.number, cost])
 
 
 def _add_ghost(record: Record, after: int, cost: int) -> None:
@@ -768,6 +782,7 @@ def _clear_debts(record: Record, note: Note, now: int) -> None:
     """Forget what a reading has in it: of a call sent then, knowing that number."""
     sent = now - note.ago - note.took
     record.unread = [each for each in record.unread if each[0] > note.known]
+    record.unplaced = [each for each in record.unplaced if each[0] > note.known]
     record.ghosts = [each for each in record.ghosts if each[0] > sent or each[1] > note.known]
 
 
