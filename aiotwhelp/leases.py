@@ -748,6 +748,11 @@ class LeasedWindow(Window):
             outcome = Outcome.FAILED if failed else Outcome.REFUSED if refused else Outcome.UNREAD
             self.share.say(granted, now, outcome, self.cost_of(granted))
 
+    def cached(self, granted: Granted, number: int, now: float) -> None:
+        """Note a call that a cache answered: it may have reached the server, or not."""
+        super().cached(granted, number, now)
+        self.share.say(granted, now, Outcome.CACHED, self.cost_of(granted))
+
     def lost(self, granted: Granted, number: int, now: float) -> None:
         """Note a call that may have been counted and will never be answered."""
         super().lost(granted, number, now)

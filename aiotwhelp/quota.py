@@ -726,8 +726,9 @@ class Bucket:
         """It says nothing, and may or may not have reached the server: the next call will tell."""
         if not self.shown:
             self.debts.add_ghost(now, number, granted.cost)
+            self._say_cold(granted, now, Outcome.CACHED)
         for window in self.windows:
-            window.debts.add_ghost(now, number, window.cost_of(granted))
+            window.cached(granted, number, now)
 
     def _answered_cold(self, granted: Granted, now: float, *, refused: bool, failed: bool) -> None:
         """An answer without headers, from a key that never showed any."""

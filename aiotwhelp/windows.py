@@ -859,6 +859,10 @@ class Window:
         elif is_probe:
             self.probing.answered()
 
+    def cached(self, granted: Granted, number: int, now: float) -> None:
+        """Note a call that a cache answered: it may have reached the server, or not."""
+        self.debts.add_ghost(now, number, self.cost_of(granted))
+
     def unsent(self, granted: Granted, now: float, *, failed: bool) -> None:
         """Note a call that never left; ``failed``: since nobody was there."""
         self.foreign.give_back(self.cost_of(granted))

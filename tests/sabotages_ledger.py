@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 
 from aiotwhelp.ledger import rule
+from aiotwhelp.ledger.port import Outcome
 from tests.sabotages import Patch, nothing
 
 
@@ -236,6 +237,16 @@ def leave_claims_to_those_who_made_them(patch: Patch) -> None:
 
 def forget_what_may_be_of_either_window(patch: Patch) -> None:
     patch.setattr(rule, "_is_placed", lambda *_: True)
+
+
+def take_what_a_cache_answered_for_unsent(patch: Patch) -> None:
+    take = rule._take_in
+
+    def taken(record: Any, client: Any, note: Any, now: int, **told: Any) -> None:
+        if note.outcome is not Outcome.CACHED:
+            take(record, client, note, now, **told)
+
+    patch.setattr(rule, "_take_in", taken)
 
 
 def lease_a_slot_twice(patch: Patch) -> None:

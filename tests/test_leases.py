@@ -1140,6 +1140,7 @@ def test_a_limit_that_no_header_shows_has_all_keep_a_pace():
         (lambda w, g: w.unread(g, 1, NOW, refused=True, failed=False), Outcome.REFUSED),
         (lambda w, g: w.unread(g, 1, NOW, refused=False, failed=True), Outcome.FAILED),
         (lambda w, g: w.unread(g, 1, NOW, refused=True, failed=True), Outcome.FAILED),
+        (lambda w, g: w.cached(g, 1, NOW), Outcome.CACHED),
         (lambda w, g: w.lost(g, 1, NOW), Outcome.LOST),
         (lambda w, g: w.unsent(g, NOW, failed=False), None),
         (lambda w, g: w.unsent(g, NOW, failed=True), None),
@@ -1152,7 +1153,7 @@ def test_what_becomes_of_a_call_is_told(settle: Any, said: Outcome | None):
     process.share.due = INF
     settle(process.gate, granted)
     debts = process.gate.debts
-    owed = {None: (0, 0), Outcome.FAILED: (0, 2), Outcome.LOST: (0, 2)}
+    owed = {None: (0, 0), Outcome.FAILED: (0, 2), Outcome.CACHED: (0, 2), Outcome.LOST: (0, 2)}
     assert (debts.unread, debts.ghosts) == owed.get(said, (2, 0)), "its own belief knows as well"
     assert process.share.due == NOW + 0.05
     assert [(n.outcome, n.cost) for n in process.report().notes] == ([(said, 2)] if said else [])

@@ -660,7 +660,13 @@ def test_one_more_may_go_than_were_answered_without_headers() -> None:
 
 @pytest.mark.parametrize(
     ("outcome", "left"),
-    [(Outcome.REFUSED, 4), (Outcome.LOST, 4), (Outcome.FAILED, 4), (Outcome.UNSENT, 9)],
+    [
+        (Outcome.REFUSED, 4),
+        (Outcome.LOST, 4),
+        (Outcome.FAILED, 4),
+        (Outcome.CACHED, 9),
+        (Outcome.UNSENT, 9),
+    ],
 )
 def test_what_fails_without_headers_halves_how_many_may_go(outcome: Outcome, left: int) -> None:
     record = film(Record(blank=9), (0, "a", tells(ended(outcome)), {}), counts=Counts.COLD)
@@ -741,7 +747,8 @@ def test_an_answer_without_headers_is_owed_until_one_that_knows_of_it_is_read() 
 
 
 @pytest.mark.parametrize(
-    ("outcome", "span"), [(Outcome.LOST, 1000), (Outcome.FAILED, 0), (Outcome.UNSENT, None)]
+    ("outcome", "span"),
+    [(Outcome.LOST, 1000), (Outcome.FAILED, 0), (Outcome.CACHED, 0), (Outcome.UNSENT, None)],
 )
 def test_a_lost_call_is_a_ghost_for_its_span(outcome: Outcome, span: int | None) -> None:
     record = film(
@@ -760,6 +767,17 @@ def test_a_lost_call_is_a_ghost_for_its_span(outcome: Outcome, span: int | None)
         (clear + 7, "b", tells(read(10, **later, ago=3)), {"remaining": 9}),
         (clear + 8, "b", tells(read(10, **later, ago=3)), {"remaining": 10}),
     )
+
+
+def test_a_probe_that_a_cache_answered_is_followed_by_another_at_once() -> None:
+    """It is none in vain: somebody answered, though not the server."""
+    record = film(
+        known(50),
+        (SPAN, "a", asks(), {"probe": TURN + 1}),
+        (SPAN + 5, "a", tells(ended(Outcome.CACHED, probe=TURN + 1)), {"misses": 0}),
+        (SPAN + 6, "b", asks(), {"probe": TURN + 1}),
+    )
+    assert (record.misses, record.hold, record.confirmed) == (0, 0, False)
 
 
 def test_a_ghosts_span_grows_with_the_round_trip() -> None:

@@ -331,6 +331,49 @@ async def test_a_process_that_leaves_is_counted_no_more(engine: Engine) -> None:
     assert (await second.report()).clients == 1
 
 
+@on_every_engine
+async def test_case_13_a_call_that_a_cache_answered_is_owed_until_another_tells(
+    engine: Engine,
+) -> None:
+    first, second = await opened(engine, 2, 10)
+    await first.ask(2)
+    assert (await first.saw(Outcome.CACHED, cost=2)).remaining == 8
+    assert (await second.ask()).granted
+    engine.now += 20
+    assert (await second.read(9)).remaining == 9
+
+
+@on_every_engine
+async def test_after_an_outage_the_shares_of_who_is_yet_to_come_back_are_left_to_them(
+    engine: Engine,
+) -> None:
+    first, second, unaware = await opened(engine, 3, 90)
+    first.held, second.held = 20, 60
+    assert (await first.report(crew=2)).void == 0
+    # 70 are left, and 50 of 100 may be the second's.
+    assert 1 <= (await unaware.ask(40)).granted <= 20
+    while (lease := await unaware.ask(40)).granted:
+        assert unaware.held <= 20
+    assert lease.wait == 2500
+    # It has claimed more than there is: what is not there is void.
+    assert (await second.report(crew=2)).void == 20 + 60 + unaware.held - 90
+
+
+@on_every_engine
+async def test_case_16_a_reading_without_a_reset_is_owed_by_a_window_that_began_early(
+    engine: Engine,
+) -> None:
+    first, second = await opened(engine, 2, 10, resets_in=60_000)
+    await first.ask()
+    await second.ask()
+    assert (await first.read(13, None)).remaining == 12
+    engine.now += 20
+    assert (await second.read(14, 120_000)).remaining == 13
+    await second.ask()
+    engine.now += 20
+    assert (await second.read(12, 120_000)).remaining == 12
+
+
 # Resets ----------------------------------------------------------------------------------------
 
 

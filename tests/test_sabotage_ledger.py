@@ -117,6 +117,10 @@ CAUGHT_BY: list[tuple[Sabotage, Check]] = [
         lambda: films.test_what_told_no_reset_of_this_window_is_owed_by_another_that_begins({}, 2),
     ),
     (
+        sabotages.take_what_a_cache_answered_for_unsent,
+        lambda: films.test_a_lost_call_is_a_ghost_for_its_span(Outcome.CACHED, 0),
+    ),
+    (
         sabotages.lease_a_slot_twice,
         films.test_slots_of_a_rate_follow_each_other_whoever_takes_them,
     ),

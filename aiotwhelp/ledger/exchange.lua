@@ -650,6 +650,8 @@ function take_in(record, client, note, now, is_cold)
     if is_probe then
       found_nobody(record, client, now)
     end
+  elseif note.outcome == "cached" then
+    add_ghost(record, now - note.ago, note.cost)
   else
     record.blank = floor(record.blank / 2)
     local span = note.outcome == "failed" and 0 or max(1000, 2 * record.round_trip)

@@ -44,6 +44,8 @@ class Outcome(enum.StrEnum):
     FAILED = "failed"
     #: The same, and it was a refusal.
     REFUSED = "refused"
+    #: A cache answered: it may have been counted, or not.
+    CACHED = "cached"
     #: No answer will come; it may have been counted.
     LOST = "lost"
     #: It never left, since nobody was there.

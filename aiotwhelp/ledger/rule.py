@@ -552,6 +552,8 @@ def _take_in(record: Record, client: Client, note: Note, now: int, *, is_cold: b
     elif note.outcome is Outcome.UNSENT:
         if is_probe:
             _found_nobody(record, client, now)
+    elif note.outcome is Outcome.CACHED:
+        _add_ghost(record, now - note.ago, note.cost)
     else:
         record.blank //= 2
         span = 0 if note.outcome is Outcome.FAILED else max(1000, 2 * record.round_trip)
