@@ -570,9 +570,17 @@ class Limiter:
             self._open_in = None
         closed = asyncio.get_running_loop().create_future()
         self._close_slice(self._closing(owner), closed)
-        await closed
-        if owner is None and self._sharing is not None:
-            await self._sharing.close()
+        try:
+            await closed
+        finally:
+            if owner is None and self._sharing is not None:
+                await self._leave(self._sharing)
+
+    async def _leave(self, sharing: Sharing) -> None:
+        """Give back what is unused, and close the ledger if it was made here."""
+        try:
+            await sharing.close()
+        finally:
             if self._owns_ledger and self._ledger is not None:
                 await self._ledger.close()
 

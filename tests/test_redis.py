@@ -26,6 +26,7 @@ from aiotwhelp import LedgerError, Limiter, QuotaKey, WrongLoopError, events
 from aiotwhelp.ledger import Lease, Report, from_url
 from aiotwhelp.ledger.port import Note, Outcome
 from aiotwhelp.ledger.redis import RedisLedger
+from aiotwhelp.ledger.wire import Wire
 from tests.servers import engines
 from tests.servers.engines import Running, running
 from tests.servers.proxy import proxy_to
@@ -254,6 +255,76 @@ async def test_another_loop_needs_a_ledger_of_its_own(server: Running) -> None:
             await asyncio.to_thread(asyncio.run, exchanged(ledger, ask(2)))
 
 
+UNCLOSED = """
+import asyncio, sys
+from email.utils import formatdate
+from aiotwhelp import Limiter, QuotaKey
+from tests.test_redis import shown
+
+async def main():
+    global limiter  # or else whoever collects it would close it
+    limiter = Limiter(ledger=sys.argv[1])
+    for left in range(14, 9, -1):
+        told = {**shown(left), "date": formatdate(usegmt=True)}
+        (await limiter.acquire(QuotaKey("GET /"))).observed(told)
+
+asyncio.run(main())
+"""
+
+
+def test_a_limiter_that_nobody_closes_ends_without_a_word(server: Running) -> None:
+    command = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", UNCLOSED]
+    done = subprocess.run([*command, server.url], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("ticks", range(1, 9))
+@pytest.mark.parametrize("waiting", [0, 300])
+async def test_closing_leaves_no_connection_though_it_is_cancelled(
+    server: Running, ticks: int, waiting: int
+) -> None:
+    limiter = Limiter(ledger=server.url)
+    (await limiter.acquire(KEY)).observed(shown(0))
+    callers = [asyncio.ensure_future(limiter.acquire(KEY)) for _ in range(waiting)]
+    await asyncio.sleep(0.01)
+    closing = asyncio.ensure_future(limiter.close())
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing, *callers])
+    await asyncio.sleep(0.1)
+    with client_of(server) as client:
+        assert len(client.client_list()) == 1, "that of this test"
+
+
+@pytest.mark.asyncio
+async def test_a_connection_whose_end_was_seen_is_replaced_and_nobody_notices(
+    engine: Running,
+) -> None:
+    async with ledger_on(engine.url) as ledger:
+        for sequence in range(1, 4):
+            assert not (await exchanged(ledger, ask(sequence)))[0].stale
+            engine.say("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.asyncio
+async def test_a_redis_py_that_keeps_its_connections_is_asked_by_its_client(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none(connection: object) -> None: ...
+
+    monkeypatch.setattr(Wire, "of", none)
+    async with ledger_on(server.url) as ledger:
+        for sequence in range(1, 4):
+            (lease,) = await exchanged(ledger, ask(sequence))
+            assert not lease.stale
+            assert server.say("SCRIPT", "FLUSH") == "+OK"
+        await ledger.close()
+        assert not (await exchanged(ledger, ask(4)))[0].stale
+
+
 # What is passed ----------------------------------------------------------------------------------
 
 
@@ -297,9 +368,10 @@ async def test_what_is_no_url_and_no_client_is_refused_where_it_is_passed(server
         f"unix://:{PASSWORD}@/tmp/there?ssl_ca_certs=here",
     ],
 )
-def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
+@pytest.mark.parametrize("cluster", [False, True])
+def test_a_url_that_is_none_is_refused_without_its_password(url: str, cluster: bool) -> None:
     with pytest.raises(ValueError, match="URL") as caught:
-        RedisLedger(url)
+        RedisLedger(url, cluster=cluster)
     assert "a-pass" not in "".join(traceback.format_exception(caught.value))
 
 
@@ -509,6 +581,7 @@ async def test_a_replica_says_so_and_the_name_is_looked_up_again(engine: Running
         ("READONLY You can't write against a read only replica.", "replica"),
         ("OOM command not allowed when used memory > 'maxmemory'.", "maxmemory is reached"),
         ("MOVED 3999 127.0.0.1:6381", "cluster=True"),
+        ("ASK 3999 127.0.0.1:6381", "cluster=True"),
         ("CROSSSLOT Keys in request don't hash to the same slot", "cluster=True"),
         ("CLUSTERDOWN The cluster is down", "the cluster is down"),
         ("MASTERDOWN Link with MASTER is down", "the cluster is down"),
@@ -519,18 +592,22 @@ async def test_a_replica_says_so_and_the_name_is_looked_up_again(engine: Running
     ],
 )
 async def test_what_an_engine_refuses_with_is_told_in_our_words(says: str, meaning: str) -> None:
+    over = asyncio.Event()
+
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while line := await reader.readline():
                 if line.startswith(b"*"):  # one refusal for each command
                     writer.write(f"-{says}\r\n".encode())
         writer.close()
+        over.set()
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as refusing:
         port = refusing.sockets[0].getsockname()[1]
         async with ledger_on(f"redis://127.0.0.1:{port}") as ledger:
             with pytest.raises(LedgerError, match=meaning):
                 await exchanged(ledger, ask())
+        await asyncio.wait_for(over.wait(), 5)
 
 
 @pytest.mark.asyncio
@@ -689,13 +766,10 @@ async def test_what_a_saved_engine_knew_is_still_there(server: Running) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("how", ["silent", "slow", "reset"])
+@pytest.mark.parametrize("how", ["silent", "slow"])
 async def test_callers_go_on_when_the_network_does_not(server: Running, how: str) -> None:
     async with proxy_to(server.port) as proxy, in_use(f"redis://127.0.0.1:{proxy.port}") as user:
-        if how == "reset":
-            proxy.reset()
-        else:
-            proxy.is_silent, proxy.delay = how == "silent", 1.0 if how == "slow" else 0.0
+        proxy.is_silent, proxy.delay = how == "silent", 1.0 if how == "slow" else 0.0
         await user.call_until(lambda: user.is_away)
         proxy.is_silent, proxy.delay = False, 0.0
         await user.call_until(lambda: user.is_back)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from aiotwhelp import checks
 from aiotwhelp.errors import LedgerError, WrongLoopError
 from aiotwhelp.ledger.port import Lease, Note, Report
+from aiotwhelp.ledger.wire import Wire
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
@@ -51,17 +52,22 @@ _OF_CLIENTS = (
 )
 
 _REPLICA = "it is a replica, which takes no writes"
+_NO_SCRIPT = "it does not know the script"
 
 #: What an engine says, as a class of redis-py or in its own words, and what that means.
 _MEANINGS = (
     (("foreign", "wrongtype"), "a key of this prefix holds something else, which is left alone"),
+    (("noscript",), _NO_SCRIPT),
     (("readonly",), _REPLICA),
     (("oom ", "outofmemory"), "it is full: its maxmemory is reached"),
     (("loading",), "it is loading its data"),
     (("authentication", "wrongpass", "noauth"), "it does not take this user name and password"),
     (("permission", "authorization", "noperm"), "this user may not run scripts on these keys"),
     (("clusterdown", "masterdown"), "the cluster is down"),
-    (("moved", "askerror", "crossslot"), "it is a cluster: RedisLedger(url, cluster=True)"),
+    (
+        ("moved", "askerror", "error: ask ", "crossslot"),
+        "it is a cluster: RedisLedger(url, cluster=True)",
+    ),
     (("user_script", "error running script"), "a record is damaged, and is left alone"),
 )
 
@@ -181,11 +187,16 @@ class Server:
     """One engine, or a cluster: a client of redis-py, and its errors as ours."""
 
     def __init__(self, redis: str | Redis | RedisCluster, *, is_cluster: bool) -> None:
-        self._is_cluster = is_cluster
-        self._url = _checked_url(redis) if isinstance(redis, str) else None
+        self._url: str | None = None
+        #: Whose client commands are given to; None for a connection that is spoken to directly.
         self._client: Any = None
-        if not isinstance(redis, str):
+        self._makes_client = is_cluster
+        if isinstance(redis, str):
+            self._url = _checked_url(redis, is_cluster=is_cluster)
+        else:
             self._client = _checked_client(redis)
+        self._wire: Wire | None = None
+        self._connecting = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._used = 0.0
         self.where = _where(self._url)
@@ -194,71 +205,111 @@ class Server:
         """Return seconds of the loop's clock."""
         return asyncio.get_running_loop().time()
 
-    async def run(self, *command: Any) -> Any:
+    async def run(self, *command: bytes | str | int) -> Any:
         """Send one command and return what it answers; None for a script that is not there.
 
         Safe to cancel: the connection is given up then, and the next command makes another.
         """
-        client = self._here()
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._bind(loop)
+        used, self._used = self._used, loop.time()
         try:
-            await self._renew()
-            # Else commands that come together make a cluster's client close its connections.
-            await client.initialize()
-            return await client.execute_command(*command)
-        except _redis().NoScriptError:
-            return None
+            if self._used > used + _IDLE:
+                await self._disconnect()
+            wire = self._wire
+            if wire is None or not wire.is_open:
+                wire = await self._connected()
+            return await (wire.run(*command) if wire else self._by_client(command))
         except Exception as error:  # redis-py has other errors than its own
             meaning = _meaning(error)
+            if meaning is _NO_SCRIPT:
+                return None
             if meaning is _REPLICA:
                 await self._disconnect()  # the name may lead to another engine by now
             raise LedgerError(f"the ledger at {self.where}: {meaning}") from error
 
     async def close(self) -> None:
-        """Close the client, unless it is the user's own."""
-        if self._url is not None and self._client is not None:
-            client, self._client, self._loop = self._client, None, None
-            await client.aclose()
-
-    def _here(self) -> Any:
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise WrongLoopError("a RedisLedger belongs to one event loop: give each its own")
-        if self._client is None and self._url is not None:
-            self._client = _client(self._url, is_cluster=self._is_cluster)
-        return self._client
-
-    async def _renew(self) -> None:
-        used, self._used = self._used, self.now()
-        if self._used > used + _IDLE:
+        """Close what is ours; safe to cancel."""
+        if self._url is not None:
+            self._loop, wire = None, self._wire
             await self._disconnect()
+            if wire is not None:
+                await wire.closed()
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not None:
+            raise WrongLoopError("a RedisLedger belongs to one event loop: give each its own")
+        self._loop, self._connecting = loop, asyncio.Lock()
+
+    async def _connected(self) -> Wire | None:
+        """Return the connection of all who ask; None if commands go to a client."""
+        async with self._connecting:
+            if self._client is None and not (self._wire and self._wire.is_open):
+                self._wire = None if self._makes_client else await _wire(self._url or "")
+                if self._wire is None:
+                    self._client = _client(self._url or "", is_cluster=self._makes_client)
+        return self._wire
+
+    async def _by_client(self, command: Sequence[bytes | str | int]) -> Any:
+        # Else commands that come together make a cluster's client close its connections.
+        await self._client.initialize()
+        return await self._client.execute_command(*command)
 
     async def _disconnect(self) -> None:
         """Have the next command make a new connection."""
-        if self._url is None:
-            return
-        if self._is_cluster:
-            await self._client.aclose()
-        else:
-            await self._client.connection_pool.disconnect()
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+        if self._url is not None and self._client is not None:
+            client, self._client = self._client, None
+            await client.aclose()
+
+
+async def _wire(url: str) -> Wire | None:
+    """Connect; None if this redis-py keeps its connections to itself."""
+    connection = _connection(url)
+    try:
+        await connection.connect()
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    wire = await Wire.of(connection)
+    if wire is None:
+        await connection.disconnect()
+    return wire
+
+
+def _connection(url: str) -> Any:
+    """Make a connection of a URL, which connects nowhere yet."""
+    from redis.asyncio.connection import Connection, parse_url
+
+    options: dict[str, Any] = {**_options(), **parse_url(url), "protocol": 2}
+    made = options.pop("connection_class", Connection)
+    for name in _OF_CLIENTS:
+        options.pop(name, None)
+    return made(**options)
 
 
 def _client(url: str, *, is_cluster: bool) -> Redis | RedisCluster:
     from redis.asyncio import Redis, RedisCluster
+
+    if is_cluster:
+        return RedisCluster.from_url(url, **_options())
+    return Redis.from_url(url, single_connection_client=True, **_options())
+
+
+def _options() -> dict[str, Any]:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
     # Whoever bounds an exchange bounds its parts; one that is sent twice would be no use.
-    options: dict[str, Any] = {
+    return {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": None,
         "socket_connect_timeout": _CONNECT,
         "protocol": 2,
     }
-    if is_cluster:
-        return RedisCluster.from_url(url, **options)
-    return Redis.from_url(url, single_connection_client=True, **options)
 
 
 def _redis() -> Any:
@@ -283,7 +334,7 @@ def _meaning(error: Exception) -> str:
 # What is passed --------------------------------------------------------------------------------
 
 
-def _checked_url(url: str) -> str:
+def _checked_url(url: str, *, is_cluster: bool) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
         # No more is shown: a password may follow.
@@ -302,25 +353,26 @@ def _checked_url(url: str) -> str:
             "this is no Redis URL: redis://user:password@host:6379/0 is one; a user name and"
             " password are percent-encoded"
         ) from None
-    _check_options(options)
-    return url
-
-
-def _check_options(options: dict[str, Any]) -> None:
-    """Make a connection of what follows a URL's ``?``, which connects nowhere yet."""
-    from redis.asyncio.connection import Connection
-
-    made = options.pop("connection_class", Connection)
-    for name in _OF_CLIENTS:
-        options.pop(name, None)
+    errors = _redis()
     try:
-        made(**options)
-    except (TypeError, ValueError, _redis().RedisError):
+        _try_options(url, is_cluster=is_cluster)
+    except (TypeError, ValueError, errors.RedisError, errors.RedisClusterException):
         # Neither the URL nor what it holds is shown: a password may be in it.
         names = ", ".join(sorted(options.keys() - {"host", "port", "db", "username", "password"}))
         raise ValueError(
             f"a Redis URL has options that redis-py's connections do not take, among: {names}"
         ) from None
+    return url
+
+
+def _try_options(url: str, *, is_cluster: bool) -> None:
+    """Make a connection of a URL, or one to each node that it names; they connect nowhere yet."""
+    if not is_cluster:
+        _connection(url)
+        return
+    client: Any = _client(url, is_cluster=True)
+    for node in client.nodes_manager.startup_nodes.values():
+        node.connection_class(**node.connection_kwargs)
 
 
 def _checked_client(client: Redis | RedisCluster) -> Redis | RedisCluster:
