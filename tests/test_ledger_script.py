@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiotwhelp.ledger.port import Counts, Lease, Note, Outcome, Report
-from aiotwhelp.ledger.redis import _dumps, _lease, _script
+from aiotwhelp.ledger.redis import _dumps, _leases, _script
 from aiotwhelp.ledger.rule import Record, exchange, lifetime
 from tests.ledgers import record_of
 from tests.servers import engines
@@ -122,8 +122,7 @@ class Model:
         settled = sum(note.cost for note in notes)
         as_granted = max(0, self.held.get(client, 0) - settled)
         held = as_granted if operation.held is None else operation.held
-        return replace(
-            operation.report,
+        return operation.report._replace(
             client=client,
             sequence=max(0, sequence),
             counts=counts,
@@ -134,8 +133,8 @@ class Model:
     def placed(self, note: Note, client: str) -> Note:
         self.noted[client] = number = self.noted.get(client, 0) + note.number
         known = max(0, self.record.number - note.known)
-        return replace(
-            note, number=number, known=known, probe=max(0, self.record.turn - note.probe)
+        return note._replace(
+            number=number, known=known, probe=max(0, self.record.turn - note.probe)
         )
 
     def exchange(self, report: Report) -> Lease:
@@ -153,10 +152,7 @@ def tell(pipeline: Any, reports: list[Report], now: int) -> None:
 
 
 def leases_of(answer: bytes) -> list[Lease]:
-    leases = json.loads(answer)
-    for lease in leases:
-        del lease["fresh"]
-    return [_lease(lease) for lease in leases]
+    return _leases(answer)[0]
 
 
 # The two agree -----------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 -- THE RULE over all processes, on a server: rule.py, clause by clause and in its order.
 --
 -- KEYS    one record per report, all under one hash tag
--- ARGV[1] the reports as JSON, in the words of port.py; what is None is left out
+-- ARGV[1] the reports as JSON, each a list of its fields in the order of port.py, and so its notes
 -- ARGV[2] for tests alone: now in milliseconds, in place of the server's clock
 --
--- Answers the leases as JSON. All of them are worked out before anything is written, so that what
+-- Answers the leases as JSON, in the same way, and after each whether its record is new. All of them are worked out before anything is written, so that what
 -- fails has changed nothing.
 --
 -- Where Lua and cjson are not Python: 0 is true, so numbers are compared; an empty table has no
@@ -547,10 +547,10 @@ end
 
 function lease(record, now, said)
   return {
-    granted = said.granted,
+    granted = said.granted or 0,
     wait = said.wait,
     number = record.number,
-    probe = said.probe,
+    probe = said.probe or 0,
     confirmed = record.confirmed,
     limit = record.limit,
     remaining = record.confirmed and max(0, left_of(record)) or 0,
@@ -558,11 +558,11 @@ function lease(record, now, said)
     epoch = record.epoch,
     clients = #record.clients,
     shown = #record.shown > 0 and record.shown or nil,
-    starts_in = said.starts_in,
+    starts_in = said.starts_in or 0,
     gap = max(record.gap, record.paced_until - now),
     misses = record.misses,
-    void = said.void,
-    stale = said.stale,
+    void = said.void or 0,
+    stale = said.stale or false,
   }
 end
 
@@ -989,6 +989,50 @@ local function load_all()
   return records, is_fresh
 end
 
+-- What is said, field by field ----------------------------------------------------------------------
+
+local NOTE = {
+  "number", "outcome", "cost", "known", "took", "ago", "probe", "refused", "times", "remaining",
+  "limit", "epoch", "resets_in",
+}
+local REPORT = {
+  "record", "client", "sequence", "counts", "held", "notes", "want", "need", "keep", "vain",
+  "probes", "leaves", "crew", "ceiling", "shut", "shown", "limit", "gap",
+}
+local LEASED = {
+  "granted", "wait", "number", "probe", "confirmed", "limit", "remaining", "resets_in", "epoch",
+  "clients", "shown", "starts_in", "gap", "misses", "void", "stale", "fresh",
+}
+
+local function named(row, names)
+  local said = {}
+  for place, name in ipairs(names) do
+    if row[place] ~= cjson.null then
+      said[name] = row[place]
+    end
+  end
+  return said
+end
+
+local function read_report(row)
+  local report = named(row, REPORT)
+  for place, note in ipairs(report.notes) do
+    report.notes[place] = named(note, NOTE)
+  end
+  return report
+end
+
+local function listed(leased)
+  local row = {}
+  for place, name in ipairs(LEASED) do
+    row[place] = leased[name]
+    if row[place] == nil then
+      row[place] = cjson.null
+    end
+  end
+  return row
+end
+
 local records, is_fresh, failure = load_all()
 if failure then
   return redis.error_reply(failure)
@@ -996,10 +1040,11 @@ end
 local time = redis.call("TIME")
 local now = tonumber(ARGV[2]) or time[1] * 1000 + floor(time[2] / 1000)
 local leases = {}
-for place, report in ipairs(cjson.decode(ARGV[1])) do
+for place, row in ipairs(cjson.decode(ARGV[1])) do
   local key = KEYS[place]
-  leases[place] = exchange(records[key], report, now)
-  leases[place].fresh = is_fresh[key]
+  local leased = exchange(records[key], read_report(row), now)
+  leased.fresh = is_fresh[key]
+  leases[place] = listed(leased)
 end
 for key, record in pairs(records) do
   redis.call("SET", key, dumps(record), "PX", string.format("%.0f", lifetime(record, now)))

@@ -1,15 +1,16 @@
 """What a process and a ledger say to each other: a report, and a lease.
 
 All lengths of time are whole milliseconds. Clocks of two hosts do not compare, so no instant
-crosses the port: a reset goes in as the time until it, and comes out so.
+crosses the port: a reset goes in as the time until it, and comes out so. Reports, notes and leases
+are tuples, which JSON takes as they are: to put one together field by field is slow work for a
+process that has just woken.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 #: What a process holds without news of it for so long becomes calls without an answer.
 LEASE = 2000
@@ -52,8 +53,7 @@ class Outcome(enum.StrEnum):
     UNSENT = "unsent"
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """How one call ended, or several that say the same; told once.
 
     ``number`` rises from note to note of one process and record. ``known`` is the ledger's newest
@@ -78,8 +78,7 @@ class Note:
     resets_in: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What one process tells of one record, and what it asks for.
 
     ``held`` is absolute: tokens that were leased and not yet settled, unused ones included. With
@@ -117,8 +116,7 @@ class Report:
     gap: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """What a ledger answers: tokens, or when to ask again."""
 
     granted: int = 0

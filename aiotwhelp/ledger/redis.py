@@ -8,14 +8,13 @@ import hashlib
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import fields
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aiotwhelp import checks
 from aiotwhelp.errors import LedgerError, WrongLoopError
-from aiotwhelp.ledger.port import Lease, Note, Report
+from aiotwhelp.ledger.port import Lease, Report
 from aiotwhelp.ledger.wire import Wire
 
 if TYPE_CHECKING:
@@ -117,6 +116,8 @@ class RedisLedger:
         """
         if self._secret is not None and self._server.now() > self._looked_at + _SECRET_LOOKED_AT:
             await self._look_at_secret()
+        if len(reports) == 1:
+            return await self._run(reports)
         apps: dict[str, list[Report]] = {}
         for report in reports:
             apps.setdefault(report.record.partition("/")[0], []).append(report)
@@ -148,13 +149,12 @@ class RedisLedger:
         answer = await self._server.run("EVALSHA", digest, *said)
         if answer is None:  # it does not know the script, or no longer
             answer = await self._server.run("EVAL", text, *said)
-        leases = json.loads(answer)
-        begun = [lease.pop("fresh") for lease in leases]
+        leases, begun = _leases(answer)
         if any(
             is_new and report.sequence > 1 for is_new, report in zip(begun, reports, strict=True)
         ):
             await self._look_at_secret()
-        return [_lease(lease) for lease in leases]
+        return leases
 
     def _said(self, reports: Sequence[Report]) -> tuple[int | str, ...]:
         """Return what the script is told."""
@@ -415,8 +415,10 @@ def _where(url: str | None) -> str:
 
 # What is sent ----------------------------------------------------------------------------------
 
-_SAID_BY_REPORT = [each.name for each in fields(Report) if each.name not in ("record", "notes")]
-_SAID_BY_NOTE = [each.name for each in fields(Note)]
+#: Tuples are lists to it, and so are reports and notes.
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
+
+_SHOWN = Lease._fields.index("shown")
 
 
 @functools.cache
@@ -426,20 +428,10 @@ def _script() -> tuple[bytes, str]:
     return text, hashlib.sha1(text, usedforsecurity=False).hexdigest()
 
 
-def _dumps(reports: Sequence[Report]) -> str:
-    said = [
-        {**_told(report, _SAID_BY_REPORT), "notes": [_told(n, _SAID_BY_NOTE) for n in report.notes]}
-        for report in reports
-    ]
-    return json.dumps(said, separators=(",", ":"))
-
-
-def _told(what: Report | Note, names: Sequence[str]) -> dict[str, Any]:
-    """Return what is not None by its name: an engine knows no None that a script could compare."""
-    return {name: value for name in names if (value := getattr(what, name)) is not None}
-
-
-def _lease(answer: dict[str, Any]) -> Lease:
-    if "shown" in answer:
-        answer["shown"] = tuple(answer["shown"])
-    return Lease(**answer)
+def _leases(answer: bytes | str) -> tuple[list[Lease], list[bool]]:
+    """Return the leases of an answer, and which of their records are new."""
+    rows = json.loads(answer)
+    begun = [row.pop() for row in rows]
+    for row in rows:
+        row[_SHOWN] = tuple(row[_SHOWN] or ())
+    return [Lease(*row) for row in rows], begun
