@@ -26,7 +26,6 @@ from aiotwhelp import LedgerError, Limiter, QuotaKey, WrongLoopError, events
 from aiotwhelp.ledger import Lease, Report, from_url
 from aiotwhelp.ledger.port import Note, Outcome
 from aiotwhelp.ledger.redis import RedisLedger
-from aiotwhelp.ledger.wire import Wire
 from tests.servers import engines
 from tests.servers.engines import Running, running
 from tests.servers.proxy import proxy_to
@@ -296,33 +295,6 @@ async def test_closing_leaves_no_connection_though_it_is_cancelled(
     await asyncio.sleep(0.1)
     with client_of(server) as client:
         assert len(client.client_list()) == 1, "that of this test"
-
-
-@pytest.mark.asyncio
-async def test_a_connection_whose_end_was_seen_is_replaced_and_nobody_notices(
-    engine: Running,
-) -> None:
-    async with ledger_on(engine.url) as ledger:
-        for sequence in range(1, 4):
-            assert not (await exchanged(ledger, ask(sequence)))[0].stale
-            engine.say("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-            await asyncio.sleep(0.05)
-
-
-@pytest.mark.asyncio
-async def test_a_redis_py_that_keeps_its_connections_is_asked_by_its_client(
-    server: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def none(connection: object) -> None: ...
-
-    monkeypatch.setattr(Wire, "of", none)
-    async with ledger_on(server.url) as ledger:
-        for sequence in range(1, 4):
-            (lease,) = await exchanged(ledger, ask(sequence))
-            assert not lease.stale
-            assert server.say("SCRIPT", "FLUSH") == "+OK"
-        await ledger.close()
-        assert not (await exchanged(ledger, ask(4)))[0].stale
 
 
 # What is passed ----------------------------------------------------------------------------------
@@ -766,10 +738,13 @@ async def test_what_a_saved_engine_knew_is_still_there(server: Running) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("how", ["silent", "slow"])
+@pytest.mark.parametrize("how", ["silent", "slow", "reset"])
 async def test_callers_go_on_when_the_network_does_not(server: Running, how: str) -> None:
     async with proxy_to(server.port) as proxy, in_use(f"redis://127.0.0.1:{proxy.port}") as user:
-        proxy.is_silent, proxy.delay = how == "silent", 1.0 if how == "slow" else 0.0
+        if how == "reset":
+            proxy.reset()
+        else:
+            proxy.is_silent, proxy.delay = how == "silent", 1.0 if how == "slow" else 0.0
         await user.call_until(lambda: user.is_away)
         proxy.is_silent, proxy.delay = False, 0.0
         await user.call_until(lambda: user.is_back)

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from aiotwhelp import checks
 from aiotwhelp.errors import LedgerError, WrongLoopError
 from aiotwhelp.ledger.port import Lease, Report
-from aiotwhelp.ledger.wire import Wire
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
@@ -41,14 +40,6 @@ redis.call("SET", KEYS[1], ARGV[1], "NX", "PX", ARGV[2])
 redis.call("PEXPIRE", KEYS[1], ARGV[2])
 return redis.call("GET", KEYS[1])
 """
-
-#: Options of a URL that are a pool's or a client's, not a connection's.
-_OF_CLIENTS = (
-    "max_connections",
-    "timeout",
-    "single_connection_client",
-    "auto_close_connection_pool",
-)
 
 _REPLICA = "it is a replica, which takes no writes"
 _NO_SCRIPT = "it does not know the script"
@@ -187,17 +178,15 @@ class Server:
     """One engine, or a cluster: a client of redis-py, and its errors as ours."""
 
     def __init__(self, redis: str | Redis | RedisCluster, *, is_cluster: bool) -> None:
+        self._is_cluster = is_cluster
         self._url: str | None = None
-        #: Whose client commands are given to; None for a connection that is spoken to directly.
         self._client: Any = None
-        self._makes_client = is_cluster
         if isinstance(redis, str):
             self._url = _checked_url(redis, is_cluster=is_cluster)
         else:
             self._client = _checked_client(redis)
-        self._wire: Wire | None = None
-        self._connecting = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._end: AsyncGenerator[None] | None = None
         self._used = 0.0
         self.where = _where(self._url)
 
@@ -212,15 +201,15 @@ class Server:
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._bind(loop)
-        used, self._used = self._used, loop.time()
+            await self._bind(loop)
+        client = self._client
         try:
+            used, self._used = self._used, loop.time()
             if self._used > used + _IDLE:
                 await self._disconnect()
-            wire = self._wire
-            if wire is None or not wire.is_open:
-                wire = await self._connected()
-            return await (wire.run(*command) if wire else self._by_client(command))
+            # Else commands that come together make a cluster's client close its connections.
+            await client.initialize()
+            return await client.execute_command(*command)
         except Exception as error:  # redis-py has other errors than its own
             meaning = _meaning(error)
             if meaning is _NO_SCRIPT:
@@ -230,86 +219,59 @@ class Server:
             raise LedgerError(f"the ledger at {self.where}: {meaning}") from error
 
     async def close(self) -> None:
-        """Close what is ours; safe to cancel."""
-        if self._url is not None:
-            self._loop, wire = None, self._wire
-            await self._disconnect()
-            if wire is not None:
-                await wire.closed()
+        """Close the client, unless it is the user's own; safe to cancel."""
+        end, self._end = self._end, None
+        if end is None:
+            return
+        self._client = self._loop = None
+        closing = asyncio.ensure_future(end.aclose())
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await asyncio.wait([closing])
+            raise
 
-    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None:
             raise WrongLoopError("a RedisLedger belongs to one event loop: give each its own")
-        self._loop, self._connecting = loop, asyncio.Lock()
+        self._loop = loop
+        if self._client is None and self._url is not None:
+            self._client = _client(self._url, is_cluster=self._is_cluster)
+            self._end = self._until_the_loop_ends(self._client)
+            await anext(self._end)
 
-    async def _connected(self) -> Wire | None:
-        """Return the connection of all who ask; None if commands go to a client."""
-        async with self._connecting:
-            if self._client is None and not (self._wire and self._wire.is_open):
-                self._wire = None if self._makes_client else await _wire(self._url or "")
-                if self._wire is None:
-                    self._client = _client(self._url or "", is_cluster=self._makes_client)
-        return self._wire
-
-    async def _by_client(self, command: Sequence[bytes | str | int]) -> Any:
-        # Else commands that come together make a cluster's client close its connections.
-        await self._client.initialize()
-        return await self._client.execute_command(*command)
+    async def _until_the_loop_ends(self, client: Any) -> AsyncGenerator[None]:
+        """Close a client with its loop, whose end nobody but a generator is told of."""
+        try:
+            yield
+        finally:
+            await client.aclose()
 
     async def _disconnect(self) -> None:
         """Have the next command make a new connection."""
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
-        if self._url is not None and self._client is not None:
-            client, self._client = self._client, None
-            await client.aclose()
-
-
-async def _wire(url: str) -> Wire | None:
-    """Connect; None if this redis-py keeps its connections to itself."""
-    connection = _connection(url)
-    try:
-        await connection.connect()
-    except BaseException:
-        await connection.disconnect(nowait=True)
-        raise
-    wire = await Wire.of(connection)
-    if wire is None:
-        await connection.disconnect()
-    return wire
-
-
-def _connection(url: str) -> Any:
-    """Make a connection of a URL, which connects nowhere yet."""
-    from redis.asyncio.connection import Connection, parse_url
-
-    options: dict[str, Any] = {**_options(), **parse_url(url), "protocol": 2}
-    made = options.pop("connection_class", Connection)
-    for name in _OF_CLIENTS:
-        options.pop(name, None)
-    return made(**options)
+        if self._url is None:
+            return
+        if self._is_cluster:
+            await self._client.aclose()
+        else:
+            await self._client.connection_pool.disconnect()
 
 
 def _client(url: str, *, is_cluster: bool) -> Redis | RedisCluster:
     from redis.asyncio import Redis, RedisCluster
-
-    if is_cluster:
-        return RedisCluster.from_url(url, **_options())
-    return Redis.from_url(url, single_connection_client=True, **_options())
-
-
-def _options() -> dict[str, Any]:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
     # Whoever bounds an exchange bounds its parts; one that is sent twice would be no use.
-    return {
+    options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": None,
         "socket_connect_timeout": _CONNECT,
         "protocol": 2,
     }
+    if is_cluster:
+        return RedisCluster.from_url(url, **options)
+    return Redis.from_url(url, single_connection_client=True, **options)
 
 
 def _redis() -> Any:
@@ -367,10 +329,10 @@ def _checked_url(url: str, *, is_cluster: bool) -> str:
 
 def _try_options(url: str, *, is_cluster: bool) -> None:
     """Make a connection of a URL, or one to each node that it names; they connect nowhere yet."""
+    client: Any = _client(url, is_cluster=is_cluster)
     if not is_cluster:
-        _connection(url)
+        client.connection_pool.make_connection()
         return
-    client: Any = _client(url, is_cluster=True)
     for node in client.nodes_manager.startup_nodes.values():
         node.connection_class(**node.connection_kwargs)
 
