@@ -83,7 +83,7 @@ class Sharing:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = INF
         self._exchange: asyncio.Task[None] | None = None
-        self._is_called = False
+        self._has_given_up = False
         #: Shares of which the ledger may hold something for us.
         self._known: set[Share] = set()
         #: Gates whose callers wait on their own while the ledger is away.
@@ -151,20 +151,15 @@ class Sharing:
     # Exchanging --------------------------------------------------------------------------------
 
     def _call(self) -> None:
-        if not self._is_called and self._exchange is None and not self._is_closed:
-            self._is_called = True
-            asyncio.get_running_loop().call_soon(self._begin)
+        """Have an exchange begin in the next tick: until then others may join it."""
+        if self._exchange is None and not self._is_closed:
+            self._exchange = asyncio.get_running_loop().create_task(self._run())
 
-    def _begin(self) -> None:
-        self._is_called = False
-        if self._exchange is None and self._pending and not self._is_closed:
-            batch = list(islice(self._pending, _BATCH))
-            for share in batch:
-                del self._pending[share]
-                self._due.discard(share)
-            self._exchange = asyncio.create_task(self._run(batch))
-
-    async def _run(self, batch: list[Share]) -> None:
+    async def _run(self) -> None:
+        batch = list(islice(self._pending, _BATCH))
+        for share in batch:
+            del self._pending[share]
+            self._due.discard(share)
         try:
             sent, leases = await self._ask(batch)
         except LedgerError as error:
@@ -189,20 +184,30 @@ class Sharing:
             self._call()
 
     async def _ask(self, batch: list[Share]) -> tuple[float, Sequence[Lease]]:
+        self._has_given_up = False
+        bound = asyncio.get_running_loop().call_later(BOUND, self._give_up)
         try:
-            async with asyncio.timeout(BOUND):
-                if self._secret is None:
-                    self._secret = await self._ledger.secret()
-                reports = [self._report(share, self._demand(share)) for share in batch]
-                sent = self._now()
-                return sent, _one_for_each(reports, await self._ledger.exchange(reports))
+            if self._secret is None:
+                self._secret = await self._ledger.secret()
+            reports = [self._report(share, self._demand(share)) for share in batch]
+            sent = self._now()
+            return sent, _one_for_each(reports, await self._ledger.exchange(reports))
         except LedgerError:
             raise
-        except TimeoutError as error:
+        except asyncio.CancelledError as error:
+            if not self._has_given_up:
+                raise
             raise LedgerError(f"the ledger did not answer within {BOUND} s") from error
         except Exception as error:
             logger.exception("the ledger failed in a way of its own")
             raise LedgerError(f"the ledger failed: {type(error).__name__}") from error
+        finally:
+            bound.cancel()
+
+    def _give_up(self) -> None:
+        """End an exchange that takes too long: what a time-out of asyncio's does, in one step."""
+        if self._exchange is not None:
+            self._has_given_up = self._exchange.cancel()
 
     def _report(self, share: Share, want: int, *, leaves: bool = False) -> Report:
         self._known.add(share)
@@ -233,6 +238,7 @@ class Sharing:
         if not share.held and not share.notes and not share.turn:
             self._known.discard(share)
         self.settled(share)
+        self._arm()
 
     # Away and back -----------------------------------------------------------------------------
 
@@ -298,9 +304,11 @@ class Sharing:
 
     def _arm(self) -> None:
         first = self._due.first
-        if first is None or self._is_closed or first.rank >= self._timer_at:
+        if self._is_closed or (INF if first is None else first.rank) == self._timer_at:
             return
-        self._disarm()
+        self._disarm()  # a process that wakes for nothing is slow at what comes next, too
+        if first is None:
+            return
         self._timer_at = first.rank
         delay = max(first.rank - self._now(), _SHORTEST_TIMER)
         self._timer = asyncio.get_running_loop().call_later(delay, self._ring)

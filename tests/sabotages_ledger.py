@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -31,7 +30,7 @@ def check_no_sequence(patch: Patch) -> None:
     patch.setattr(
         rule,
         "exchange",
-        lambda record, report, now: exchange(record, replace(report, sequence=next(numbers)), now),
+        lambda record, report, now: exchange(record, report._replace(sequence=next(numbers)), now),
     )
 
 
@@ -50,7 +49,7 @@ def never_let_a_process_go(patch: Patch) -> None:
     patch.setattr(
         rule,
         "exchange",
-        lambda record, report, now: exchange(record, replace(report, leaves=False), now),
+        lambda record, report, now: exchange(record, report._replace(leaves=False), now),
     )
 
 
@@ -208,7 +207,7 @@ def ignore_the_reserve(patch: Patch) -> None:
     patch.setattr(
         rule,
         "_grant",
-        lambda record, client, report, now: grant(record, client, replace(report, keep=0), now),
+        lambda record, client, report, now: grant(record, client, report._replace(keep=0), now),
     )
 
 
@@ -268,7 +267,7 @@ def fill_a_burst_again(patch: Patch) -> None:
 def grow_the_gap_for_each_refusal(patch: Patch) -> None:
     take = rule._take_pace
     patch.setattr(
-        rule, "_take_pace", lambda record, note, now: take(record, replace(note, known=10**15), now)
+        rule, "_take_pace", lambda record, note, now: take(record, note._replace(known=10**15), now)
     )
 
 
