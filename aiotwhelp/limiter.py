@@ -249,12 +249,11 @@ class Limiter:
         if ledger is not None and not isinstance(ledger, str):
             meaning = "a URL such as 'sqlite:///quota.db', or a Ledger such as SQLiteLedger(path)"
             checks.methods("ledger", ledger, ("exchange", "secret", "close"), meaning)
-        self._owns_ledger = isinstance(ledger, str)
-        self._ledger = from_url(ledger) if isinstance(ledger, str) else ledger
         self._sharing: Sharing | None = None
-        if self._ledger is not None:
+        if ledger is not None:
             self._sharing = Sharing(
-                self._ledger,
+                from_url(ledger) if isinstance(ledger, str) else ledger,
+                owns=isinstance(ledger, str),
                 fails=on_ledger_failure == "fail",
                 now=lambda: self._now(),
                 wake=self._wake,
@@ -574,15 +573,7 @@ class Limiter:
             await closed
         finally:
             if owner is None and self._sharing is not None:
-                await self._leave(self._sharing)
-
-    async def _leave(self, sharing: Sharing) -> None:
-        """Give back what is unused, and close the ledger if it was made here."""
-        try:
-            await sharing.close()
-        finally:
-            if self._owns_ledger and self._ledger is not None:
-                await self._ledger.close()
+                await self._sharing.close()
 
     # Closing -----------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from itertools import islice
 from random import random as uniform
 
@@ -56,6 +56,7 @@ class Sharing:
         self,
         ledger: Ledger,
         *,
+        owns: bool,
         fails: bool,
         now: Callable[[], float],
         wake: Callable[[Gate], object],
@@ -65,6 +66,7 @@ class Sharing:
     ) -> None:
         self.health = Health()
         self._ledger = ledger
+        self._owns = owns
         self._fails = fails
         self._now = now
         self._wake = wake
@@ -91,6 +93,8 @@ class Sharing:
         self._retry_in = _FIRST_RETRY
         self._resumption: asyncio.TimerHandle | None = None
         self._is_closed = False
+        #: Closes it with the loop, if nobody does before.
+        self._end: AsyncGenerator[None] | None = None
 
     def ask_all(self) -> None:
         """Have the ledger asked for what the rule has found missing."""
@@ -128,7 +132,25 @@ class Sharing:
         self._alone[gate] = None
 
     async def close(self) -> None:
-        """Give back what is unused; safe to cancel, and bounded."""
+        """Give back what is unused, and close the ledger if it was made here.
+
+        Bounded, and safe to cancel.
+        """
+        try:
+            await self._leave()
+        finally:
+            if self._owns:
+                await self._ledger.close()
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None]:
+        """Close it with the loop, whose end nobody but a generator is told of."""
+        try:
+            yield
+        finally:
+            if not self._is_closed:
+                await self.close()
+
+    async def _leave(self) -> None:
         self._is_closed = True
         self._disarm()
         if self._exchange is not None:
@@ -188,7 +210,7 @@ class Sharing:
         bound = asyncio.get_running_loop().call_later(BOUND, self._give_up)
         try:
             if self._secret is None:
-                self._secret = await self._ledger.secret()
+                await self._meet()
             reports = [self._report(share, self._demand(share)) for share in batch]
             sent = self._now()
             return sent, _one_for_each(reports, await self._ledger.exchange(reports))
@@ -203,6 +225,13 @@ class Sharing:
             raise LedgerError(f"the ledger failed: {type(error).__name__}") from error
         finally:
             bound.cancel()
+
+    async def _meet(self) -> None:
+        """Learn by which names all processes know the records."""
+        if self._end is None:
+            self._end = self._until_the_loop_ends()
+            await anext(self._end)
+        self._secret = await self._ledger.secret()
 
     def _give_up(self) -> None:
         """End an exchange that takes too long: what a time-out of asyncio's does, in one step."""

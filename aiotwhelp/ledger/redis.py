@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -186,7 +186,6 @@ class Server:
         else:
             self._client = _checked_client(redis)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._end: AsyncGenerator[None] | None = None
         self._used = 0.0
         self.where = _where(self._url)
 
@@ -201,7 +200,7 @@ class Server:
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            await self._bind(loop)
+            self._bind(loop)
         client = self._client
         try:
             used, self._used = self._used, loop.time()
@@ -220,32 +219,22 @@ class Server:
 
     async def close(self) -> None:
         """Close the client, unless it is the user's own; safe to cancel."""
-        end, self._end = self._end, None
-        if end is None:
+        if self._url is None or self._client is None:
             return
-        self._client = self._loop = None
-        closing = asyncio.ensure_future(end.aclose())
+        client, self._client, self._loop = self._client, None, None
+        closing = asyncio.ensure_future(client.aclose())
         try:
             await asyncio.shield(closing)
         except asyncio.CancelledError:
             await asyncio.wait([closing])
             raise
 
-    async def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None:
             raise WrongLoopError("a RedisLedger belongs to one event loop: give each its own")
         self._loop = loop
         if self._client is None and self._url is not None:
             self._client = _client(self._url, is_cluster=self._is_cluster)
-            self._end = self._until_the_loop_ends(self._client)
-            await anext(self._end)
-
-    async def _until_the_loop_ends(self, client: Any) -> AsyncGenerator[None]:
-        """Close a client with its loop, whose end nobody but a generator is told of."""
-        try:
-            yield
-        finally:
-            await client.aclose()
 
     async def _disconnect(self) -> None:
         """Have the next command make a new connection."""
