@@ -166,7 +166,9 @@ DIALECTS = {
         Dialect("shared", (SHARED,)),
     )
 }
-KEYS = [QuotaKey(f"GET /{name}", "api", f"u:{name}", "app") for name in "ab"]
+#: Two routes of one user; where all users of an app share a window, two of those.
+KEYS = [QuotaKey(f"GET /{name}", "api", "u:1", "app") for name in "ab"]
+USERS = [QuotaKey("GET /", "api", f"u:{name}", "app") for name in "ab"]
 
 
 class Limiters:
@@ -175,10 +177,11 @@ class Limiters:
     def __init__(self, dialect: Dialect, limit: int, **options: Any) -> None:
         self.dialect, self.limit = dialect, limit
         self.counted: Counter[str] = Counter()
+        self.keys = USERS if dialect.name == "shared" else KEYS
         self.both = (Limiter(**options), Limiter(**options))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("aiotwhelp.limiter.Bucket", Asked)
-            for key in KEYS:
+            for key in self.keys:
                 self.both[1]._line(key)
         self.loop = asyncio.get_running_loop()
         self.reset = self.wall() + 900.0
@@ -190,7 +193,7 @@ class Limiters:
         return self.loop.wall_time()
 
     def ask(self, which: int, cost: int, priority: Priority) -> None:
-        key = KEYS[which % len(KEYS)]
+        key = self.keys[which % 2]
         permits = [
             each.try_acquire(key, cost=cost, priority=priority, dialect=self.dialect)
             for each in self.both
@@ -258,7 +261,7 @@ class Limiters:
 
     def state(self, limiter: Limiter) -> dict[str, object]:
         state: dict[str, object] = {}
-        for key in KEYS:
+        for key in self.keys:
             line = limiter._line(key)
             self.plain += line.bucket.plain is not None
             state |= {f"{key} {name}": value for name, value in believed(line.bucket).items()}
@@ -440,6 +443,56 @@ async def test_a_newcomer_does_not_overtake_where_calls_are_foreseen() -> None:
     for permit in held:
         permit.unsent()
     assert (await costly).cost == 77
+
+
+async def foreseeing_by_headers(dialect: Dialect, limit: int) -> Limiters:
+    """Return limiters of which the first foresees calls of both routes."""
+    pair = Limiters(dialect, limit)
+    for _ in range(40):
+        for which in (0, 1):
+            pair.ask(which, 1, Priority.NORMAL)
+        for _ in range(2):
+            pair.answer(0, "as told")
+    assert all(pair.both[0]._line(key).bucket.plain is not None for key in KEYS)
+    return pair
+
+
+@in_virtual_time
+async def test_who_waits_for_a_shared_window_is_overtaken_from_no_other_route() -> None:
+    pair = await foreseeing_by_headers(DIALECTS["named"], 200)
+    limiter, dialect = pair.both[0], pair.dialect
+    held = limiter.try_acquire(KEYS[0], dialect=dialect)
+    assert held is not None
+    assert limiter._line(KEYS[1]).bucket.windows[0].foreseen > 0
+    costly = asyncio.create_task(limiter.acquire(KEYS[0], cost=119, dialect=dialect))
+    await asyncio.sleep(0)
+    assert limiter.try_acquire(KEYS[1], dialect=dialect) is None
+    held.unsent()
+    assert (await costly).cost == 119
+
+
+@in_virtual_time
+async def test_what_one_route_loses_is_foreseen_by_no_other() -> None:
+    pair = await foreseeing_by_headers(DIALECTS["named"], 200)
+    bucket = pair.both[0]._line(KEYS[1]).bucket
+    pair.ask(0, 1, Priority.NORMAL)
+    assert bucket.windows[0].foreseen > 0
+    pair.answer(0, "lost")
+    assert bucket.take_foreseen(pair.loop.time(), None) is None
+
+
+@pytest.mark.parametrize("kind", ["stored", "far", "limit", "name", "garbled", "slow"])
+def test_what_is_told_otherwise_is_read_anew(kind: str) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        pair = await foreseeing_by_headers(DIALECTS["named"], 200)
+        plain = pair.both[0]._line(KEYS[0]).bucket.plain
+        assert plain is not None
+        assert plain.frame is not None
+        assert plain.frame.left(pair.headers("as told", 77)) == 77
+        assert plain.frame.left(pair.headers(kind, 77)) == -1
+
+    scene()
 
 
 @in_virtual_time
