@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
@@ -256,3 +257,12 @@ def conversation(random: Random, length: int) -> Iterator[Operation]:
                 gap=50_000,
             ),
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("NOTE", Note._fields), ("REPORT", Report._fields), ("LEASED", (*Lease._fields, "fresh"))],
+)
+def test_the_script_reads_and_writes_fields_in_their_order(name: str, fields: tuple[str, ...]):
+    (listed,) = re.findall(rf"local {name} = {{(.*?)}}", _script()[0].decode(), re.DOTALL)
+    assert tuple(re.findall(r'"(\w+)"', listed)) == fields
