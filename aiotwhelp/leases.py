@@ -27,7 +27,7 @@ from aiotwhelp.windows import (
 )
 
 if TYPE_CHECKING:
-    from aiotwhelp.quota import Bucket, Granted
+    from aiotwhelp.quota import Bucket, Granted, Household
 
 #: A lease is counted from before the call was sent, and for less long than the ledger counts it.
 _TRUSTED = 0.9 * LEASE / 1000
@@ -139,7 +139,7 @@ class _Said:
 
 
 def _ms(seconds: float) -> int:
-    return max(0, round(seconds * 1000))
+    return round(seconds * 1000) if seconds > 0 else 0
 
 
 class Health:
@@ -420,6 +420,7 @@ class Share(Entry):
         self.is_out = True
         rate = self.limit if isinstance(self.limit, Rate) else None
         most = self.limit.limit if isinstance(self.limit, Concurrency) else 0
+        household = self.gate.household
         return Report(
             record=record,
             client=client,
@@ -436,6 +437,8 @@ class Share(Entry):
             crew=self._known_by if self._returns else 0,
             ceiling=self.ceiling,
             shut=_ms(self.shut_until - now) if self.shut_until > now else 0,
+            paused=0 if household is None else _ms(household.refused_until - now),
+            pauses=0 if household is None else household.pauses,
             shown=self.shown,
             limit=rate.burst if rate is not None else most,
             gap=max(1, round(rate.gap * 1e6)) if rate is not None else 0,
@@ -480,6 +483,8 @@ class Share(Entry):
             self.hopes = False
             self._wait(lease.wait, now, jitter)
         self.due = self._next_due(sent, now)
+        if lease.paused and (household := self.gate.household) is not None:
+            household.hear(now, lease.paused / 1000, lease.pauses)
         self.gate.leased(now)
 
     def _hold(self, lease: Lease, sent: float) -> None:
@@ -612,6 +617,13 @@ class LeasedWindow(Window):
             return at
         may_see = not (share.is_claim or share.is_short or self.in_flight)
         return at if may_see else self.ends
+
+    @property
+    def household(self) -> Household | None:
+        """What all routes of an identity have in common, if it is of one identity only."""
+        for bucket in self.buckets:
+            return None if self.kind.scope == "app" else bucket.household
+        return None
 
     @property
     def holds_nobody(self) -> bool:
@@ -827,6 +839,7 @@ class LeasedRate(RateWindow):
 
     #: Nothing is kept for a time without the ledger: this process goes at its share of the rate.
     spare = 0
+    household = None
 
     def __init__(
         self, rate: Rate, name: tuple[str, ...], numbering: Numbering, health: Health
@@ -865,6 +878,7 @@ class LeasedConcurrency(ConcurrencyWindow):
     __slots__ = ("share",)
 
     spare = 0
+    household = None
 
     def __init__(
         self, concurrency: Concurrency, name: tuple[str, ...], numbering: Numbering, health: Health
@@ -910,6 +924,11 @@ class BucketGate:
         self.unit = "requests"
         self.blocked: Heap[Any] = Heap()
         self.share = Share(self, self.counts, name, numbering, health)
+
+    @property
+    def household(self) -> Household:
+        """What all routes of its identity have in common."""
+        return self.bucket.household
 
     @property
     def in_flight(self) -> int:

@@ -29,7 +29,7 @@ from random import random as uniform
 from typing import NamedTuple, TypeVar
 
 from aiotwhelp.headers import Reading, WindowReading
-from aiotwhelp.leases import BucketGate, ColdGate, PaceGate
+from aiotwhelp.leases import BucketGate, ColdGate, LeasedWindow, PaceGate
 from aiotwhelp.ledger.port import Outcome
 from aiotwhelp.local import ConcurrencyWindow, LocalWindow, RateWindow, Room
 from aiotwhelp.windows import (
@@ -146,10 +146,12 @@ class Pace:
 class Household:
     """What all quotas of one identity have in common: a refusal may hold for every route."""
 
-    __slots__ = ("__weakref__", "local", "pauses", "shut")
+    __slots__ = ("__weakref__", "local", "pauses", "refused_until", "shut")
 
     def __init__(self, local: Iterable[tuple[str, LocalWindow]] = ()) -> None:
         self.shut = -INF
+        #: The same, as far as calls of this process were told so: others are to hear of that.
+        self.refused_until = -INF
         #: Refusals in a row that said no time.
         self.pauses = 0
         #: Limits of its own, by the routes that they are for.
@@ -157,7 +159,12 @@ class Household:
 
     def keep_shut(self, now: float, delay: float) -> None:
         """Let nothing go for so many seconds, or an hour."""
-        self.shut = max(self.shut, now + min(delay, _LONGEST_SHUT))
+        self.refused_until = self.shut = max(self.shut, now + min(delay, _LONGEST_SHUT))
+
+    def hear(self, now: float, delay: float, pauses: int) -> None:
+        """Let nothing go for so many seconds, as calls of another process were told."""
+        self.shut = max(self.shut, now + delay)
+        self.pauses = max(self.pauses, pauses)
 
     def pause(self, granted: Granted, now: float, delay: float) -> None:
         """Let nothing go for a while, twice as long for a call that was sent after the last one."""
@@ -760,6 +767,8 @@ class Bucket:
             self.household.pause(granted, now, reading.pause)
         elif reading.everywhere:
             self.household.keep_shut(now, delay)
+        if reading.everywhere and self.cold is not None:
+            self._tell_pause(now)
         spent = [told.kind.name for told in reading.windows if self._is_short(told, granted)]
         explained = False
         for window in self.windows:
@@ -774,6 +783,12 @@ class Bucket:
         # A server that says for how long nobody may come needs no pace.
         if hidden and (reading.pause or not reading.everywhere):
             self._slow_down(granted, now)
+
+    def _tell_pause(self, now: float) -> None:
+        """Have other processes hear that nothing of this identity may go, on any route."""
+        for gate in (self.cold, *self.windows):
+            if isinstance(gate, ColdGate | LeasedWindow):
+                gate.share.report_by(now)
 
     def _go_on(self, granted: Granted, now: float, status: int) -> None:
         """Nobody was refused: end a pause, and speed up."""

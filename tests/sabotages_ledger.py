@@ -248,6 +248,16 @@ def take_what_a_cache_answered_for_unsent(patch: Patch) -> None:
     patch.setattr(rule, "_take_in", taken)
 
 
+def go_on_in_a_pause(patch: Patch) -> None:
+    grant = rule._grant
+
+    def granted(record: Any, *told: Any) -> Any:
+        record.paused = 0
+        return grant(record, *told)
+
+    patch.setattr(rule, "_grant", granted)
+
+
 def lease_a_slot_twice(patch: Patch) -> None:
     slots = rule._slots
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from aiotwhelp import Limiter, MemoryLedger, QuotaKey
+from aiotwhelp.dialects import GITHUB
 from aiotwhelp.headers import FIFTEEN_MINUTES, WindowReading
 from aiotwhelp.limiter import Permit
 from aiotwhelp.testing import VirtualTimeLoop, run
@@ -100,6 +101,84 @@ def test_case_13_a_cached_answer_to_a_probe_has_the_next_one_go_and_opens_nothin
         await close(limiters)
 
     run(main(), debug=False)
+
+
+# 21, 24: a refusal that holds for every route ---------------------------------------------------
+
+
+def of_github(remaining: int, **more: str) -> dict[str, str]:
+    loop: Any = asyncio.get_running_loop()
+    told = {
+        "x-ratelimit-limit": "5000",
+        "x-ratelimit-remaining": str(remaining),
+        "x-ratelimit-reset": str(int(loop.wall_time() + 3000)),
+        "x-ratelimit-resource": "core",
+    }
+    return told | {name.replace("_", "-"): value for name, value in more.items()}
+
+
+async def calls_of_github(
+    refusals: Sequence[tuple[float, float]], seconds: float, **more: str
+) -> list[float]:
+    """Have three processes call three routes for so long; return when each call went.
+
+    Those sent between two instants of ``refusals`` are refused, with tokens left and ``more``.
+    """
+    loop = asyncio.get_running_loop()
+    limiters = processes(3)
+    routes = [QuotaKey(f"GET /{name}", "github", USER) for name in "abc"]
+    # An answer that names what it counts has all routes be one quota.
+    for limiter in limiters:
+        for route in routes:
+            permit = await limiter.acquire(route, dialect=GITHUB)
+            permit.observed(of_github(4900))
+    await asyncio.sleep(3)
+    began = loop.time()
+    sent: list[float] = []
+
+    async def one(limiter: Limiter, route: QuotaKey) -> None:
+        ticket = limiter.ticket()
+        while loop.time() < began + seconds:
+            permit = await limiter.acquire(route, ticket=ticket, dialect=GITHUB)
+            sent.append(loop.time() - began)
+            is_refused = any(start <= sent[-1] < end for start, end in refusals)
+            await asyncio.sleep(0.05)
+            if is_refused:
+                permit.observed(of_github(4000, **more), status=429)
+            else:
+                permit.observed(of_github(4000))
+            await asyncio.sleep(1.0)
+
+    async with asyncio.timeout(seconds + 200):
+        await asyncio.gather(*(one(each, route) for each in limiters for route in routes))
+    await close(limiters)
+    return sent
+
+
+def between(sent: Sequence[float], start: float, end: float) -> int:
+    return sum(start <= at < end for at in sent)
+
+
+@in_virtual_time
+async def test_case_24_a_retry_after_for_every_route_holds_every_process() -> None:
+    sent = await calls_of_github([(5.0, 5.4)], 100.0, retry_after="40")
+    assert between(sent, 0.0, 5.0) > 20
+    # What was leased by then may go for as long as its lease holds.
+    assert between(sent, 7.0, 45.0) == 0
+    assert between(sent, 45.0, 48.0) > 5
+    assert between(sent, 90.0, 100.0) > 20
+
+
+@in_virtual_time
+async def test_case_21_a_pause_that_says_no_time_is_one_for_all_processes_and_doubles_for_all() -> (
+    None
+):
+    sent = await calls_of_github([(5.0, 5.4), (64.0, 65.9)], 300.0)
+    assert between(sent, 7.0, 65.0) == 0
+    again = min(at for at in sent if at > 64.0)
+    assert again == pytest.approx(65.5, abs=1)
+    assert between(sent, again + 2, again + 120) == 0, "it is twice as long"
+    assert between(sent, again + 120, 300.0) > 20
 
 
 # 46: a state of an earlier run -----------------------------------------------------------------

@@ -24,7 +24,7 @@ from aiotwhelp.leases import (
     loads,
 )
 from aiotwhelp.ledger.port import Counts, Lease, Outcome, Report
-from aiotwhelp.quota import Granted
+from aiotwhelp.quota import Granted, Household
 from aiotwhelp.rates import Concurrency, Rate
 from aiotwhelp.windows import INF, Numbering, Probing
 
@@ -41,6 +41,7 @@ class Bucket:
         self.pace = SimpleNamespace(gap=0.0)
         self.paces = self.upsets = 0
         self.joined: list[list[WindowReading]] = []
+        self.household = Household()
 
     def upset(self) -> None:
         self.upsets += 1
@@ -443,6 +444,46 @@ def test_who_asks_and_who_is_to_report_earlier_is_listed_for_all_shares():
     for at in (5.0, 5.0, 6.0, 4.0):
         share.report_by(NOW + at)
     assert (health.news, share.due) == ([share, share], NOW + 4.0)
+
+
+def test_a_pause_of_every_route_is_told_by_who_was_asked_for_it_and_held_by_who_hears_of_it():
+    first, second = Process.of_window(), Process.of_window()
+    bucket, other = Bucket(), Bucket()
+    first.gate.buckets, second.gate.buckets = {bucket: None}, {other: None}
+    assert (first.report().paused, first.report().pauses) == (0, 0)
+    bucket.household.pause(first.call(), NOW, 60.0)
+    report = first.report(1.5)
+    assert (report.paused, report.pauses) == (58_500, 1)
+    second.told(2.0, took=0.5, paused=58_000, pauses=1)
+    assert (other.household.shut, other.household.pauses) == (NOW + 60.5, 1)
+    assert second.report(3.0).paused == 0, "it is no news of its own"
+    second.told(3.0, paused=10, pauses=0)
+    assert (other.household.shut, other.household.pauses) == (NOW + 60.5, 1)
+    # Who is refused after the pause has the next one double, wherever the last one came from.
+    other.household.pause(second.call(61.0), NOW + 61.0, 60.0)
+    report = second.report(61.0)
+    assert (report.paused, report.pauses) == (120_000, 2)
+    second.told(62.0)
+    assert other.household.shut == NOW + 181.0
+    assert first.report(70.0).paused == 0, "it is over"
+
+
+def test_a_pause_is_told_and_heard_of_one_identity_alone():
+    app = Process.of_window(DAY_OF_APP)
+    bucket: Any = Bucket()
+    app.gate.buckets = {bucket: None}
+    cold = Process(ColdGate(bucket, NAME, Numbering(), Health()))
+    local = Process.of_rate(Rate(10, per=1.0))
+    nobodys = Process.of_window()
+    for process, tells in ((app, False), (Process(), False), (local, False), (cold, True)):
+        bucket.household = Household()
+        bucket.household.keep_shut(NOW, 9.0)
+        assert process.report().paused == (9000 if tells else 0)
+        bucket.household = Household()
+        process.told(1.0, paused=5000, pauses=3)
+        heard = (NOW + 6.0, 3) if tells else (-INF, 0)
+        assert (bucket.household.shut, bucket.household.pauses) == heard
+    assert nobodys.gate.household is None
 
 
 def test_what_is_held_is_used_though_callers_are_to_fail_without_the_ledger():

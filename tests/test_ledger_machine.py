@@ -62,6 +62,8 @@ ASKS = st.fixed_dictionaries(
         "probes": st.integers(0, 3),
         "crew": st.sampled_from([0, 0, 0, 2, 5]),
         "shut": st.sampled_from([0, 0, 0, 700]),
+        "paused": st.sampled_from([0, 0, 0, 0, 900]),
+        "pauses": st.integers(0, 3),
         "shown": st.sampled_from([(), (), (), ('["requests", "é"]',)]),
         "notes": st.lists(NOTES, max_size=3),
         # Rarely one that arrives twice, or too late.

@@ -236,6 +236,36 @@ def test_half_is_left_where_others_may_use_it_too(others: dict[str, int]) -> Non
     film(record, (0, "a", asks(99), {"granted": 20}))
 
 
+@pytest.mark.parametrize("counts", [Counts.WINDOW, Counts.COLD])
+def test_a_pause_of_every_route_holds_all_and_is_told_to_all_until_it_is_over(
+    counts: Counts,
+) -> None:
+    record = film(
+        known(50),
+        (0, "a", tells(paused=60_000, pauses=2), {"paused": 60_000, "pauses": 2}),
+        (10, "b", asks(), {"granted": 0, "wait": 59_990, "paused": 59_990, "pauses": 2}),
+        (20, "a", tells(paused=9, pauses=3), {"paused": 59_980, "pauses": 3}),
+        (59_999, "b", asks(), {"granted": 0, "paused": 1, "pauses": 3}),
+        (60_000, "b", {}, {"paused": 0, "pauses": 0}),
+        counts=counts,
+    )
+    assert record.paused == START + 60_000
+    film(
+        record,
+        (60_001, "c", tells(paused=10**9), {"paused": 3_600_000}),
+        counts=counts,
+    )
+
+
+def test_of_a_pause_and_what_holds_a_record_besides_the_later_is_waited_for() -> None:
+    film(known(50, shut=START + 900), (0, "a", asks(paused=500), {"wait": 900}))
+    film(known(50, shut=START + 500), (0, "a", asks(paused=900), {"wait": 900}))
+    film(
+        known(50, hold=START + 950, confirmed=False),
+        (0, "a", asks(paused=900), {"wait": 950}),
+    )
+
+
 def test_nobody_gets_more_than_it_wants_or_less_than_it_needs() -> None:
     film(
         known(80),

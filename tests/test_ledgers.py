@@ -374,6 +374,16 @@ async def test_case_16_a_reading_without_a_reset_is_owed_by_a_window_that_began_
     assert (await second.read(12, 120_000)).remaining == 12
 
 
+@on_every_engine
+async def test_a_pause_of_every_route_holds_all_until_it_is_over(engine: Engine) -> None:
+    first, second = await opened(engine, 2, 50)
+    await first.report(paused=5000, pauses=1)
+    lease = await second.ask()
+    assert (lease.granted, lease.wait, lease.paused, lease.pauses) == (0, 5000, 5000, 1)
+    engine.now += 5000
+    assert (await second.ask()).granted == 1
+
+
 # Resets ----------------------------------------------------------------------------------------
 
 

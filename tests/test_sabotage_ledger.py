@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aiotwhelp.ledger.port import Outcome
+from aiotwhelp.ledger.port import Counts, Outcome
 from tests import sabotages_ledger as sabotages
 from tests import test_ledger_rule as films
 from tests.sabotages import Check, Sabotage, assert_noticed
@@ -119,6 +119,12 @@ CAUGHT_BY: list[tuple[Sabotage, Check]] = [
     (
         sabotages.take_what_a_cache_answered_for_unsent,
         lambda: films.test_a_lost_call_is_a_ghost_for_its_span(Outcome.CACHED, 0),
+    ),
+    (
+        sabotages.go_on_in_a_pause,
+        lambda: films.test_a_pause_of_every_route_holds_all_and_is_told_to_all_until_it_is_over(
+            Counts.WINDOW
+        ),
     ),
     (
         sabotages.lease_a_slot_twice,

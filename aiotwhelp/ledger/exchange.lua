@@ -15,6 +15,7 @@ local LEASE = 2000
 local BACK = 2500
 local KEPT = 60000
 local LONGEST_BACKOFF = 60000
+local LONGEST_PAUSE = 3600000
 local SAME_RESET = 2000
 local OTHER_BACK_END = 4000
 local ROUNDING = 1000
@@ -116,6 +117,8 @@ function Record()
     unplaced = {},
     ghosts = {},
     shut = 0,
+    paused = 0,
+    pauses = 0,
     answered = 0,
     round_trip = 0,
     turn = 1,
@@ -265,6 +268,10 @@ function hear(record, client, report, now)
   if report.shut ~= 0 then
     record.shut = max(record.shut, now + min(report.shut, report.ceiling))
   end
+  if report.paused ~= 0 then
+    record.paused = max(record.paused, now + min(report.paused, LONGEST_PAUSE))
+    record.pauses = report.pauses
+  end
   client.sequence = report.sequence
   if report.crew ~= 0 then
     come_back(record, report, now)
@@ -307,7 +314,9 @@ function come_back(record, report, now)
 end
 
 function lifetime(record, now)
-  local ends = max(record.reset or 0, record.shut, record.hold, floor(record.slot / 1000))
+  local ends = max(
+    record.reset or 0, record.shut, record.paused, record.hold, floor(record.slot / 1000)
+  )
   return max(4 * LEASE, ends - now) + KEPT
 end
 
@@ -322,8 +331,9 @@ function grant(record, client, report, now)
     return grant_pace(record, client, report, now)
   end
   local backs_off = record.hold > now and not record.confirmed and client.tried >= record.absent
-  if backs_off or record.shut > now then
-    return 0, max(record.shut, record.hold) - now, 0
+  local shut = max(record.shut, record.paused)
+  if backs_off or shut > now then
+    return 0, max(shut, record.hold) - now, 0
   end
   local left
   if report.counts == "concurrency" then
@@ -561,6 +571,8 @@ function lease(record, now, said)
     starts_in = said.starts_in or 0,
     gap = max(record.gap, record.paced_until - now),
     misses = record.misses,
+    paused = max(0, record.paused - now),
+    pauses = record.paused > now and record.pauses or 0,
     void = said.void or 0,
     stale = said.stale or false,
   }
@@ -997,11 +1009,11 @@ local NOTE = {
 }
 local REPORT = {
   "record", "client", "sequence", "counts", "held", "notes", "want", "need", "keep", "vain",
-  "probes", "leaves", "crew", "ceiling", "shut", "shown", "limit", "gap",
+  "probes", "leaves", "crew", "ceiling", "shut", "paused", "pauses", "shown", "limit", "gap",
 }
 local LEASED = {
   "granted", "wait", "number", "probe", "confirmed", "limit", "remaining", "resets_in", "epoch",
-  "clients", "shown", "starts_in", "gap", "misses", "void", "stale", "fresh",
+  "clients", "shown", "starts_in", "gap", "misses", "paused", "pauses", "void", "stale", "fresh",
 }
 
 local function named(row, names)

@@ -109,6 +109,10 @@ class Report(NamedTuple):
     ceiling: int = 960_000
     #: Let nothing go for so long: the server asked for it.
     shut: int = 0
+    #: The same for every route of the identity that the record is of, and how many refusals in
+    #: a row said no time.
+    paused: int = 0
+    pauses: int = 0
     #: Windows that an answer has shown, for processes that have seen none (`Counts.COLD`).
     shown: tuple[str, ...] = ()
     #: The limit of a local rate or concurrency; the gap of a rate in microseconds.
@@ -142,6 +146,9 @@ class Lease(NamedTuple):
     gap: int = 0
     #: Probes of all processes in a row that found out nothing.
     misses: int = 0
+    #: For how long nothing of the record's identity may go, on any route, as `Report` tells it.
+    paused: int = 0
+    pauses: int = 0
     #: Tokens that are held without a lease, and are not there: others have them.
     void: int = 0
     #: Whether the report was older than one that came before it, and was ignored.

@@ -25,6 +25,9 @@ _KEPT = 60_000
 #: A refused or lost probe is followed by another after 1 s, doubling to at most this.
 _LONGEST_BACKOFF = 60_000
 
+#: A refusal that holds for all routes shuts them for no longer than this.
+_LONGEST_PAUSE = 3_600_000
+
 #: Resets within this of each other are one reset; later by more than the other is another window.
 _SAME_RESET = 2000
 _OTHER_BACK_END = 4000
@@ -126,6 +129,9 @@ class Record:
     #: [clear_after, number, cost].
     ghosts: list[list[int]] = field(default_factory=list)
     shut: int = 0
+    #: Until when nothing of its identity may go, on any route, and refusals that told so, in a row.
+    paused: int = 0
+    pauses: int = 0
     answered: int = 0
     round_trip: int = 0
     turn: int = 1
@@ -224,6 +230,9 @@ def _hear(record: Record, client: Client, report: Report, now: int) -> None:
     record.ceiling = report.ceiling
     if report.shut:
         record.shut = max(record.shut, now + min(report.shut, report.ceiling))
+    if report.paused:
+        record.paused = max(record.paused, now + min(report.paused, _LONGEST_PAUSE))
+        record.pauses = report.pauses
     client.sequence = report.sequence
     if report.crew:
         _come_back(record, report, now)
@@ -256,7 +265,7 @@ def _come_back(record: Record, report: Report, now: int) -> None:
 
 def lifetime(record: Record, now: int) -> int:
     """Return for how long a record is worth keeping without news."""
-    ends = max(record.reset or 0, record.shut, record.hold, record.slot // 1000)
+    ends = max(record.reset or 0, record.shut, record.paused, record.hold, record.slot // 1000)
     return max(4 * LEASE, ends - now) + _KEPT
 
 
@@ -270,8 +279,9 @@ def _grant(record: Record, client: Client, report: Report, now: int) -> tuple[in
     if report.counts is Counts.PACE:
         return _grant_pace(record, client, report, now)
     backs_off = record.hold > now and not record.confirmed and client.tried >= record.absent
-    if backs_off or record.shut > now:
-        return 0, max(record.shut, record.hold) - now, 0
+    shut = max(record.shut, record.paused)
+    if backs_off or shut > now:
+        return 0, max(shut, record.hold) - now, 0
     if report.counts is Counts.CONCURRENCY:
         left = max(report.limit, report.need) - _held(record)
     elif report.counts is Counts.COLD and record.blank:
@@ -480,6 +490,8 @@ def _lease(
         starts_in=starts_in,
         gap=max(record.gap, record.paced_until - now),
         misses=record.misses,
+        paused=max(0, record.paused - now),
+        pauses=record.pauses if record.paused > now else 0,
         void=void,
         stale=stale,
     )
