@@ -1207,8 +1207,9 @@ class Limiter:
         wait = line.timer - now
         if not callers or not _WORTH_A_WARNING < wait < INF or self._is_announced(line):
             return
-        line.warned = line.timer
         quota = self._describe(line)
+        # At an even or a learned pace the head waits for one slot after the other.
+        line.warned = max(line.timer, now + (quota.resets_in or 0.0))
         logger.warning("%s for %s: %s", _waiting(callers), line.key, left_text(quota))
         if self._handlers:
             key = line.key
@@ -1219,14 +1220,14 @@ class Limiter:
             )
 
     def _is_announced(self, line: Line) -> bool:
-        """Whether this very wait was announced; the instant moves as the clock gets better.
+        """Whether a wait in this window was announced; its end moves as the clock gets better.
 
         While nobody answers one back-off follows the other, and all are one wait.
         """
         if line.warned is None:
             return False
         span = _WORTH_A_WARNING if line.bucket.patience == INF else _SAID_AGAIN
-        return abs(line.timer - line.warned) < span
+        return line.timer < line.warned + span
 
     def _describe(self, line: Line) -> Quota:
         now = self._now()

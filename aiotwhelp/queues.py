@@ -222,6 +222,7 @@ class Line(Entry):
         self.was_busy = False
         #: The cost of all callers that have left the queue so far.
         self.removed = 0
+        #: Until when waits have been announced.
         self.warned: float | None = None
         #: What was wrong with the last call, if it failed.
         self.trouble = ""

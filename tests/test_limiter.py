@@ -1478,6 +1478,25 @@ def test_one_warning_per_bucket_and_window(caplog: pytest.LogCaptureFixture):
     )
 
 
+def test_one_warning_per_bucket_and_window_at_an_even_pace(caplog: pytest.LogCaptureFixture):
+    async def main() -> None:
+        limiter = Limiter(pace="even")
+        await opened(limiter, 9, reset_in=100)
+        loop = asyncio.get_running_loop()
+        left, ends = 9, loop.time() + 100
+        for each in await waiting(limiter, 17):
+            permit = await each
+            if loop.time() > ends:
+                left, ends = 10, ends + 100
+            left -= 1
+            permit.observed(headers(left, reset_in=ends - loop.time()))
+
+    with caplog.at_level(logging.WARNING, "aiotwhelp"):
+        run(main())
+    told = [record.getMessage().partition(" wait")[0] for record in caplog.records]
+    assert told == ["16 callers", "6 callers"]
+
+
 def test_case_18_without_a_date_the_local_clock_serves_and_one_warning_says_so(
     caplog: pytest.LogCaptureFixture,
 ):
