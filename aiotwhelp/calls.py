@@ -28,7 +28,14 @@ from aiotwhelp.errors import (
 )
 from aiotwhelp.judge import Judge
 from aiotwhelp.limiter import Permit
-from aiotwhelp.middleware import MOST_PATHS, Caller, Pass, PermitNeeded, Target
+from aiotwhelp.middleware import (
+    MOST_PATHS,
+    Caller,
+    Pass,
+    PermitNeeded,
+    RateLimitMiddleware,
+    Target,
+)
 from aiotwhelp.pool import Pool
 from aiotwhelp.queues import Priority
 from aiotwhelp.retries import Failure, Retries
@@ -65,10 +72,6 @@ _ELSEWHERE = {
     "max_body": "it is an option of fetch",
 }
 
-#: What is passed as ``middlewares``, for errors.
-MIDDLEWARES = "aiohttp's client middlewares, async def (request, handler)"
-
-
 _NO_TIMEOUT = signature(aiohttp.ClientSession).parameters["timeout"].default
 
 
@@ -92,6 +95,21 @@ def check_raise_for_status(wanted: Any) -> Any:
         return wanted
     meaning = "True, False, or an async function of one response"
     return checks.function("raise_for_status", wanted, meaning)
+
+
+def check_middlewares(
+    middlewares: Iterable[aiohttp.ClientMiddlewareType],
+) -> tuple[aiohttp.ClientMiddlewareType, ...]:
+    """Return middlewares of a user; ours would wait for a permit that the call itself holds."""
+    listed = checks.functions(
+        "middlewares", middlewares, "aiohttp's client middlewares, async def (request, handler)"
+    )
+    if any(isinstance(each, RateLimitMiddleware) for each in listed):
+        raise ValueError(
+            "a session looks after its quotas itself: RateLimitMiddleware is for an "
+            "aiohttp.ClientSession of your own"
+        )
+    return listed
 
 
 class Targets(dict[tuple[str, "str | URL"], Target]):
@@ -148,10 +166,7 @@ class Settings:
             own["retries"] = self.retries.with_retries(options.pop("retries"))
         added: Iterable[aiohttp.ClientMiddlewareType] = options.pop("middlewares", None) or ()
         if added:
-            own["middlewares"] = (
-                *self.middlewares,
-                *checks.functions("middlewares", added, MIDDLEWARES),
-            )
+            own["middlewares"] = (*self.middlewares, *check_middlewares(added))
         wanted = options.pop("raise_for_status", None)
         if wanted is not None:
             own["raise_for_status"] = check_raise_for_status(wanted)

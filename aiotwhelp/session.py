@@ -24,10 +24,10 @@ from aiotwhelp.apis import Api, X, api_at
 from aiotwhelp.auth import Auth, Bearer, ClientCredentials, OAuth1, discreet
 from aiotwhelp.calls import (
     MAX_BODY,
-    MIDDLEWARES,
     Call,
     Settings,
     Targets,
+    check_middlewares,
     check_options,
     check_raise_for_status,
     has_credential,
@@ -148,7 +148,7 @@ class Session:
             total_timeout=checks.seconds("total_timeout", total_timeout),
             priority=checks.member("priority", priority, Priority),
             coalesce=coalesce,
-            middlewares=checks.functions("middlewares", middlewares, MIDDLEWARES),
+            middlewares=check_middlewares(middlewares),
             raise_for_status=raise_for_status,
         )
         self._coalescer: Coalescer[answers.Json] = Coalescer()

@@ -34,6 +34,7 @@ from tests.stack import PRIVACY, assert_at_rest, in_virtual_time, session_of
 AT = "http://localhost"
 NAN = float("nan")
 RATE = Rate(1, per=1)
+LIMITED = RateLimitMiddleware(Limiter(), {X: None})
 KIND = WindowKind("minute")
 FAMILY = Family(KIND, remaining="left")
 
@@ -71,6 +72,7 @@ OF_A_REQUEST = [
         ({"limiter": Limiter}, TypeError, "limiter is a Limiter, or None for one of its own, not "),
         ({"on_event": 5}, TypeError, "on_event is a function of one event, not an int"),
         ({"middlewares": 5}, TypeError, "middlewares is a list of aiohttp's client middlewares"),
+        ({"middlewares": [LIMITED]}, ValueError, "a session looks after its quotas itself"),
         ({"middlewares": [5]}, TypeError, "each of middlewares is one of aiohttp's client middlew"),
         ({"retries": -1}, ValueError, "retries is a whole number from 0 on, not -1"),
         ({"retries": 1.5}, ValueError, "retries is a whole number from 0 on, not 1.5"),
@@ -334,6 +336,7 @@ def test_more_seconds_than_a_float_holds_are_no_bound() -> None:
         ({"total_timeout": -1}, ValueError, "total_timeout is a number of seconds from 0 on, or N"),
         ({"cost": "x"}, ValueError, "cost is a whole number from 1 on, or a mapping"),
         ({"middlewares": 5}, TypeError, "middlewares is a list of aiohttp's client middlewares"),
+        ({"middlewares": [LIMITED]}, ValueError, "a session looks after its quotas itself"),
         (
             {"path_params": [3]},
             TypeError,
