@@ -585,6 +585,18 @@ async def test_digests_of_a_credential_are_the_same_in_every_process() -> None:
     assert len(windows) == 1
 
 
+@in_virtual_time
+async def test_a_ledger_in_memory_follows_virtual_time_by_itself() -> None:
+    ledger = MemoryLedger()
+    first, second = Limiter(ledger=ledger), Limiter(ledger=ledger)
+    (await first.acquire(KEY)).observed(headers(0, 600))
+    permit = await second.acquire(KEY, max_wait=700)
+    assert permit.waited == pytest.approx(600, abs=2)
+    permit.unsent()
+    await first.close()
+    await second.close()
+
+
 def test_names_of_credentials_that_nobody_uses_any_more_are_forgotten() -> None:
     limiter = Limiter(ledger=MemoryLedger(), max_quotas=1)
     used = limiter.digest("used")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 import time
@@ -17,11 +18,12 @@ _SWEEP = 1024
 class MemoryLedger:
     """Shares quotas between the limiters of one process, such as those of several threads' loops.
 
-    ``clock`` returns seconds; the testing loop's clock makes it follow virtual time.
+    ``clock`` returns seconds. By default it is the process's, and on a loop of `aiotwhelp.testing`
+    that loop's virtual time.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, *, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or _clock
         self._secret = secrets.token_bytes(32)
         #: Records, and when each may be forgotten.
         self._records: dict[str, tuple[Record, int]] = {}
@@ -58,3 +60,9 @@ class MemoryLedger:
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def _clock() -> float:
+    loop = asyncio.get_running_loop()
+    # A loop that keeps its own wall clock (the testing loop) keeps its own time.
+    return loop.time() if hasattr(loop, "wall_time") else time.monotonic()
