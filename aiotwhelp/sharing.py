@@ -28,6 +28,11 @@ logger = logging.getLogger("aiotwhelp")
 #: No exchange may take longer, in seconds; with it a call is held for 300 ms at most.
 BOUND = 0.25
 
+#: It is looked at so often until then; a look that comes later than so many seconds does not count,
+#: up to as many times again: a process that was held up has not seen the ledger take that time.
+_LOOKS = 4
+_LATE = 0.03
+
 #: Records in one exchange: a batch must not hold the engine, or this loop, for long.
 _BATCH = 64
 
@@ -85,6 +90,9 @@ class Sharing:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = INF
         self._exchange: asyncio.Task[None] | None = None
+        #: Looks at the exchange until it is given up, and how many that come late do not count.
+        self._look: asyncio.TimerHandle | None = None
+        self._looks = self._excuses = 0
         self._has_given_up = False
         #: Shares of which the ledger may hold something for us.
         self._known: set[Share] = set()
@@ -207,7 +215,8 @@ class Sharing:
 
     async def _ask(self, batch: list[Share]) -> tuple[float, Sequence[Lease]]:
         self._has_given_up = False
-        bound = asyncio.get_running_loop().call_later(BOUND, self._give_up)
+        self._looks = self._excuses = _LOOKS
+        self._look_later()
         try:
             if self._secret is None:
                 await self._meet()
@@ -224,7 +233,8 @@ class Sharing:
             logger.exception("the ledger failed in a way of its own")
             raise LedgerError(f"the ledger failed: {type(error).__name__}") from error
         finally:
-            bound.cancel()
+            if self._look is not None:
+                self._look.cancel()
 
     async def _meet(self) -> None:
         """Learn by which names all processes know the records."""
@@ -233,9 +243,20 @@ class Sharing:
             await anext(self._end)
         self._secret = await self._ledger.secret()
 
-    def _give_up(self) -> None:
-        """End an exchange that takes too long: what a time-out of asyncio's does, in one step."""
-        if self._exchange is not None:
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        at = loop.time() + BOUND / _LOOKS
+        self._look = loop.call_at(at, self._look_at_exchange, at)
+
+    def _look_at_exchange(self, due: float) -> None:
+        """Cancel an exchange that takes too long: what a time-out of asyncio's does, in steps."""
+        if self._excuses and asyncio.get_running_loop().time() > due + _LATE:
+            self._excuses -= 1
+        else:
+            self._looks -= 1
+        if self._looks:
+            self._look_later()
+        elif self._exchange is not None:
             self._has_given_up = self._exchange.cancel()
 
     def _report(self, share: Share, want: int, *, leaves: bool = False) -> Report:

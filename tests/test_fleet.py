@@ -330,6 +330,42 @@ def test_a_ledger_that_is_away_from_the_start_keeps_nobody(
     assert played.are_at_rest or length == 900, "there is yet to be told what was called meanwhile"
 
 
+@pytest.mark.asyncio
+async def test_a_process_that_is_held_up_itself_does_not_take_the_ledger_for_away() -> None:
+    told: list[object] = []
+
+    class Slow(MemoryLedger):
+        async def exchange(self, reports: Sequence[Report]) -> Sequence[Lease]:
+            await asyncio.sleep(0.05)
+            asyncio.get_running_loop().call_soon(time.sleep, 0.4)  # whatever else this loop does
+            await asyncio.sleep(0.05)
+            return await super().exchange(reports)
+
+    limiter = Limiter(ledger=Slow(), on_event=told.append)
+    (await limiter.acquire(KEY)).unsent()
+    assert not [event for event in told if isinstance(event, events.LedgerAway)]
+    await limiter.close()
+
+
+@pytest.mark.asyncio
+async def test_a_ledger_that_hangs_is_given_up_by_a_process_that_is_held_up_all_the_time() -> None:
+    told: list[object] = []
+    loop = asyncio.get_running_loop()
+
+    class Hanging(MemoryLedger):
+        async def exchange(self, reports: Sequence[Report]) -> Sequence[Lease]:
+            while True:
+                time.sleep(0.05)  # noqa: ASYNC251 - this is what is to be lived through
+                await asyncio.sleep(0.001)
+
+    limiter = Limiter(ledger=Hanging(), on_event=told.append)
+    began = loop.time()
+    (await limiter.acquire(KEY)).unsent()
+    assert loop.time() - began > 0.24
+    assert [event for event in told if isinstance(event, events.LedgerAway)]
+    await limiter.close()
+
+
 @in_virtual_time
 async def test_calls_of_a_process_that_began_without_the_ledger_are_told_when_it_is_back() -> None:
     loop = asyncio.get_running_loop()
