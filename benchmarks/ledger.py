@@ -6,8 +6,9 @@
 The first table is of a rate that nobody reaches, so that it is the limiters that are measured:
 ours, and pyrate-limiter, limits and throttled-py (`pip install aiotwhelp[redis] pyrate-limiter
 limits throttled-py`; who is not installed is passed over). The second is of a quota that a server
-announces, spent to its end in window after window, with a ledger and without. CPU is that of the
-clients' processes; round trips are the scripts that Redis has run.
+announces, spent to its end in window after window: by processes that share it through a ledger, and
+by as many that have a part of it each and no ledger. CPU is that of the clients' processes; round
+trips are the scripts that Redis has run.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ CALLERS = 50
 #: Seconds that are not counted: connections are made, quotas found out.
 WARMING = 3.5
 ENOUGH = 10_000_000
+#: When the window of a server ends, its calls, and those that it refused.
+COUNTS = struct.Struct("qqq")
 KEY = QuotaKey("GET /things", api="api", identity="somebody", app="app")
 
 Acquire = Callable[[], Awaitable[object]]
@@ -119,22 +122,26 @@ PACKAGES = {
 
 
 class Server:
-    """Counts in fixed windows of whole seconds, in a file that the processes share."""
+    """Counts in fixed windows of whole seconds, in a file that the processes share.
 
-    def __init__(self, path: str, limit: int, window: int) -> None:
+    Whoever is counted apart has a place of its own there, behind the same lock.
+    """
+
+    def __init__(self, path: str, limit: int, window: int, place: int) -> None:
         self.limit, self.window = limit, window
         self._file = Path(path).open("r+b")  # noqa: SIM115 - held for as long as the process
-        self._state = mmap.mmap(self._file.fileno(), 24)
+        self._state = mmap.mmap(self._file.fileno(), 0)
+        self._place = slice(COUNTS.size * place, COUNTS.size * (place + 1))
 
     def call(self) -> tuple[int, dict[str, str]]:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
-            ends, used, refused = struct.unpack("qqq", self._state[:24])
+            ends, used, refused = COUNTS.unpack(self._state[self._place])
             if time.time() >= ends:
                 ends, used = int(time.time()) + self.window, 0
             status = 200 if used < self.limit else 429
             used, refused = min(used + 1, self.limit), refused + (status == 429)
-            self._state[:24] = struct.pack("qqq", ends, used, refused)
+            self._state[self._place] = COUNTS.pack(ends, used, refused)
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
         return status, {
@@ -146,7 +153,7 @@ class Server:
 
 async def spending(url: str, told: Mapping[str, Any]) -> Acquire:
     limiter = Limiter(ledger=url or None)
-    server = Server(told["path"], told["limit"], told["window"])
+    server = Server(told["path"], told["limit"], told["window"], told["place"])
 
     async def acquire() -> None:
         permit = await limiter.acquire(KEY)
@@ -193,10 +200,16 @@ async def work(told: Mapping[str, Any]) -> None:
 
 def played(processes: int, client: redis.Redis, **told: Any) -> tuple[int, float, float]:
     """Have so many processes work side by side; return permits, and CPU and round trips of each."""
-    command = [sys.executable, "-m", "benchmarks.ledger", "--worker", json.dumps(told)]
+    command = [sys.executable, "-m", "benchmarks.ledger", "--worker"]
+    apart = told.pop("apart", False)
     workers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(processes)
+        subprocess.Popen(
+            [*command, json.dumps({**told, "place": number if apart else 0})],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(processes)
     ]
     for worker in workers:
         assert worker.stdout is not None
@@ -249,20 +262,21 @@ def quotas(
     with tempfile.TemporaryDirectory() as folder:
         for limit, processes in settings:
             path = Path(folder) / "server"
-            told = {"name": "spend", "path": str(path), "limit": limit, "window": window}
-            told |= {"seconds": seconds}
-            path.write_bytes(bytes(24))
-            _, alone, _ = played(1, client, url="", callers=CALLERS * processes, **told)
-            path.write_bytes(bytes(24))
+            told = {"name": "spend", "path": str(path), "window": window, "seconds": seconds}
+            told |= {"callers": CALLERS}
+            path.write_bytes(bytes(COUNTS.size * processes))
+            part = -(-limit // processes)
+            _, alone, _ = played(processes, client, url="", limit=part, apart=True, **told)
+            path.write_bytes(bytes(COUNTS.size))
             client.flushall()
-            permits, cpu, trips = played(processes, client, url=url, callers=CALLERS, **told)
-            refused = struct.unpack("qqq", path.read_bytes())[2]
+            permits, cpu, trips = played(processes, client, url=url, limit=limit, **told)
+            refused = COUNTS.unpack(path.read_bytes())[2]
             numbers = (limit, processes, permits, refused)
-            times = (micro(cpu), micro(cpu - alone))
+            times = (micro(alone), micro(cpu), micro(cpu - alone, sign=True))
             rows.append((*map(str, numbers), *times, f"{trips:.3f}"))
     print(f"A quota that a server announces for windows of {window} s, spent to its end:\n")
-    header = ("limit", "processes", "permits", "refused", "CPU µs/permit", "more than without")
-    print_table((*header, "round trips/permit"), rows)
+    header = ("limit", "processes", "permits", "refused", "CPU µs/permit without")
+    print_table((*header, "with a ledger", "more", "round trips/permit"), rows)
 
 
 def main() -> None:
@@ -279,7 +293,8 @@ def main() -> None:
             quotas(client, engine.url, [(900, 8)], 6.0)
         else:
             rates(client, engine.url, (1, 4, 16), 3.0)
-            quotas(client, engine.url, [(900, 1), (900, 8), (900, 16), (15, 8)], 12.0)
+            settings = [(900, 1), (900, 8), (900, 16), (15, 8), (9000, 8)]
+            quotas(client, engine.url, settings, 12.0)
         print(f"Redis {client.info('server')['redis_version']}")
     present = [name for name in PACKAGES if importlib.util.find_spec(PACKAGES[name])]
     footer("redis", *present)
