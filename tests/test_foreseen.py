@@ -379,6 +379,37 @@ def test_nothing_is_foreseen_while_a_reading_may_be_of_either_of_two_windows() -
     assert film.bucket.take_foreseen(1.3, None) is not None
 
 
+@pytest.mark.parametrize(
+    ("resets_in", "is_plain"),
+    [
+        (899.0, True),
+        (898.0, True),
+        (900.0, True),  # they are whole seconds, and may be rounded up
+        (897.0, False),
+        (901.5, False),
+        (0.0, False),
+        (1000.0, False),  # nobody waits for so long
+        (None, False),
+    ],
+)
+def test_seconds_that_may_mean_the_same_reset_are_plain(
+    resets_in: float | None, is_plain: bool
+) -> None:
+    film = Film()
+    film.step(0.0, Ask("probe"))
+    film.step(0.5, Answer("probe", 800, 900, resets_in=900.0))
+    film.step(1.0, Ask("next"))
+    film.bucket.foresee(1.0, 0.0)
+    assert film.bucket.plain is film.window
+    film.step(1.5, Answer("next", 799, 900, 900.0, resets_in=resets_in))
+    assert (film.bucket.plain is not None) is is_plain
+    low, high = film.window.low, film.window.reset
+    if is_plain:
+        assert resets_in is not None
+        assert (low, high) == (max(899.0, resets_in), min(900.5, resets_in + 1.5))
+        assert film.window.ends == high == film.window.foreseen_until
+
+
 def test_nothing_is_foreseen_beyond_the_reset() -> None:
     film = foreseeing()
     assert film.bucket.take_foreseen(899.0, None) is not None
