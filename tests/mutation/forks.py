@@ -18,9 +18,11 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 from mutmut.configuration import config
+from mutmut.mutation import trampoline
 from mutmut.mutation.data import SourceFileMutationData
 from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
@@ -30,14 +32,21 @@ from mutmut.utils.file_utils import (
     setup_source_paths,
     walk_mutatable_files,
 )
-from mutmut.utils.format_utils import mangled_name_from_mutant_name
+from mutmut.utils.format_utils import (
+    mangled_name_from_mutant_name,
+    orig_function_and_class_names_from_key,
+)
 
-#: A test may take so many seconds of the processor, and so many times what it took unchanged.
-_CPU, _TIMES = 2.0, 10.0
+#: A test may take so many seconds of the processor, and so many times what it took unchanged with
+#: mutmut's detours, which are slow themselves.
+_CPU, _TIMES = 2.0, 3.0
 
 #: A test that waits for nothing is stopped after so many seconds, and what that gives.
 _WAITS = 60.0
 _STOPPED = {signal.SIGPROF, signal.SIGALRM}
+
+#: Where mutmut has what it puts in a function's place.
+_DETOUR = trampoline.__file__
 
 #: Results are written down each time that so many more are known.
 _SAVE = 100
@@ -96,18 +105,34 @@ class Forks:
         self.meeting: defaultdict[str, set[int]] = defaultdict(set)
         self.kills: defaultdict[str, Counter[int]] = defaultdict(Counter)
         self.running: dict[int, Running] = {}
+        #: Where the functions stand that are called without mutmut's detour.
+        self.plain: dict[str, tuple[object, str]] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_load_initial_conftests(self) -> None:
+        """Have hypothesis try a few examples, and stop at one that fails: nobody reads it."""
+        from hypothesis import HealthCheck, Phase, settings  # not before pytest rewrites it
+
+        settings.register_profile(
+            "mutants",
+            derandomize=True,
+            database=None,
+            deadline=None,
+            max_examples=25,
+            phases=(Phase.explicit, Phase.generate),
+            suppress_health_check=list(HealthCheck),
+        )
+        os.environ["HYPOTHESIS_PROFILE"] = "mutants"
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self.items = session.items
         self.look(session)
+        self.check("fail", Fate.KILLED)
+        self.make_plain()
         gc.collect()
         gc.freeze()
-        everything = list(range(len(self.items)))
-        for name, expected in (("fail", Fate.KILLED), ("", Fate.SURVIVED)):
-            self.start(name, "", everything)
-            if (fate := Fate.of(self.wait())) is not expected:
-                raise RuntimeError(f"{name or 'unchanged'}: {fate}, and not {expected}")
+        self.check("", Fate.SURVIVED)
         for done, name in enumerate(self.names):
             if len(self.running) == self.processes:
                 self.wait()
@@ -119,9 +144,33 @@ class Forks:
         self.data.save()
         return True
 
+    def check(self, name: str, expected: Fate) -> None:
+        """Look that the tests fail where they must, and else pass, in a fork as well."""
+        self.start(name, "", list(range(len(self.items))))
+        if (fate := Fate.of(self.wait())) is not expected:
+            noticed = [self.items[number].name for number in self.kills[""]]
+            raise RuntimeError(f"{name or 'unchanged'}: {fate} {noticed}, and not {expected}")
+        self.kills.clear()
+
+    def make_plain(self) -> None:
+        """Have functions called as they are: mutmut's detour, by a name, takes longer than most."""
+        for mutant in self.data.exit_code_by_key:
+            function = mangled_name_from_mutant_name(mutant)
+            owner, name = place_of(mutant)
+            detour = vars(owner).get(name)
+            if isinstance(detour, FunctionType) and detour.__code__.co_filename == _DETOUR:
+                setattr(owner, name, detour.__wrapped__)
+                self.plain[function] = owner, name
+
+    @staticmethod
+    def note(function: str, caller: str | None = None) -> None:
+        """Remember that a test has met a function."""
+        state()._stats.add(function)
+
     def look(self, session: pytest.Session) -> None:
         """Find out which tests meet which function, and how long they take."""
         set_mutant_under_test("stats")
+        trampoline.record_trampoline_hit = self.note  # its own asks for the settings each time
         for number, item in enumerate(self.items):
             state()._stats.clear()
             began = time.process_time()
@@ -146,7 +195,8 @@ class Forks:
         if not pid:
             code = 3
             try:
-                code = self.child(name, order, tells)
+                self.change(name, function)
+                code = self.child(order, tells)
             finally:
                 os._exit(code)
         os.close(tells)
@@ -159,8 +209,13 @@ class Forks:
             self.meeting[function], key=lambda number: (-kills[number], self.seconds[number])
         )
 
-    def child(self, name: str, order: list[int], tells: int) -> int:
+    def change(self, name: str, function: str) -> None:
+        """Make this process one where a function is the mutant of this name."""
         set_mutant_under_test(name)
+        if function in self.plain:
+            setattr(*self.plain[function], mutant_of(name))
+
+    def child(self, order: list[int], tells: int) -> int:
         session = self.items[0].session
         for number, following in zip(order, [*order[1:], None], strict=True):
             signal.setitimer(signal.ITIMER_PROF, _CPU + _TIMES * self.seconds[number])
@@ -187,6 +242,20 @@ class Forks:
         if mutant.function:
             self.data.exit_code_by_key[mutant.name] = code
         return code
+
+
+def place_of(mutant: str) -> tuple[object, str]:
+    """Return the class or module whose function is changed, and the function's name."""
+    name, of_class = orig_function_and_class_names_from_key(mutant)
+    module = sys.modules[mutant.rpartition(".")[0]]
+    return getattr(module, of_class) if of_class else module, name
+
+
+def mutant_of(name: str) -> object:
+    """Return the function of this name, from the table that mutmut has written."""
+    module, _, function = name.rpartition(".")
+    table = vars(sys.modules[module])[f"mutants_{mangled_name_from_mutant_name(function)}__mutmut"]
+    return table[function]
 
 
 def main() -> int:

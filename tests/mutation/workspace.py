@@ -14,7 +14,7 @@ PROJECT = Path(__file__).parents[2]
 FORKS = Path(__file__).with_name("forks.py")
 
 #: The tests of a module. Those of the rule are rows without a loop: a second for all of them.
-RULE = ["tests/test_quota.py", "tests/test_windows.py"]
+RULE = ["tests/test_quota.py", "tests/test_windows.py", "tests/test_foreseen.py"]
 READING = ["tests/test_values.py", "tests/test_headers.py", "tests/test_dialects.py"]
 TESTS = {
     "values": READING,
@@ -28,13 +28,19 @@ TESTS = {
     "refills": ["tests/test_refills.py"],
     "ledger/rule": ["tests/test_ledger_rule.py"],
     "leases": ["tests/test_leases.py"],
-    "limiter": ["tests/test_limiter.py", "tests/test_bad_input.py"],
+    "limiter": [
+        f"tests/test_{name}.py"
+        for name in ("limiter", "bad_input", "foreseen", "any_api", "fleet", "answers")
+    ],
 }
 
 #: Words of those that take too long for thousands of runs, or look at a cache, which is not there.
 TOO_LONG = (
     "ten_thousand hundred_thousand fifteen_thousand fifty_thousand two_thousand "
-    "coincide go_in_slices is_finite forgotten_spent whatever_is_sent not_remembered"
+    "coincide go_in_slices is_finite forgotten_spent whatever_is_sent not_remembered "
+    "no_more_than_in_one_process recognised_and_nobody_is_refused cut_off_cost "
+    "slide_refill_or_leak decompression_bomb large_quota_costs two_probes_and_never_a_third "
+    "at_a_glance_are_believed"
 )
 
 SETTINGS = """
