@@ -228,8 +228,8 @@ class Limiter:
         #: for 40 ms when it grows beyond 87 000.
         self._rounds: deque[Line] = deque()
         self._waiting = 0
-        #: Lines whose callers are to be judged, and why; and the one whose callers are.
-        self._reviews: dict[tuple[Line, str], _Judge] = {}
+        #: Lines whose callers are to be judged, and how; and the one whose callers are.
+        self._reviews: dict[tuple[Line, _Judge], None] = {}
         self._reviewed: _Review | None = None
         self._reviewing: asyncio.Handle | None = None
         self._rested = -INF
@@ -463,7 +463,7 @@ class Limiter:
         known.append(own)
         for (host, identity), household in list(self._households.items()):
             if host == api:
-                household.local += tuple(self._wide(own, QuotaKey("", host, identity)))
+                household.local += tuple(self._wide(own, host, identity))
         for line in self._lines.values():
             if line.key.api == api:
                 bucket = line.bucket
@@ -703,7 +703,7 @@ class Limiter:
         if is_news:
             line.checked = answer.at
             if line.deadlines:
-                self._review(line, partial(self._judge_deadline, line), "deadline")
+                self._review(line, self._judge_deadline)
 
     def _judge_deadline(self, line: Line, waiter: Waiter, ahead: int) -> Exception | None:
         now = self._now()
@@ -712,14 +712,14 @@ class Limiter:
             return None
         return self._too_long(line, waiter.patience, expected - now)
 
-    def _review(self, line: Line, judge: _Judge, why: str) -> None:
+    def _review(self, line: Line, judge: _Judge) -> None:
         """Fail the callers of a line that are judged so: all reviews go one by one, in slices.
 
-        A later one takes the place of one that has not begun and is for the same reason.
+        One that has not begun is not asked for twice.
         """
         if not line.waiting:
             return
-        self._reviews[line, why] = judge
+        self._reviews[line, judge] = None
         if self._reviewing is None:
             self._review_later()
 
@@ -748,8 +748,8 @@ class Limiter:
                 self._review_later()
 
     def _next_review(self) -> _Review:
-        line, why = next(iter(self._reviews))
-        judge = self._reviews.pop((line, why))
+        line, judge = next(iter(self._reviews))
+        del self._reviews[line, judge]
         return _Review(line, judge, line.everyone(), line.removed)
 
     def _review_some(self, review: _Review, most: int) -> int:
@@ -759,7 +759,7 @@ class Limiter:
             waiter = review.waiters.popleft()
             if waiter.future.done():
                 continue
-            error = review.judge(waiter, review.ahead - line.removed)
+            error = review.judge(line, waiter, review.ahead - line.removed)
             if error is None:
                 kept += 1
             else:
@@ -809,7 +809,8 @@ class Limiter:
 
     def _grant_head(self, line: Line) -> bool:
         """Grant to the first of a line, or park the line where it is blocked."""
-        line.asked = waiter = None if self._is_closed else line.head()
+        line.asked = None
+        waiter = None if self._is_closed else line.head()
         if waiter is None:
             self._unpark(line)
             return False
@@ -817,17 +818,15 @@ class Limiter:
         try:
             answer = self._grant_next(line, waiter, now)
         except NeverFitsError as error:
-            line.asked = None
             self._fail(line, waiter, _cost_error(line, error))
             return True
         except LedgerError as error:
-            line.asked = None
             self._fail(line, waiter, error)
             return True
         if isinstance(answer, NotUntil):
+            line.asked = waiter
             self._park(line, waiter, answer, now)
             return False
-        line.asked = None
         line.pop(waiter)
         self._waiting -= 1
         waited = now - waiter.since
@@ -981,7 +980,7 @@ class Limiter:
         for parked in gate.blocked:
             line = parked.line
             if line.deadlines and line is not first:
-                self._review(line, partial(self._judge_deadline, line), "deadline")
+                self._review(line, self._judge_deadline)
 
     def _kept(self, priority: int) -> float:
         return 0.0 if priority == Priority.INTERACTIVE else self._reserve
@@ -1035,7 +1034,7 @@ class Limiter:
         self, line: Line, granted: Granted, reading: Reading, status: int
     ) -> None:
         now = self._now()
-        line.bucket.refused_after_all(granted, now, reading, status)
+        line.bucket.refused_after_all(granted, now, reading)
         self._refused += 1
         if self._handlers:
             self._tell_refused(line, status, now)
@@ -1070,26 +1069,21 @@ class Limiter:
         self._fail_impatient(line)
         for window in line.bucket.windows:
             if window.patience < INF:
-                self._missed(window, line)
+                self._missed(window)
 
-    def _missed(self, gate: _Gate, by: Line | None = None) -> None:
+    def _missed(self, gate: _Gate) -> None:
         """A probe has found out nothing: that is known to all who wait for the same."""
         for parked in gate.blocked:
-            if parked.line is not by:
-                self._fail_impatient(parked.line)
+            self._fail_impatient(parked.line)
 
     def _fail_impatient(self, line: Line) -> None:
         """Nobody answers, again and again: fail those that have waited longer than the back-off."""
-        patience = line.bucket.patience
-        if patience == INF:
-            return
-        now = self._now()
+        if line.bucket.patience < INF:
+            self._review(line, self._judge_patience)
 
-        def judge(waiter: Waiter, ahead: int) -> Exception | None:
-            waited = now - waiter.since
-            return self._nobody_answers(line, waited, patience) if waited > patience else None
-
-        self._review(line, judge, "patience")
+    def _judge_patience(self, line: Line, waiter: Waiter, _ahead: int) -> Exception | None:
+        waited, patience = self._now() - waiter.since, line.bucket.patience
+        return self._nobody_answers(line, waited, patience) if waited > patience else None
 
     def _nobody_answers(self, line: Line, waited: float, patience: float) -> QuotaTimeoutError:
         trouble = line.trouble or "it got no answer"
@@ -1284,7 +1278,7 @@ class Limiter:
             grants=Permit,
         )
         if self._sharing is not None:
-            name = self._name(key, key.identity, key.route)
+            name = self._name(key.api, key.app, key.identity, key.route)
             health = self._sharing.health
             bucket.share(
                 ColdGate(bucket, name, self._numbering, health),
@@ -1298,32 +1292,32 @@ class Limiter:
         household = self._households.get(place)
         if household is None:
             household = Household(
-                each for rates in self._rates_of(key.api) for each in self._wide(rates, key)
+                each for rates in self._rates_of(key.api) for each in self._wide(rates, *place)
             )
             self._households[place] = household
         return household
 
-    def _wide(self, rates: _Rates, key: QuotaKey) -> Iterator[tuple[str, LocalWindow]]:
+    def _wide(self, rates: _Rates, api: str, identity: str) -> Iterator[tuple[str, LocalWindow]]:
         """Return windows of the limits that all routes of an identity share."""
         for pattern, limit in rates.wide:
-            yield pattern, self._local_window(limit, key, pattern)
+            yield pattern, self._local_window(limit, api, identity, pattern)
 
     def _local_windows(
         self, rates: Iterable[_Rates], wide: Iterable[tuple[str, LocalWindow]], key: QuotaKey
     ) -> list[LocalWindow]:
         """Return the windows of one route: those of its own, and those that it shares."""
         own = [
-            self._local_window(limit, key, key.route)
+            self._local_window(limit, key.api, key.identity, key.route)
             for some in rates
             for limit in some.of(key.route)
         ]
         return [*own, *(window for pattern, window in wide if _covers(pattern, key.route))]
 
-    def _local_window(self, limit: LocalLimit, key: QuotaKey, counts: str) -> LocalWindow:
+    def _local_window(self, limit: LocalLimit, api: str, identity: str, counts: str) -> LocalWindow:
         if self._sharing is None:
             return window_of(limit)
         # The app of a wide limit is of no matter: whoever calls is told by the identity.
-        name = self._name(QuotaKey("", key.api, key.identity), key.identity, counts, repr(limit))
+        name = self._name(api, "", identity, counts, repr(limit))
         health = self._sharing.health
         if isinstance(limit, Rate):
             return LeasedRate(limit, name, self._numbering, health)
@@ -1355,18 +1349,18 @@ class Limiter:
         if self._sharing is None:
             window = Window(kind, clock, self._numbering, place)
         else:
-            name = self._name(key, _owner(key, kind), counts, kind.name)
+            name = self._name(key.api, key.app, _owner(key, kind), counts, kind.name)
             health = self._sharing.health
             window = LeasedWindow(kind, clock, self._numbering, place, name, health)
         self._windows[place] = window
         return window
 
-    def _name(self, key: QuotaKey, owner: str, *counted: str) -> tuple[str, ...]:
+    def _name(self, api: str, app: str, owner: str, *counted: str) -> tuple[str, ...]:
         """Return what a ledger's record is of, with what digests of this process stand for."""
-        app = self._materials.get(key.app, key.app)
+        app = self._materials.get(app, app)
         kept = owner.removeprefix("app ")
         whose = self._materials.get(kept, kept)
-        return (key.api, app, "app" if kept != owner else "identity", whose, *counted)
+        return (api, app, "app" if kept != owner else "identity", whose, *counted)
 
     def _named_window(
         self, key: QuotaKey, clock: ServerClock, reading: WindowReading, known: Window | None
@@ -1481,8 +1475,8 @@ class _Siblings:
 #: What callers may wait for.
 _Gate = Window | LocalWindow | Room | BucketGate
 
-#: Says why a caller must fail, given the tokens that those ahead of it will take.
-_Judge = Callable[[Waiter, int], Exception | None]
+#: Says why a caller of a line must fail, given the tokens that those ahead of it will take.
+_Judge = Callable[[Line, Waiter, int], Exception | None]
 
 
 class _Review:
@@ -1587,7 +1581,7 @@ def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     """
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
     kind = type(loop)
-    is_plain = getattr(kind, "time", None) is asyncio.BaseEventLoop.time or kind is _uvloop()
+    is_plain = kind.time is asyncio.BaseEventLoop.time or kind is _uvloop()
     if boottime is None or not is_plain:
         return loop.time
     try:

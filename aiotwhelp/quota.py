@@ -510,14 +510,15 @@ class Bucket:
         if not self.shown:
             self.debts.add_ghost(now, number, granted.cost)
             self._answered_cold(granted, now, refused=refused, failed=status >= 500)
-        self._obey(granted, now, reading, status, hidden=refused and not is_late)
+        if refused or status == 503:
+            self._obey(granted, now, reading, hidden=refused and not is_late)
+        else:
+            self._go_on(granted, now, status)
 
-    def refused_after_all(
-        self, granted: Granted, now: float, reading: Reading, status: int
-    ) -> None:
+    def refused_after_all(self, granted: Granted, now: float, reading: Reading) -> None:
         """Act on a refusal of a settled call that only the body of its answer told of."""
         self.upset()
-        self._obey(granted, now, reading, status, hidden=True)
+        self._obey(granted, now, reading, hidden=True)
 
     def unsent(self, granted: Granted, now: float, *, failed: bool = False) -> None:
         """Settle a call that surely never left: its tokens go back.
@@ -755,13 +756,8 @@ class Bucket:
         if self.cold is not None and not self.shown:
             self.cold.share.say(granted, now, outcome, granted.cost)
 
-    def _obey(
-        self, granted: Granted, now: float, reading: Reading, status: int, *, hidden: bool
-    ) -> None:
+    def _obey(self, granted: Granted, now: float, reading: Reading, *, hidden: bool) -> None:
         """Act on a refusal: shut the windows that are spent, or slow down for a hidden limit."""
-        if not reading.refused and status != 503:
-            self._go_on(granted, now, status)
-            return
         delay = reading.retry_after or 0.0
         if reading.pause:
             self.household.pause(granted, now, reading.pause)

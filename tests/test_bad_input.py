@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -196,6 +197,9 @@ def test_a_permit_is_refused_even_where_nobody_would_wait(
         with pytest.raises(ValueError, match="is a") as caught:
             await limiter.acquire("k", **options)
         assert str(caught.value) == words
+        if "max_wait" not in options:  # who never waits says nothing of it
+            with pytest.raises(ValueError, match=re.escape(words)):
+                limiter.try_acquire("k", **options)
         assert limiter.stats().granted == 0
 
     testing.run(main())

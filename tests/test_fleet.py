@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,12 +22,14 @@ from aiotwhelp import (
     QuotaKey,
     QuotaTimeoutError,
     Rate,
+    SQLiteLedger,
     events,
     leases,
 )
+from aiotwhelp.dialects import AUTO
 from aiotwhelp.ledger import Lease, Ledger, Report
-from aiotwhelp.limiter import Permit
-from aiotwhelp.testing import run
+from aiotwhelp.limiter import Permit, _shares
+from aiotwhelp.testing import VirtualTimeLoop, run
 from tests.fleet import Wire, fleet, sailed
 from tests.simulation import KEY, Server, headers, in_virtual_time, played, settle
 
@@ -262,6 +265,22 @@ async def test_closing_gives_back_at_once() -> None:
     await second.close()
 
 
+def test_a_ledger_is_closed_by_the_limiter_that_made_it_and_by_no_other(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "quotas"
+        ledger = SQLiteLedger(path)
+        await Limiter(ledger=ledger).close()
+        assert list(await ledger.exchange([])) == []
+        await ledger.close()
+        limiter = Limiter(ledger=f"sqlite:///{path}")
+        await limiter.close()
+        assert limiter._ledger is not None
+        with pytest.raises(LedgerError, match="closed here"):
+            await limiter._ledger.exchange([])
+
+    asyncio.run(main())
+
+
 # The ledger away -----------------------------------------------------------------------------
 
 
@@ -417,6 +436,63 @@ async def test_a_ledger_that_is_away_is_an_error_for_those_who_want_one() -> Non
     await asyncio.sleep(20)
     (await limiter.acquire(KEY)).unsent()
     await limiter.close()
+
+
+@in_virtual_time
+async def test_all_who_wait_are_told_that_the_ledger_is_away() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time), cuts=[(5.0, 600.0, "raise")])
+    limiter = Limiter(ledger=wire, on_ledger_failure="fail")
+    (await limiter.acquire(KEY)).observed(headers(0, 60))
+    tasks = [asyncio.ensure_future(limiter.acquire(KEY)) for _ in range(3)]
+    await asyncio.wait(tasks, timeout=100, return_when=asyncio.FIRST_COMPLETED)
+    await settle()
+    assert {type(task.exception()) for task in tasks} == {LedgerError}
+    await limiter.close()
+
+
+@in_virtual_time
+async def test_case_49_nobody_waits_for_ever_when_neither_server_nor_ledger_answers() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time), cuts=[(0.0, 1e9, "raise")])
+    limiter, lost = Limiter(ledger=wire), []
+
+    async def one() -> None:
+        permit = await limiter.acquire(KEY)
+        lost.append(permit)
+        await asyncio.sleep(0.1)
+        permit.lost()
+
+    async with asyncio.timeout(1000):
+        ends = await asyncio.gather(*(one() for _ in range(50)), return_exceptions=True)
+    assert len(lost) < 20
+    assert [type(end) for end in ends if end].count(QuotaTimeoutError) == 50 - len(lost)
+    await limiter.close()
+
+
+@in_virtual_time
+async def test_who_comes_while_the_ledger_is_away_goes_when_it_is_back() -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    wire = Wire(MemoryLedger(clock=loop.time))
+    limiter, other = Limiter(ledger=wire), Limiter(ledger=wire)
+    await warmed(limiter, 14)
+    for each in (other, limiter):
+        (await each.acquire(KEY)).observed(headers(14, 590))
+    await asyncio.sleep(5)
+    began = loop.elapsed
+    wire.cuts = [(began, began + 30, "raise")]
+    # Of this quota nothing is told to the ledger meanwhile: another one finds out.
+    (await limiter.acquire(QuotaKey("GET /other", "x"))).unsent()
+    await asyncio.sleep(3)
+    async with asyncio.timeout(100):
+        for left in range(13, -1, -1):
+            (await limiter.acquire(KEY)).observed(headers(left, 590))
+    assert 30 < loop.elapsed - began < 45, (
+        "a share of them at once, and the others not at the reset"
+    )
+    await limiter.close()
+    await other.close()
 
 
 @in_virtual_time
@@ -633,11 +709,42 @@ async def test_a_ledger_in_memory_follows_virtual_time_by_itself() -> None:
     await second.close()
 
 
+@in_virtual_time
+async def test_every_process_names_alike_what_is_counted_together() -> None:
+    rates = {"GET /x": Rate(1, per=1), "GET *": Concurrency(3)}
+    limiter = Limiter(ledger=MemoryLedger(), rates=rates)
+    user, app = limiter.digest("token of u:42"), limiter.digest("the app")
+    fields = headers(14, 600) | {
+        "x-app-limit-24hour-remaining": "9",
+        "x-app-limit-24hour-reset": headers(9, 6000)["x-rate-limit-reset"],
+    }
+    (await limiter.acquire(QuotaKey("GET /x", "api", user, app))).observed(fields)
+    named = {"limit": "9", "remaining": "5", "reset": "9.5", "reset-after": "60", "bucket": "b"}
+    permit = await limiter.acquire(QuotaKey("POST /y", "api", "u:7", "mine"), dialect=AUTO)
+    permit.observed({f"x-ratelimit-{name}": value for name, value in named.items()})
+    limiter.adopt("api", {"POST *": Concurrency(2)})
+    buckets = [line.bucket for line in limiter._lines.values()]
+    assert {share.name for bucket in buckets for share in _shares(bucket)} == {
+        ("api", "the app", "identity", "token of u:42", "GET /x"),
+        ("api", "the app", "identity", "token of u:42", "GET /x", "pace"),
+        ("api", "the app", "identity", "token of u:42", "GET /x", "15min"),
+        ("api", "the app", "app", "the app", "GET /x", "24h-app"),
+        ("api", "", "identity", "token of u:42", "GET /x", repr(rates["GET /x"])),
+        ("api", "", "identity", "token of u:42", "GET *", repr(rates["GET *"])),
+        ("api", "", "identity", "u:7", "POST *", repr(Concurrency(2))),
+        ("api", "mine", "identity", "u:7", "POST /y"),
+        ("api", "mine", "identity", "u:7", "POST /y", "pace"),
+        ("api", "mine", "identity", "u:7", "b", "bucket"),
+    }
+    await limiter.close()
+
+
 def test_names_of_credentials_that_nobody_uses_any_more_are_forgotten() -> None:
     limiter = Limiter(ledger=MemoryLedger(), max_quotas=1)
     used = limiter.digest("used")
     for number in range(10_000):
         limiter.digest(str(number))
+        assert used in limiter._materials
         limiter.digest("used")
     assert len(limiter._materials) < 5000
     assert limiter._materials[used] == "used"

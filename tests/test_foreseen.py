@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import Any
 
@@ -15,15 +15,25 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from aiotwhelp import Limiter, MemoryLedger, QuotaKey, SessionClosedError
-from aiotwhelp.headers import X_DIALECT, Dialect, Family, Reading, WindowKind, family
+from aiotwhelp.clock import ServerClock
+from aiotwhelp.headers import (
+    DAY_OF_APP,
+    X_DIALECT,
+    Dialect,
+    Family,
+    Reading,
+    WindowKind,
+    family,
+)
 from aiotwhelp.heaps import Entry
 from aiotwhelp.leases import LeasedWindow
 from aiotwhelp.limiter import Permit
-from aiotwhelp.local import Room
+from aiotwhelp.local import Room, window_of
 from aiotwhelp.queues import Priority
 from aiotwhelp.quota import Bucket, Granted, NotUntil
+from aiotwhelp.rates import Rate
 from aiotwhelp.testing import VirtualTimeLoop
-from aiotwhelp.windows import INF
+from aiotwhelp.windows import INF, Window
 from tests.film import EPOCH, GO, Answer, Ask, Film, opened, reading
 from tests.simulation import in_virtual_time
 from tests.stack import quota_headers
@@ -450,6 +460,89 @@ def test_no_more_is_foreseen_than_may_be_in_flight() -> None:
     assert film.bucket.take_foreseen(1.0, None) is not None
     assert film.bucket.take_foreseen(1.0, None) is None
     assert film.bucket.ask(1.0) == NotUntil(INF, film.bucket)
+    film = foreseeing()
+    film.bucket.answered = 1
+    assert isinstance(film.bucket.ask(1.0), Granted), "one more than has been answered"
+
+
+def owe(bucket: Bucket) -> None:
+    bucket.debts.add_ghost(100.0, bucket.numbering.next(), 1)
+
+
+def misread(bucket: Bucket) -> None:
+    bucket.debts.add_unread(bucket.numbering.next(), 1)
+
+
+IN_THE_WAY: list[Callable[[Bucket], object]] = [
+    lambda bucket: bucket.hold([window_of(Rate(1, per=1))]),
+    lambda bucket: bucket._add(Window(DAY_OF_APP, ServerClock(), bucket.numbering, "day")),
+    lambda bucket: setattr(bucket, "shown", False),
+    lambda bucket: setattr(bucket.pace, "gap", 1.0),
+    lambda bucket: setattr(bucket, "next", 2.1),
+    owe,
+    misread,
+]
+
+
+@pytest.mark.parametrize("hinder", IN_THE_WAY)
+def test_nothing_is_foreseen_while_anything_else_is_in_the_way(
+    hinder: Callable[[Bucket], object],
+) -> None:
+    bucket = foreseeing().bucket
+    hinder(bucket)
+    bucket.upset()
+    bucket.foresee(2.0, 0.0)
+    assert bucket.plain is None
+    assert bucket.take_foreseen(2.0, None) is None
+
+
+def test_what_was_in_the_way_until_now_is_so_no_more() -> None:
+    bucket = foreseeing().bucket
+    bucket.next = 2.0
+    bucket.upset()
+    bucket.foresee(2.0, 0.0)
+    assert bucket.plain is not None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda granted: setattr(granted, "cost", 2),
+        lambda granted: setattr(granted, "probes", []),
+        lambda granted: setattr(granted, "is_settled", True),
+        lambda granted: setattr(granted.bucket, "plain", None),
+        lambda granted: setattr(granted.bucket.household, "pauses", 1),
+    ],
+)
+def test_what_is_not_plain_is_not_settled_as_if_it_were(spoil: Callable[[Any], None]) -> None:
+    bucket = foreseeing().bucket
+    granted = bucket.take_foreseen(1.0, None)
+    assert granted is not None
+    before = believed(bucket)
+    spoil(granted)
+    assert not bucket.answered_plainly(granted, 1.1, 799, None)
+    assert bucket.calls == 2
+    assert before == believed(bucket) or bucket.household.pauses
+
+
+def test_a_call_that_was_foreseen_is_settled_once_and_its_time_is_learned() -> None:
+    bucket = foreseeing().bucket
+    granted = bucket.take_foreseen(1.0, None)
+    assert granted is not None
+    assert granted.bucket is bucket
+    said = Reading((reading(798, 900.0, 900),))
+    bucket.observed(granted, 3.5, said)
+    assert (bucket.calls, bucket.in_flight, bucket.round_trip) == (1, 1, 2.5)
+    assert bucket.plain is not None
+    with pytest.raises(RuntimeError, match="settled already"):
+        bucket.observed(granted, 3.6, said)
+
+
+def test_calls_that_were_foreseen_are_counted_with_the_others() -> None:
+    bucket, room = foreseeing().bucket, Room(3)
+    for number in range(3):
+        assert bucket.take_foreseen(1.0, room) is not None
+        assert (room.in_flight, bucket.in_flight) == (number + 1, number + 2)
 
 
 def test_room_holds_for_calls_that_were_foreseen() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
+import importlib
 import itertools
 import logging
 import pickle
+import sys
 import time
 import weakref
 from collections.abc import Awaitable
@@ -17,6 +20,7 @@ import pytest
 
 from aiotwhelp import events
 from aiotwhelp import limiter as limiter_module
+from aiotwhelp.dialects import AUTO
 from aiotwhelp.errors import (
     CostError,
     QuotaTimeoutError,
@@ -24,7 +28,7 @@ from aiotwhelp.errors import (
     TooManyWaitersError,
     WrongLoopError,
 )
-from aiotwhelp.headers import FIFTEEN_MINUTES, Dialect, Family, WindowKind, WindowReading
+from aiotwhelp.headers import FIFTEEN_MINUTES, Dialect, Family, Reading, WindowKind, WindowReading
 from aiotwhelp.limiter import Limiter, Permit, Priority, QuotaKey
 from aiotwhelp.local import Room
 from aiotwhelp.rates import Concurrency, Rate
@@ -180,6 +184,26 @@ async def test_a_permit_has_what_its_caller_asked_for():
         assert permit.observed({"Q-Left": "1"}).windows[0].remaining == 1
 
 
+@in_virtual_time
+async def test_who_never_waits_takes_room_or_gets_nothing():
+    limiter, room = Limiter(), Room(1)
+    await opened(limiter, 9)
+    permit = limiter.try_acquire(KEY, room=room)
+    assert permit is not None
+    assert limiter.try_acquire(KEY, room=room) is None
+    permit.unsent()
+    assert limiter.try_acquire(KEY, room=room) is not None
+
+
+@in_virtual_time
+async def test_who_goes_at_once_has_not_waited():
+    limiter = Limiter()
+    for number in range(20):
+        permit = await limiter.acquire(KEY)
+        assert permit.waited == 0.0
+        permit.observed(headers(900 - number, limit=900))
+
+
 @pytest.mark.parametrize("settle_with", ["observed", "unsent", "lost"])
 @in_virtual_time
 async def test_whoever_waits_for_room_goes_when_a_call_of_another_quota_is_settled(
@@ -195,6 +219,19 @@ async def test_whoever_waits_for_room_goes_when_a_call_of_another_quota_is_settl
     assert waiter.done()
     assert room.in_flight == 1
     behind.cancel()
+
+
+@in_virtual_time
+async def test_room_that_a_call_leaves_is_for_others_where_calls_are_foreseen_as_well():
+    limiter, room = Limiter(), Room(1)
+    await opened(limiter, 9)
+    for number in range(20):
+        (await limiter.acquire(OTHER)).observed(headers(900 - number, limit=900))
+    held = await limiter.acquire(OTHER, room=room)
+    (waiter,) = await waiting(limiter, 1, room=room)
+    held.observed(headers(880, limit=900))
+    await settle()
+    assert waiter.done()
 
 
 @in_virtual_time
@@ -920,6 +957,40 @@ async def test_case_36_what_is_kept_for_them_is_not_missed_by_interactive_caller
 
 
 @in_virtual_time
+async def test_case_36_who_has_left_the_queue_is_not_counted_and_the_others_are():
+    limiter = Limiter()
+    await opened(limiter, 0)
+    tasks = await waiting(limiter, 17)
+    for each in tasks[:2]:
+        each.cancel()
+    await settle()
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(QuotaTimeoutError):
+        await limiter.acquire(KEY, max_wait=100)
+    assert asyncio.get_running_loop().time() == began
+    for each in tasks:
+        each.cancel()
+
+
+@in_virtual_time
+async def test_case_36_what_a_call_itself_takes_is_counted():
+    limiter = Limiter()
+    await opened(limiter, 0)
+    tasks = await waiting(limiter, 13)
+    (fits,) = await waiting(limiter, 1, cost=2, max_wait=100)
+    await settle()
+    assert not fits.done()
+    fits.cancel()
+    await settle()
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(QuotaTimeoutError):
+        await limiter.acquire(KEY, cost=3, max_wait=100)
+    assert asyncio.get_running_loop().time() == began
+    for each in tasks:
+        each.cancel()
+
+
+@in_virtual_time
 async def test_case_36_windows_ahead_in_the_queue_are_counted():
     limiter = Limiter()
     await opened(limiter, 0)
@@ -1428,6 +1499,10 @@ def test_case_17_the_clock_goes_on_while_the_machine_sleeps(monkeypatch: pytest.
         return limiter._now() - asyncio.get_running_loop().time()
 
     assert asyncio.run(ahead()) == pytest.approx(42.0, abs=1.0)
+    if sys.platform != "win32":
+        uvloop = importlib.import_module("uvloop")
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            assert runner.run(ahead()) == pytest.approx(42.0, abs=1.0)
     assert run(ahead()) == 0.0  # a loop with a time of its own is left to it
     monkeypatch.delattr(time, "CLOCK_BOOTTIME")
     assert asyncio.run(ahead()) == pytest.approx(0.0, abs=1.0)
@@ -1495,6 +1570,18 @@ def test_one_warning_per_bucket_and_window_at_an_even_pace(caplog: pytest.LogCap
         run(main())
     told = [record.getMessage().partition(" wait")[0] for record in caplog.records]
     assert told == ["16 callers", "6 callers"]
+
+
+def test_the_next_window_is_another_wait(caplog: pytest.LogCaptureFixture):
+    async def main() -> None:
+        limiter = Limiter()
+        for _ in range(3):
+            await opened(limiter, 0, reset_in=60)
+            (await (await waiting(limiter, 1))[0]).unsent()
+
+    with caplog.at_level(logging.WARNING, "aiotwhelp"):
+        run(main())
+    assert len(caplog.records) == 3
 
 
 def test_case_18_without_a_date_the_local_clock_serves_and_one_warning_says_so(
@@ -1603,6 +1690,19 @@ async def test_events_tell_what_happened():
     told.clear()
     (await limiter.acquire(KEY)).lost()
     assert told[-1] == events.Lost(*who)
+
+
+@in_virtual_time
+async def test_a_refusal_that_only_a_body_tells_of_is_told_and_obeyed():
+    told: list[events.Event] = []
+    limiter = Limiter(on_event=told.append)
+    permit = await limiter.acquire(KEY)
+    permit.observed(headers(9))
+    refusal = Reading((), refused=True, retry_after=30.0)
+    permit.refused_after_all(refusal, 403)
+    assert told[-1] == events.Refused(str(KEY), "someone", 403, nearly(30))
+    assert limiter.stats().refused == 1
+    assert limiter.try_acquire(KEY) is None
 
 
 @in_virtual_time
@@ -1902,6 +2002,31 @@ async def test_a_forgotten_quota_leaves_its_shared_window():
     for number in range(100):
         await opened(limiter, 14, QuotaKey("other", "x", str(number), "app"))
     assert ("x", "app", "POST /2/tweets") not in limiter._siblings
+
+
+@in_virtual_time
+async def test_what_users_of_an_app_may_share_is_kept_until_none_of_them_is_left():
+    limiter = Limiter(max_quotas=3)
+    first, second, third, apart = (user_of_an_app(number) for number in range(4))
+    await opened(limiter, 14, apart)  # has no part in it, and stays in use
+    in_use = limiter.try_acquire(apart)
+    assert in_use is not None
+    await opened(limiter, 14, first, **of_the_app(5))
+    held = limiter.try_acquire(second)
+    assert held is not None
+    for number in range(3):  # the first is forgotten, and the second presumes what it has shown
+        await opened(limiter, 14, QuotaKey("GET /x", "x", str(number)))
+    assert first not in limiter.quotas()
+    held.observed(headers(14))
+    held = limiter.try_acquire(third)
+    assert held is not None
+    assert [window.name for window in limiter.quota(third).windows] == ["24h-app"]
+    held.observed(headers(14))
+    in_use.unsent()
+    for number in range(9):
+        await opened(limiter, 14, QuotaKey("GET /x", "x", str(number)))
+    assert {kind for *_, kind in limiter._windows} == {"15min"}
+    assert {route for *_, route in limiter._siblings} == {"GET /x"}
 
 
 # Scale -------------------------------------------------------------------------------------------
@@ -2234,6 +2359,8 @@ async def test_a_cost_that_turns_out_never_to_fit_fails_its_caller_and_nobody_el
     with pytest.raises(CostError, match=r"privacy\.json was not sent: .* never fits") as caught:
         await limiter.acquire(KEY, cost=20)
     assert caught.value.key == str(KEY)
+    said = "GET /1.1/help/privacy.json was not sent: a call of cost 20 never fits"
+    assert all(str(error).startswith(said) for error in (caught.value, costly[0].exception()))
     assert pickle.loads(pickle.dumps(caught.value)).key == str(KEY)
     assert isinstance(caught.value, ValueError)
 
@@ -2255,6 +2382,40 @@ async def test_case_46_a_restored_quota_goes_on_where_it_was():
     assert limiter.quota(OTHER).remaining is None
 
 
+@in_virtual_time
+async def test_limits_of_an_api_hold_for_its_routes_and_for_no_others():
+    limiter = Limiter()
+    limiter.adopt("x", {"GET /a": Rate(1, per=10)})
+    for route, api, goes in (("GET /a", "x", False), ("GET /b", "x", True), ("GET /a", "y", True)):
+        key = QuotaKey(route, api)
+        (await limiter.acquire(key)).observed({})
+        assert (limiter.try_acquire(key) is not None) is goes
+
+
+@pytest.mark.parametrize(("date", "skew"), [(True, 1000.0), (False, 0.0)])
+@in_virtual_time
+async def test_seconds_until_a_reset_are_told_as_an_instant_of_the_servers_clock(
+    date: bool, skew: float
+):
+    limiter = Limiter()
+    told = {"ratelimit-limit": "10", "ratelimit-remaining": "5", "ratelimit-reset": "60"}
+    if date:
+        told["date"] = formatdate(wall_time() + skew, usegmt=True)
+    permit = await limiter.acquire(KEY, dialect=AUTO)
+    permit.observed(told)
+    await asyncio.sleep(10)
+    quota = limiter.quota(KEY)
+    assert quota.resets_in == pytest.approx(50, abs=1)
+    assert quota.resets_at == pytest.approx(wall_time() + skew + 50, abs=2)
+
+
+def test_a_digest_is_of_the_credential_and_of_no_use_elsewhere():
+    first, second = Limiter(), Limiter()
+    assert first.digest("u:1") == second.digest("u:1") != first.digest("u:2")
+    assert first.digest("u:1") != hashlib.blake2b(b"u:1", digest_size=9).hexdigest()
+    assert len(first.digest("u:1" * 100)) == 18
+
+
 def test_second_hand_numbers_may_come_before_any_loop_runs():
     limiter = Limiter()
     limiter.prime(KEY, [WindowReading(FIFTEEN_MINUTES, 4, 15, None)])
@@ -2268,6 +2429,12 @@ def test_before_any_answer_what_is_left_is_said_to_be_unknown():
 
 @in_virtual_time
 async def test_case_52_callers_of_many_quotas_are_judged_in_slices_one_quota_after_the_other():
+    def fail(line: object, waiter: object, ahead: int) -> Exception:
+        return TimeoutError()
+
+    def spare(line: object, waiter: object, ahead: int) -> None:
+        return None
+
     limiter = Limiter()
     tasks = []
     for number in range(40):
@@ -2275,8 +2442,8 @@ async def test_case_52_callers_of_many_quotas_are_judged_in_slices_one_quota_aft
         await limiter.acquire(key)  # its answer tells what is left
         tasks += await waiting(limiter, 5, key)
     for line in limiter._lines.values():
-        for why in ("deadline", "patience", "patience"):
-            limiter._review(line, lambda waiter, ahead: TimeoutError(), why)
+        for judge in (fail, spare, spare):
+            limiter._review(line, judge)
     failed = []
     while not all(task.done() for task in tasks):
         await asyncio.sleep(0)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from aiotwhelp.headers import DAY_OF_APP, FIFTEEN_MINUTES, Reading, WindowKind, WindowReading
-from aiotwhelp.local import ConcurrencyWindow, RateWindow, Room
+from aiotwhelp.ledger.port import Outcome
+from aiotwhelp.local import ConcurrencyWindow, RateWindow, Room, window_of
 from aiotwhelp.quota import Granted, Household, NotUntil
 from aiotwhelp.rates import Concurrency, Rate
 from aiotwhelp.windows import (
     INF,
     LONGEST_BACKOFF,
     Cost,
+    Probing,
     Window,
 )
 from tests.film import (
@@ -1398,3 +1402,249 @@ def test_what_is_believed_can_be_read():
     assert repr(Window(FIFTEEN_MINUTES, film.clock, film.numbering, "")) == (
         "<Window 15min ?/?, 0 in flight>"
     )
+
+
+def test_refusals_that_say_no_time_hold_every_route_longer_and_longer():
+    household, film = Household(), Film()
+    refused, other = (film.new_bucket(user, household=household) for user in "ab")
+    refusal, at = Reading((), refused=True, pause=1.0), 0.0
+    for length in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 64.0, 64.0):
+        granted = refused.ask(at, 1)
+        assert isinstance(granted, Granted)
+        refused.observed(granted, at + 0.5, refusal, status=403)
+        assert household.shut == at + 0.5 + length
+        assert other.ask(household.shut - 0.1, 1) == NotUntil(household.shut, other)
+        at = household.shut + 1000.0
+
+
+def test_what_is_sent_when_a_pause_ends_is_of_the_time_after_it():
+    household, film = Household(), Film()
+    refused, other = (film.new_bucket(user, household=household) for user in "ab")
+    refusal = Reading((), refused=True, pause=1.0)
+    for now, told, shut in ((0.0, refusal, 1.0), (1.0, refusal, 3.0), (3.0, Reading(()), 3.0)):
+        granted = other.ask(now, 1)
+        assert isinstance(granted, Granted)
+        other.observed(granted, now, told, status=403 if told.refused else 200)
+        assert household.shut == shut
+    granted = refused.ask(3.0, 1)
+    assert isinstance(granted, Granted)
+    refused.observed(granted, 3.0, refusal, status=403)
+    assert household.shut == 4.0
+
+
+def test_what_is_expected_goes_by_what_a_call_takes_of_each_unit():
+    film = opened_in_units()
+    film.bucket.observed(asked(film, 1, tokens=1000), 1, of_both(9, 0))
+    some, none = Cost({"tokens": 5}), Cost({"tokens": 0})
+    rows = ((some, 0, 60.0), (none, 0, 1.0), (none, 8, 1.0), (none, 9, 900.0), (1, 0, 60.0))
+    for cost, ahead, at in rows:
+        assert film.bucket.expect(1.0, ahead, cost=cost) == pytest.approx(at, abs=0.1)
+    film.bucket.observed(asked(film, 60, tokens=0), 61, of_both(8, 1000))
+    assert film.bucket.expect(61.0, 5, cost=some) == 61.0, "what others take of it is not known"
+
+
+def test_what_is_expected_of_a_local_limit_goes_by_its_unit():
+    film = opened(900, limit=900)
+    film.bucket.hold([window_of(Rate(1, per=1, burst=10, unit="tokens"))])
+    assert isinstance(film.bucket.ask(1.0, Cost({"tokens": 10})), Granted)
+    some, none = Cost({"tokens": 5}), Cost({"tokens": 0})
+    rows = ((some, 0, 6.0), (some, 100, 6.0), (none, 100, 1.0), (5, 0, 6.0), (5, 3, 9.0))
+    for cost, ahead, at in rows:
+        assert film.bucket.expect(1.0, ahead, cost=cost) == pytest.approx(at)
+    assert film.bucket.ask(2.0, some) == NotUntil(pytest.approx(6.0), film.bucket.local[0])
+
+
+# Shared beyond the process -----------------------------------------------------------------------
+
+
+class Shared:
+    """Stands where a share of a ledger does, and remembers what it was asked and told."""
+
+    def __init__(self) -> None:
+        self.opens_at, self.is_away = 0.0, False
+        self.told: list[tuple[str, float, int]] = []
+        self.probing = Probing()
+        self.probing.misses = 7
+
+    def opens(self, now: float, cost: int) -> float:
+        self.told.append(("opens", now, cost))
+        return self.opens_at
+
+    def take(self, now: float, cost: int) -> tuple[Probing, int]:
+        self.told.append(("take", now, cost))
+        return self.probing, self.probing.turn
+
+    def say(self, granted: Granted, now: float, outcome: Outcome, cost: int) -> None:
+        assert isinstance(granted, Granted)
+        self.told.append((outcome.name, now, cost))
+
+
+class Gates(Film):
+    """A film of a quota whose opening and whose pace are shared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[Any] = []
+        self.cold, self.paced = Shared(), Shared()
+        cold: Any = SimpleNamespace(share=self.cold, show=self.shown.append)
+        paced: Any = SimpleNamespace(share=self.paced)
+        self.bucket.share(cold, paced)
+
+    def told(self) -> list[tuple[Any, ...]]:
+        told = self.cold.told + self.paced.told
+        self.cold.told, self.paced.told = [], []
+        return told
+
+
+def test_how_a_shared_quota_opens_is_asked_and_told_elsewhere():
+    film = Gates()
+    film.cold.opens_at = 3.0
+    assert film.bucket.ask(1.0, 2) == NotUntil(3.0, film.bucket.cold)
+    granted = film.bucket.ask(4.0, 2)
+    assert isinstance(granted, Granted)
+    assert film.told() == [("opens", 1.0, 2), ("opens", 4.0, 2), ("take", 4.0, 2)]
+    assert granted.is_probe_of(film.cold.probing)
+    for now, status, refused, outcome in (
+        (5.0, 200, False, "UNREAD"),
+        (6.0, 503, False, "FAILED"),
+        (7.0, 429, True, "REFUSED"),
+    ):
+        film.bucket.observed(granted, now, Reading((), refused=refused), status=status)
+        assert film.told()[0] == (outcome, now, 2)
+        film.bucket.next, film.bucket.pace.gap = -INF, 0.0
+        granted = film.bucket.ask(now, 2)
+        assert isinstance(granted, Granted)
+        film.told()
+    film.bucket.observed(granted, 8.0, Reading((), cached=True))
+    assert film.told() == [("CACHED", 8.0, 2)]
+    for end, outcome in ((film.bucket.lost, "LOST"), (film.bucket.unsent, "UNSENT")):
+        granted = film.bucket.ask(9.0)
+        assert isinstance(granted, Granted)
+        film.told()
+        end(granted, 10.0, **({"failed": True} if outcome == "UNSENT" else {}))
+        assert film.told() == [(outcome, 10.0, 1)]
+    assert film.bucket.patience == film.cold.probing.patience < INF
+
+
+def test_what_a_shared_quota_has_shown_is_told_and_no_more_of_how_it_opens():
+    film = Gates()
+    granted = film.bucket.ask(1.0)
+    assert isinstance(granted, Granted)
+    film.told()
+    film.bucket.observed(granted, 2.0, Reading((reading(14, 900.0),)))
+    assert film.shown == [(reading(14, 900.0),)]
+    granted = film.bucket.ask(3.0)
+    assert isinstance(granted, Granted)
+    film.bucket.lost(granted, 4.0)
+    assert film.told() == []
+
+
+def test_the_pace_of_a_shared_quota_is_asked_and_told_elsewhere():
+    film = Gates()
+    film.bucket.join_pace()
+    assert film.bucket.pace.gap == 0.25
+    film.paced.opens_at = 3.0
+    assert film.bucket.ask(1.0, 2) == NotUntil(3.0, film.bucket.paced)
+    granted = film.bucket.ask(4.0, 2)
+    assert isinstance(granted, Granted)
+    assert film.bucket.next == -INF, "who may go next is known elsewhere"
+    film.cold.told.clear()
+    assert film.told() == [("opens", 1.0, 1), ("opens", 4.0, 1), ("take", 4.0, 1)]
+    film.bucket.observed(granted, 5.0, Reading(()))
+    assert film.told()[1:] == [("READ", 5.0, 1)]
+    assert film.bucket.pace.gap == 0.25
+    granted = film.bucket.ask(6.0)
+    assert isinstance(granted, Granted)
+    film.told()
+    film.bucket.observed(granted, 7.0, Reading((), refused=True), status=429)
+    assert film.told()[1:] == [("REFUSED", 7.0, 1)]
+    assert film.bucket.pace.gap == 0.25, "it grows for all"
+
+
+def test_while_the_ledger_is_away_a_process_opens_and_keeps_its_pace_on_its_own():
+    film = Gates()
+    film.cold.is_away = film.paced.is_away = True
+    film.bucket.answered = 0
+    granted = film.bucket.ask(1.0)
+    assert isinstance(granted, Granted)
+    assert granted.is_probe_of(film.bucket.probing)
+    assert isinstance(film.bucket.ask(1.1), NotUntil), "one probe goes"
+    film.bucket.observed(granted, 2.0, Reading((), refused=True), status=429)
+    assert film.bucket.next > 2.0
+    assert film.paced.told == []
+    assert film.bucket.patience == INF
+
+
+@pytest.mark.parametrize("told", [{"refused": True}, {"cached": True}])
+def test_what_is_refused_or_from_a_cache_is_not_plain(told: dict[str, bool]):
+    film = opened(800, limit=900)
+    film.step(1.0, Ask("first"))
+    film.bucket.foresee(1.0, 0.0)
+    granted = film.bucket.take_foreseen(1.0, None)
+    assert granted is not None
+    film.bucket.observed(granted, 1.1, Reading((reading(799, 900.0, 900),), **told))
+    assert film.bucket.plain is None
+
+
+def test_limits_that_become_known_later_count_what_is_on_its_way():
+    film = Film()
+    one, two = film.bucket, film.new_bucket("two")
+    calls, rate = window_of(Concurrency(3)), window_of(Rate(1, per=1))
+    for bucket in (one, two):
+        assert isinstance(bucket.ask(0.0), Granted)
+        bucket.hold([calls])
+    one.hold([rate])
+    assert one.local == (calls, rate)
+    assert (list(calls.buckets), list(rate.buckets)) == ([one, two], [one])
+    assert (calls.in_flight, rate.in_flight) == (2, 1)
+
+
+def test_what_is_on_its_way_when_a_window_is_shared_is_of_ours():
+    film = opened(10, presumed=0.25)
+    other = film.new_bucket("two")
+    assert isinstance(other.ask(1.0), Granted)
+    other._add(film.window)
+    before = film.window.foreign.rate
+    film.step(2.0, Ask("next"))
+    film.step(3.0, Answer("next", 8))
+    assert film.window.foreign.rate <= before, "nobody else has taken what is missing"
+
+
+def test_windows_that_are_shown_elsewhere_are_joined_until_an_own_answer_tells():
+    film = Film()
+    film.bucket.join_known([reading(0, None)])
+    assert [window.kind.name for window in film.bucket.windows] == ["15min"]
+    assert film.bucket.shown
+    film.bucket.join_known([WindowReading(DAY_OF_APP, 0, None, None)])
+    assert [window.kind.name for window in film.bucket.windows] == ["15min"]
+
+
+def test_a_call_that_was_lost_may_be_counted_for_a_while():
+    film = opened(10)
+    film.step(1.0, Ask("lost"))
+    assert not film.bucket.may_be_counted(1.0)
+    film.step(2.0, Lost("lost"))
+    until = film.window.debts.newest_ghost
+    assert until > 2.0
+    assert film.bucket.may_be_counted(until - 0.1)
+    assert not film.bucket.may_be_counted(until)
+
+
+@pytest.mark.parametrize(("status", "pauses"), [(399, 0), (400, 1)])
+def test_a_pause_ends_when_a_call_goes_well(status: int, pauses: int):
+    film = Film()
+    granted = film.bucket.ask(1.0)
+    assert isinstance(granted, Granted)
+    film.bucket.household.pauses = 1
+    film.bucket.observed(granted, 2.0, Reading(()), status=status)
+    assert film.bucket.household.pauses == pauses
+
+
+@pytest.mark.parametrize(("remaining", "is_hidden"), [(0, False), (1, True)])
+def test_a_refusal_that_leaves_enough_is_of_a_limit_that_nobody_sees(
+    remaining: int, is_hidden: bool
+):
+    film = opened(10)
+    film.step(1.0, Ask("refused"))
+    film.step(2.0, Answer("refused", remaining, status=429))
+    assert (film.bucket.pace.gap > 0) is is_hidden

@@ -7,8 +7,19 @@ Change = tuple[str, str, str]
 
 _NOT_STRICT = ("strict=None):", "):", "strict=False):")
 
+_NAMED = "  # type: ignore[arg-type] # the name of a route is not found"
+_REVIEWS = "while left > 0 and (self._reviewed is not None or self._reviews):"
+
 EXPLAINED: dict[str, list[Change]] = {
     "None, or an empty text, is as false as False": [
+        ("quota.Bucket._obey", "explained = False", "explained = None"),
+        ("quota.Bucket.take_foreseen", "granted.is_settled = False", "granted.is_settled = None"),
+        (
+            "limiter.Limiter.__init__",
+            "self._reviewed: _Review | None = None",
+            'self._reviewed: _Review | None = ""',
+        ),
+        ("limiter.Limiter._settled", "goes_on = False", "goes_on = None"),
         ("limiter.Limiter.__init__", "self._is_closed = False", "self._is_closed = None"),
         ("limiter.Limiter._pump", "line.pumping = False", "line.pumping = None"),
         ("clock.ServerClock.observe", "met = False", "met = None"),
@@ -23,7 +34,21 @@ EXPLAINED: dict[str, list[Change]] = {
             "_open(record, note, now, is_placed=None)",
         ),
     ],
+    "neither None nor a text is the loop that runs": [
+        (
+            "limiter.Limiter.__init__",
+            "self._open_in: asyncio.AbstractEventLoop | None = None",
+            'self._open_in: asyncio.AbstractEventLoop | None = ""',
+        ),
+        ("limiter.Limiter.close", "self._open_in = None", 'self._open_in = ""'),
+    ],
     "a dict serves as an ordered set: its values say nothing": [
+        ("quota.Bucket.hold", "rate.buckets[self] = None", 'rate.buckets[self] = ""'),
+        (
+            "limiter.Limiter._review",
+            "self._reviews[line, judge] = None",
+            'self._reviews[line, judge] = ""',
+        ),
         ("limiter._Siblings.join", "self.buckets[bucket] = None", 'self.buckets[bucket] = ""'),
         ("quota.Bucket.__init__", "rate.buckets[self] = None", 'rate.buckets[self] = ""'),
         ("quota.Bucket._add", "window.buckets[self] = None", 'window.buckets[self] = ""'),
@@ -44,6 +69,64 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "a short cut: the way around it comes to the same": [
+        ("quota.Bucket.ask", "plain = self.plain", "plain = None"),
+        (
+            "quota.Bucket.ask",
+            "if plain is not None and self.calls > self.answered and now < plain.ends:",
+            "if plain is not None and self.calls > self.answered and now <= plain.ends:",
+        ),
+        (
+            "quota.Bucket._opens",
+            "if self.pace.gap or not self.shown or self.calls > self.answered:",
+            "if self.pace.gap or not self.shown or self.calls >= self.answered:",
+        ),
+        (
+            "quota.Bucket.answered_plainly",
+            "if round_trip > self.round_trip:",
+            "if round_trip >= self.round_trip:",
+        ),
+        ("quota.Bucket.observed", "and status < 400", "and status <= 400"),
+        ("quota.Bucket.observed", "and status < 400", "and status < 401"),
+        (
+            "quota.Bucket._go_on",
+            "if self.household.pauses and status < 400:  # what a 403 means, its body may tell",
+            "if self.household.pauses or status < 400:  # what a 403 means, its body may tell",
+        ),
+        *(
+            (f"limiter.Limiter.{function}", "line = self._lines.get(key)" + _NAMED, line + _NAMED)
+            for function in ("acquire", "try_acquire")
+            for line in ("line = None", "line = self._lines.get(None)")
+        ),
+        (
+            "limiter.Limiter.try_acquire",
+            "return self._at_once(line, key, cost, priority, dialect, room)",
+            "return self._at_once(None, key, cost, priority, dialect, room)",
+        ),
+        (
+            "limiter.Limiter.acquire",
+            "permit = self._at_once(line, key, cost, priority, dialect, room)",
+            "permit = self._at_once(None, key, cost, priority, dialect, room)",
+        ),
+        (
+            "limiter.Limiter.acquire",
+            "if line is None or not line.waiting or get_running_loop() is not self._open_in:",
+            "if line is None or not line.waiting or get_running_loop() is self._open_in:",
+        ),
+        (
+            "limiter.Limiter._join",
+            "if (line.asked is None or waiter.is_before(line.asked)) and line.head() is waiter:",
+            "if (line.asked is None or waiter.is_before(line.asked)) or line.head() is waiter:",
+        ),
+        (
+            "limiter.Limiter._fail_impatient",
+            "if line.bucket.patience < INF:",
+            "if line.bucket.patience <= INF:",
+        ),
+        (
+            "limiter.Limiter._found_nothing",
+            "if window.patience < INF:",
+            "if window.patience <= INF:",
+        ),
         (
             "dialects._Auto.read",
             "names = spoken[0].name if len(spoken) == 1 else _joined(spoken)",
@@ -302,7 +385,6 @@ EXPLAINED: dict[str, list[Change]] = {
         ("clock.ServerClock.__init__", "self.date = 0.0", "*"),
         ("clock.ServerClock.__init__", "self.news_from = -inf", "*"),
         ("limiter.Limiter.__init__", "self._wall: Callable[[], float] = time.time", "*"),
-        ("limiter.Limiter.__init__", "self._suspended = 0.0", "*"),
         ("leases.Share.__init__", "self._told = 0", "*"),
         ("leases.Share.__init__", "self._asked = False", "*"),
         ("limiter.Limiter.__init__", "self._timer_at = INF", "*"),
@@ -348,11 +430,6 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
         ("leases.LeasedWindow.opens", "if even and at <= now:", "if even and at < now:"),
         (
-            "limiter.Limiter._count_suspend",
-            "if abs(suspended - self._suspended) > 0.5:",
-            "if abs(suspended - self._suspended) >= 0.5:",
-        ),
-        (
             "limiter.Limiter._check_deadlines",
             "is_news = answer.at > line.checked + 0.5 or (line.was_busy and not busy)",
             "is_news = answer.at >= line.checked + 0.5 or (line.was_busy and not busy)",
@@ -374,7 +451,7 @@ EXPLAINED: dict[str, list[Change]] = {
             "if expected < waiter.deadline:",
         ),
         (
-            "limiter.Limiter._fail_impatient",
+            "limiter.Limiter._judge_patience",
             "return self._nobody_answers(line, waited, patience) if waited > patience else None",
             "return self._nobody_answers(line, waited, patience) if waited >= patience else None",
         ),
@@ -407,8 +484,8 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
         (
             "limiter.Permit.observed",
-            "def observed(self, headers: Mapping[str, str], *, status: int = 200) -> Reading:",
-            "def observed(self, headers: Mapping[str, str], *, status: int = 201) -> Reading:",
+            "status: int = 200,",
+            "status: int = 201,",
         ),
         (
             "quota.Bucket.observed",
@@ -417,6 +494,19 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "about so many": [
+        (
+            "limiter.Limiter.digest",
+            "if len(self._materials) > _MATERIALS * max(self._max_quotas, _FEW_QUOTAS):",
+            "if len(self._materials) >= _MATERIALS * max(self._max_quotas, _FEW_QUOTAS):",
+        ),
+        *(
+            ("limiter.Limiter._review_slice", slice_, other)
+            for slice_, other in (
+                (_REVIEWS, _REVIEWS.replace("left > 0", "left >= 0")),
+                (_REVIEWS, _REVIEWS.replace("left > 0", "left > 1")),
+                ("left -= most or 1", "left -= most or 2"),
+            )
+        ),
         ("limiter.Limiter.__init__", "max_quotas: int = 100_000,", "*"),
         (
             "limiter.Limiter._line",
@@ -432,6 +522,17 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "a look at the deadlines that was not needed fails nobody": [
+        (
+            "limiter.Limiter._tell_others",
+            "if gate.in_flight or not isinstance(gate, Window):",
+            "if gate.in_flight and not isinstance(gate, Window):",
+        ),
+        (
+            "limiter.Limiter._tell_others",
+            "if line.deadlines and line is not first:",
+            "if line.deadlines or line is not first:",
+        ),
+        ("limiter.Limiter._wake", "self._tell_others(gate, line)", "self._tell_others(gate, None)"),
         (
             "limiter.Limiter._check_deadlines",
             "is_news = answer.at > line.checked + 0.5 or (line.was_busy and not busy)",
@@ -477,9 +578,59 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "a route has a single space, after its method": [
         (
-            "limiter.Limiter._new_bucket",
-            'rates = self._rates.get(route) or self._rates.get(route.partition(" ")[2]) or ()',
-            'rates = self._rates.get(route) or self._rates.get(route.rpartition(" ")[2]) or ()',
+            "limiter._Rates.of",
+            'return self._by_route.get(plain) or self._by_route.get(plain.partition(" ")[2]) or ()',
+            "*",
+        ),
+        (
+            "limiter._covers",
+            'return pattern == "*" or pattern.partition(" ")[0] == route.partition(" ")[0]',
+            'return pattern == "*" or pattern.rpartition(" ")[0] == route.partition(" ")[0]',
+        ),
+        (
+            "limiter._covers",
+            'return pattern == "*" or pattern.partition(" ")[0] == route.partition(" ")[0]',
+            'return pattern == "*" or pattern.partition(" ")[0] == route.rpartition(" ")[0]',
+        ),
+    ],
+    "any number from 1 on will do where none is named": [
+        (
+            "limiter.as_cost",
+            'if cost.get("requests", 1) < 1:',
+            'if cost.get("requests", 2) < 1:',
+        ),
+    ],
+    "both are there, or neither; the type checker does not know": [
+        (
+            "limiter._shares",
+            "if bucket.cold is not None and bucket.paced is not None:",
+            "if bucket.cold is not None or bucket.paced is not None:",
+        ),
+    ],
+    "a window that is known is remembered": [
+        (
+            "limiter.Limiter._named_window",
+            "self._windows.pop(known.key, None)",
+            "self._windows.pop(known.key, )",
+        ),
+        (
+            "limiter.Limiter._forget_window",
+            "self._windows.pop(window.key, None)",
+            "self._windows.pop(window.key, )",
+        ),
+    ],
+    "what is unused goes back within a second in any case": [
+        (
+            "limiter.Limiter._forget_bucket",
+            "share.report_by(-INF)  # what is unused goes back",
+            "share.report_by(+INF)  # what is unused goes back",
+        ),
+    ],
+    "a look that is too early finds the same as the one before": [
+        (
+            "limiter.Limiter._ask",
+            "at = line.bucket.expect(now, 0, cost=waiter.cost)",
+            "at = line.bucket.expect(now, 0, )",
         ),
     ],
     "a line that is looked at twice in a tick gets no more than there is": [
