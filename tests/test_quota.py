@@ -1439,7 +1439,7 @@ def test_what_is_expected_goes_by_what_a_call_takes_of_each_unit():
     rows = ((some, 0, 60.0), (none, 0, 1.0), (none, 8, 1.0), (none, 9, 900.0), (1, 0, 60.0))
     for cost, ahead, at in rows:
         assert film.bucket.expect(1.0, ahead, cost=cost) == pytest.approx(at, abs=0.1)
-    film.bucket.observed(asked(film, 60, tokens=0), 61, of_both(8, 1000))
+    film.bucket.observed(asked(film, 60, tokens=0), 61, of_both(8, 8))
     assert film.bucket.expect(61.0, 5, cost=some) == 61.0, "what others take of it is not known"
 
 
@@ -1452,6 +1452,10 @@ def test_what_is_expected_of_a_local_limit_goes_by_its_unit():
     for cost, ahead, at in rows:
         assert film.bucket.expect(1.0, ahead, cost=cost) == pytest.approx(at)
     assert film.bucket.ask(2.0, some) == NotUntil(pytest.approx(6.0), film.bucket.local[0])
+    film = opened(900, limit=900)
+    film.bucket.hold([window_of(Rate(1, per=1, burst=2))])
+    assert isinstance(film.bucket.ask(1.0, Cost({"requests": 2})), Granted)
+    assert film.bucket.expect(1.0, 3, cost=some) == pytest.approx(5.0)
 
 
 # Shared beyond the process -----------------------------------------------------------------------
@@ -1540,9 +1544,11 @@ def test_what_a_shared_quota_has_shown_is_told_and_no_more_of_how_it_opens():
 
 
 def test_the_pace_of_a_shared_quota_is_asked_and_told_elsewhere():
-    film = Gates()
+    film, alone = Gates(), Film().bucket
     film.bucket.join_pace()
-    assert film.bucket.pace.gap == 0.25
+    film.bucket.join_pace()
+    alone.join_pace()
+    assert (film.bucket.pace.gap, alone.pace.gap) == (0.25, 0.0)
     film.paced.opens_at = 3.0
     assert film.bucket.ask(1.0, 2) == NotUntil(3.0, film.bucket.paced)
     granted = film.bucket.ask(4.0, 2)
@@ -1597,6 +1603,11 @@ def test_limits_that_become_known_later_count_what_is_on_its_way():
     assert one.local == (calls, rate)
     assert (list(calls.buckets), list(rate.buckets)) == ([one, two], [one])
     assert (calls.in_flight, rate.in_flight) == (2, 1)
+    three = film.new_bucket("three")
+    assert isinstance(three.ask(0.0, Cost({"points": 5})), Granted)
+    points = window_of(Rate(9, per=1, unit="points"))
+    three.hold([points])
+    assert points.in_flight == 5
 
 
 def test_what_is_on_its_way_when_a_window_is_shared_is_of_ours():
@@ -1646,5 +1657,28 @@ def test_a_refusal_that_leaves_enough_is_of_a_limit_that_nobody_sees(
 ):
     film = opened(10)
     film.step(1.0, Ask("refused"))
-    film.step(2.0, Answer("refused", remaining, status=429))
+    film.step(2.0, Answer("refused", remaining, status=429, retry_after=30.0))
     assert (film.bucket.pace.gap > 0) is is_hidden
+    assert (film.window.shut, film.bucket.next) == ((-INF, 32.0) if is_hidden else (32.0, -INF))
+
+
+def test_a_refusal_in_a_body_is_of_a_limit_that_nobody_sees():
+    film = opened(10)
+    film.step(1.0, Ask("refused"))
+    granted = film.granted["refused"]
+    film.step(2.0, Answer("refused", 9))
+    refusal = Reading((), refused=True, retry_after=30.0)
+    film.bucket.refused_after_all(granted, 3.0, refusal)
+    assert film.bucket.pace.gap == 0.25
+    assert film.bucket.next == 33.0
+
+
+def test_an_answer_that_tells_of_no_window_in_turn_passes_none_of_them_over():
+    film, turn = Film(), WindowKind("turn", length=900.0, turns="a header")
+    day = WindowReading(DAY_OF_APP, 500, 1000, EPOCH + 86_400.0)
+    for now, told in ((0.0, WindowReading(turn, 10, 15, EPOCH + 900.0)), (1.0, day)):
+        granted = film.bucket.ask(now)
+        assert isinstance(granted, Granted)
+        film.bucket.observed(granted, now, Reading((told, day) if told is not day else (day,)))
+        film.bucket.windows[0].is_shown_in_time = True
+    assert [window.silences for window in film.bucket.windows] == [0, 0]

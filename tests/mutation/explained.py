@@ -88,9 +88,9 @@ EXPLAINED: dict[str, list[Change]] = {
         ("quota.Bucket.observed", "and status < 400", "and status <= 400"),
         ("quota.Bucket.observed", "and status < 400", "and status < 401"),
         (
-            "quota.Bucket._go_on",
-            "if self.household.pauses and status < 400:  # what a 403 means, its body may tell",
-            "if self.household.pauses or status < 400:  # what a 403 means, its body may tell",
+            "quota.Bucket._opens_itself",
+            "elif self.calls > self.answered:",
+            "elif self.calls >= self.answered:",
         ),
         *(
             (f"limiter.Limiter.{function}", "line = self._lines.get(key)" + _NAMED, line + _NAMED)
@@ -236,6 +236,11 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "what stands there is not looked at: windows alone have probes, and a time": [
+        (
+            "quota.Bucket._opens",
+            "opens = rate.opens(now, cost_in(rate.unit, cost))",
+            "opens = rate.opens(None, cost_in(rate.unit, cost))",
+        ),
         ("leases.LeasedRate.opens", "at = super().opens(now, cost)", "*"),
         ("leases.LeasedRate.take", "self.share.take(now, cost)", "self.share.take(None, cost)"),
         ("leases.LeasedConcurrency.opens", "at = super().opens(now, cost)", "*"),
@@ -605,6 +610,13 @@ EXPLAINED: dict[str, list[Change]] = {
             "limiter._shares",
             "if bucket.cold is not None and bucket.paced is not None:",
             "if bucket.cold is not None or bucket.paced is not None:",
+        ),
+    ],
+    "who may go knows of one token at least": [
+        (
+            "quota._note_silence",
+            "window.passed_over(granted, max(left, default=0))",
+            "window.passed_over(granted, max(left, default=1))",
         ),
     ],
     "a window that is known is remembered": [
