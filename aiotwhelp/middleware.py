@@ -20,7 +20,7 @@ from yarl import URL
 from aiotwhelp import checks
 from aiotwhelp.apis import Api, is_local
 from aiotwhelp.auth import Auth, Send, TokenAnswer
-from aiotwhelp.errors import hide_request, redacted
+from aiotwhelp.errors import SessionClosedError, hide_request, redacted
 from aiotwhelp.headers import Reading
 from aiotwhelp.limiter import Limiter, Permit, as_cost
 from aiotwhelp.queues import Priority
@@ -530,15 +530,19 @@ class RateLimitMiddleware:
             return await handler(request)
         caller, key, cost, is_own = way
         dialect, priority = caller.api.dialect, self._priority
-        permit = self._limiter.try_acquire(
-            key, cost=cost, priority=priority, dialect=dialect
-        ) or await self._limiter.acquire(
-            key,
-            cost=cost,
-            priority=priority,
-            max_wait=self._time_to_wait(request),
-            dialect=dialect,
-        )
+        permit = self._limiter.try_acquire(key, cost=cost, priority=priority, dialect=dialect)
+        if permit is None:
+            permit = await self._limiter.acquire(
+                key,
+                cost=cost,
+                priority=priority,
+                max_wait=self._time_to_wait(request),
+                dialect=dialect,
+            )
+            if request.session.closed:
+                # aiohttp might have it wait for ever, for one of the connections that it closed.
+                permit.unsent()
+                raise SessionClosedError("the session was closed while the call waited for quota")
         one = Pass(self._limiter, caller, permit, url if is_own else None)
         try:
             response = await one(request, handler)

@@ -89,6 +89,31 @@ async def test_a_wait_that_will_not_fit_the_sessions_timeout_fails_at_once() -> 
 
 
 @in_virtual_time
+async def test_a_call_whose_session_was_closed_while_it_waited_never_hangs() -> None:
+    limiter = Limiter()
+    forever = aiohttp.ClientTimeout(total=None)
+    async with Emulator(window=5, limits={"help/privacy": 2}, latency=0.5) as api:
+        middleware = limited(limiter, api)
+        connector = aiohttp.TCPConnector(limit=1)
+        session = aiohttp.ClientSession(
+            middlewares=[middleware], timeout=forever, connector=connector
+        )
+        calls = [asyncio.create_task(get(session, api.url + PRIVACY)) for _ in range(6)]
+        await asyncio.sleep(0.6)
+        busy = asyncio.create_task(get(session, api.url + TOS))  # has the one connection
+        await asyncio.sleep(0.1)
+        await session.close()
+        async with asyncio.timeout(30):
+            ended = await asyncio.gather(*calls, busy, return_exceptions=True)
+        waited = [each for each in ended if isinstance(each, SessionClosedError)]
+        assert len(waited) >= 4
+        assert str(waited[0]) == "the session was closed while the call waited for quota"
+        assert api.tally.received <= 3
+    assert_settled(limiter)
+    await assert_nothing_is_left()
+
+
+@in_virtual_time
 async def test_several_apis_have_quotas_and_credentials_of_their_own() -> None:
     limiter = Limiter()
     async with (
