@@ -274,9 +274,9 @@ def test_a_ledger_is_closed_by_the_limiter_that_made_it_and_by_no_other(tmp_path
         await ledger.close()
         limiter = Limiter(ledger=f"sqlite:///{path}")
         await limiter.close()
-        assert limiter._ledger is not None
+        assert limiter._sharing is not None
         with pytest.raises(LedgerError, match="closed here"):
-            await limiter._ledger.exchange([])
+            await limiter._sharing._ledger.exchange([])
 
     asyncio.run(main())
 
