@@ -9,10 +9,9 @@ import pytest
 
 from aiotwhelp import quota, refills, windows
 from aiotwhelp.clock import ServerClock
-from aiotwhelp.headers import Frame
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.local import RateWindow
-from aiotwhelp.queues import Line, Queue
+from aiotwhelp.queues import Queue
 from aiotwhelp.quota import Bucket, Household, Pace
 from aiotwhelp.refills import Refill
 from aiotwhelp.windows import INF, Debts, Foreign, Probing, Window
@@ -419,22 +418,6 @@ def foresee_what_others_took(patch: Patch) -> None:
 
 def foresee_all_that_is_left(patch: Patch) -> None:
     patch.setattr(Window, "_foresees", lambda window, _: window.available)
-
-
-def foresee_what_another_route_waits_for(patch: Patch) -> None:
-    park = Line.park
-
-    def parked(line: Line, gate: Any, waiter: Any) -> None:
-        foreseen = gate.foreseen if isinstance(gate, Window) else 0
-        park(line, gate, waiter)
-        if isinstance(gate, Window):
-            gate.foreseen = foreseen
-
-    patch.setattr(Line, "park", parked)
-
-
-def look_at_nothing_but_what_is_left(patch: Patch) -> None:
-    patch.setattr(Frame, "left", lambda frame, headers: int(headers.get(frame.remaining, -1)))
 
 
 def foresee_beyond_the_reset(patch: Patch) -> None:

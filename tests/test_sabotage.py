@@ -283,14 +283,6 @@ CAUGHT_BY: list[tuple[sabotages.Sabotage, sabotages.Check]] = [
     (sabotages.let_what_was_foreseen_stand, test_foreseen.test_a_refusal_ends_what_was_foreseen),
     (sabotages.foresee_what_others_took, test_foreseen.test_what_others_take_is_foreseen_no_more),
     (sabotages.foresee_all_that_is_left, test_foreseen.test_the_last_are_not_foreseen),
-    (
-        sabotages.foresee_what_another_route_waits_for,
-        test_foreseen.test_who_waits_for_a_shared_window_is_overtaken_from_no_other_route,
-    ),
-    (
-        sabotages.look_at_nothing_but_what_is_left,
-        lambda: test_foreseen.test_what_is_told_otherwise_is_read_anew("far"),
-    ),
     (sabotages.foresee_beyond_the_reset, test_foreseen.test_nothing_is_foreseen_beyond_the_reset),
     (sabotages.close_in_one_go, test_limiter.test_case_52_grants_go_in_slices),
 ]
