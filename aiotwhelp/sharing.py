@@ -47,6 +47,10 @@ _GRACE = BACK / 1000
 #: Callers of a gate that are counted for what is asked: more never make a difference.
 _MOST_LINES = 64
 
+#: So much of what callers wait for and have used is asked for. The ledger divides what there is in
+#: any case: who asks for just enough comes back all the time, before it is the next one's turn.
+_AMPLE = 2
+
 #: Reports are at least so many seconds apart, unless somebody asks.
 _LEAST_PAUSE = 0.02
 
@@ -282,7 +286,7 @@ class Sharing:
 
     def _demand(self, share: Share) -> int:
         waiting = sum(len(parked.line) for parked in islice(share.gate.blocked, _MOST_LINES))
-        return waiting * share.need + max(share.use, share.taken) if waiting else 0
+        return _AMPLE * (waiting * share.need + max(share.use, share.taken)) if waiting else 0
 
     def _keep(self, share: Share) -> None:
         if not share.held and not share.notes and not share.turn:
