@@ -12,7 +12,7 @@ from aiotwhelp.heaps import Entry
 from aiotwhelp.local import RateWindow, window_of
 from aiotwhelp.quota import Granted, NotUntil
 from aiotwhelp.rates import Concurrency, Rate
-from aiotwhelp.windows import Cost, Debts, Foreign, Window
+from aiotwhelp.windows import Cost, Debts, Foreign, Numbering, Probing, Window
 from tests.film import (
     EPOCH,
     GO,
@@ -1088,3 +1088,36 @@ def test_local_limits_are_held_by_windows():
 
 def test_a_cost_says_what_it_is_of():
     assert repr(Cost({"tokens": 3})) == "Cost({'tokens': 3})"
+
+
+# What a window begins with -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("busy", ["out", "misses", "refusals", "hold"])
+def test_probes_are_at_rest_when_none_is_out_and_none_went_wrong(busy: str):
+    probing = Probing()
+    assert probing.is_at_rest
+    setattr(probing, busy, 1)
+    assert not probing.is_at_rest
+
+
+def test_what_a_new_window_begins_with():
+    clock, numbering = ServerClock(), Numbering()
+    window = Window(FIFTEEN_MINUTES, clock, numbering, "key")
+    assert (window.silences, window.is_untold, window.clean, window.refill) == (0, False, 0, None)
+    assert not window.take_plainly(0.0)
+    assert window.foreign.rate > 0, "others may use it until answers tell"
+    tokens = Window(WindowKind("bucket", refills=True), clock, numbering, "key")
+    assert tokens.refill is not None
+    in_flight = Window(WindowKind("calls", unit="concurrent-requests"), clock, numbering, "key")
+    assert in_flight.foreign.rate == 0, "calls in flight are our own"
+
+
+def test_a_call_of_another_consumer_ends_what_was_foreseen():
+    film = opened(800, limit=900)
+    film.bucket.foresee(1.0, 0.0)
+    granted = film.bucket.take_foreseen(1.0, None)
+    assert granted is not None
+    assert film.window.foreseen > 1
+    assert film.bucket.answered_plainly(granted, 1.1, 798, None)
+    assert film.window.foreseen == 0

@@ -12,6 +12,13 @@ _REVIEWS = "while left > 0 and (self._reviewed is not None or self._reviews):"
 
 EXPLAINED: dict[str, list[Change]] = {
     "None, or an empty text, is as false as False": [
+        ("windows.Window.__init__", "self.is_plain = False", "self.is_plain = None"),
+        ("windows.Window.__init__", "self.is_untold = False", "self.is_untold = None"),
+        (
+            "windows.Window.__init__",
+            "self.is_shown_in_time: bool | None = None",
+            'self.is_shown_in_time: bool | None = ""',
+        ),
         ("quota.Bucket._obey", "explained = False", "explained = None"),
         ("quota.Bucket.take_foreseen", "granted.is_settled = False", "granted.is_settled = None"),
         (
@@ -69,6 +76,11 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "a short cut: the way around it comes to the same": [
+        (
+            "windows.Foreign.observe",
+            "if self._answers < _ENOUGH_ANSWERS or round_trip < self._quickest:",
+            "if self._answers < _ENOUGH_ANSWERS or round_trip <= self._quickest:",
+        ),
         ("quota.Bucket.ask", "plain = self.plain", "plain = None"),
         (
             "quota.Bucket.ask",
@@ -387,6 +399,9 @@ EXPLAINED: dict[str, list[Change]] = {
         ("windows.Probing.restart", "self.turn += 1", "self.turn += 2"),
     ],
     "is set before it is read": [
+        ("windows.Window.__init__", "self.low = -INF", "*"),
+        ("windows.Window.__init__", "self.clock_changes = -1", "*"),
+        ("windows.Window.__init__", "self.is_plain = False", "self.is_plain = True"),
         ("clock.ServerClock.__init__", "self.date = 0.0", "*"),
         ("clock.ServerClock.__init__", "self.news_from = -inf", "*"),
         ("limiter.Limiter.__init__", "self._wall: Callable[[], float] = time.time", "*"),
@@ -500,6 +515,11 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "about so many": [
         (
+            "windows.Foreign.observe",
+            "if self._answers < _ENOUGH_ANSWERS or round_trip < self._quickest:",
+            "if self._answers <= _ENOUGH_ANSWERS or round_trip < self._quickest:",
+        ),
+        (
             "limiter.Limiter.digest",
             "if len(self._materials) > _MATERIALS * max(self._max_quotas, _FEW_QUOTAS):",
             "if len(self._materials) >= _MATERIALS * max(self._max_quotas, _FEW_QUOTAS):",
@@ -611,6 +631,10 @@ EXPLAINED: dict[str, list[Change]] = {
             "if bucket.cold is not None and bucket.paced is not None:",
             "if bucket.cold is not None or bucket.paced is not None:",
         ),
+    ],
+    "nothing is foreseen, or until no instant: one of them is enough": [
+        ("windows.Window.__init__", "self.foreseen = 0", "self.foreseen = 1"),
+        ("windows.Window.__init__", "self.foreseen_until = -INF", "self.foreseen_until = +INF"),
     ],
     "who may go knows of one token at least": [
         (
