@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aiotwhelp.headers import DAY_OF_APP, FIFTEEN_MINUTES, Reading, WindowKind, WindowReading
+from aiotwhelp.leases import ColdGate, Health, PaceGate
 from aiotwhelp.ledger.port import Outcome
 from aiotwhelp.local import ConcurrencyWindow, RateWindow, Room, window_of
 from aiotwhelp.quota import Granted, Household, NotUntil
@@ -1682,3 +1683,31 @@ def test_an_answer_that_tells_of_no_window_in_turn_passes_none_of_them_over():
         film.bucket.observed(granted, now, Reading((told, day) if told is not day else (day,)))
         film.bucket.windows[0].is_shown_in_time = True
     assert [window.silences for window in film.bucket.windows] == [0, 0]
+
+
+def test_what_another_process_was_told_holds_for_longer_and_never_for_less():
+    household = Household()
+    for delay, pauses, shut, counted in ((5.0, 2, 15.0, 2), (1.0, 1, 15.0, 2), (9.0, 3, 19.0, 3)):
+        household.hear(10.0, delay, pauses)
+        assert (household.shut, household.pauses) == (shut, counted)
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_refusal_that_is_for_every_route_is_told_to_other_processes_at_once(everywhere: bool):
+    film = opened(10)
+    cold, paced = (
+        gate(film.bucket, ("api", "app", name), film.numbering, Health())
+        for gate, name in ((ColdGate, "cold"), (PaceGate, "pace"))
+    )
+    assert isinstance(cold, ColdGate)
+    assert isinstance(paced, PaceGate)
+    film.bucket.share(cold, paced)
+    film.step(1.0, Ask("refused"))
+    cold.share.due = INF
+    film.step(2.0, Answer("refused", status=429, retry_after=30.0, everywhere=everywhere))
+    assert (cold.share.due == 2.0) is everywhere
+    film.bucket.cold = None
+    film.bucket.next = -INF
+    film.bucket.household.shut, film.bucket.pace.gap = -INF, 0.0
+    film.step(3.0, Ask("alone"))
+    film.step(4.0, Answer("alone", 9, status=429, everywhere=everywhere))

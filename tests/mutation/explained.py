@@ -403,7 +403,6 @@ EXPLAINED: dict[str, list[Change]] = {
         ("windows.Window.__init__", "self.clock_changes = -1", "*"),
         ("windows.Window.__init__", "self.is_plain = False", "self.is_plain = True"),
         ("clock.ServerClock.__init__", "self.date = 0.0", "*"),
-        ("clock.ServerClock.__init__", "self.news_from = -inf", "*"),
         ("limiter.Limiter.__init__", "self._wall: Callable[[], float] = time.time", "*"),
         ("leases.Share.__init__", "self._told = 0", "*"),
         ("leases.Share.__init__", "self._asked = False", "*"),

@@ -22,7 +22,7 @@ TESTS = {
     "dialects": ["tests/test_dialects.py"],
     "clock": ["tests/test_clock.py"],
     "headers": ["tests/test_headers.py"],
-    "windows": RULE,
+    "windows": [*RULE, "tests/test_refills.py"],
     "quota": RULE,
     "local": ["tests/test_local.py", *RULE],
     "refills": ["tests/test_refills.py"],
