@@ -28,7 +28,7 @@ from aiotwhelp.ledger.redis import Server, checked_prefix
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
 T = TypeVar("T")
 
@@ -324,6 +324,8 @@ class RedisStore(_Store):
     ``redis``
         A URL: ``redis://``, ``rediss://`` (TLS), ``valkey://``, ``valkeys://`` or ``unix://``; or
         an asyncio client of redis-py, which stays yours to close.
+    ``cluster``
+        Whether the URL is of a node of a cluster.
     ``user`` and ``key``
         As of a `SQLiteStore`.
     ``prefix``
@@ -338,14 +340,15 @@ class RedisStore(_Store):
     @discreet
     def __init__(
         self,
-        redis: str | Redis,
+        redis: str | Redis | RedisCluster,
         *,
         user: str,
         key: str | bytes | Iterable[str | bytes],
         prefix: str = "aiotwhelp",
+        cluster: bool = False,
     ) -> None:
         super().__init__(user, key)
-        self._server = Server(redis, is_cluster=False)
+        self._server = Server(redis, is_cluster=cluster, connects_in=_PATIENCE)
         self._prefix = checked_prefix(prefix)
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from aiotwhelp.ledger import Lease, Report, from_url
 from aiotwhelp.ledger.port import Note, Outcome
 from aiotwhelp.ledger.redis import RedisLedger
 from tests.servers import engines
-from tests.servers.engines import Running, running
+from tests.servers.engines import Running, cluster_of, running
 from tests.servers.proxy import proxy_to
 
 RECORD = "app/quota"
@@ -800,43 +800,10 @@ async def test_a_wrong_password_is_an_event_and_stops_nobody(server: Running) ->
 # A cluster ---------------------------------------------------------------------------------------
 
 
-@contextmanager
-def cluster() -> Iterator[list[Running]]:
-    """Three nodes that have all slots between them, and no replicas."""
-    with running(*clustered()) as one, running(*clustered()) as two, running(*clustered()) as three:
-        nodes = [one, two, three]
-        for node, slots in zip(nodes, ("0 5460", "5461 10922", "10923 16383"), strict=True):
-            assert node.say("CLUSTER", "ADDSLOTSRANGE", slots) == "+OK"
-        for node in (two, three):
-            bus = cluster_port(node)
-            assert one.say("CLUSTER", "MEET", "127.0.0.1", str(node.port), bus) == "+OK"
-        ends = time.monotonic() + engines.PATIENCE
-        while not all(knows_all(node) for node in nodes):
-            assert time.monotonic() < ends
-            time.sleep(0.05)
-        yield nodes
-
-
-def clustered() -> tuple[Any, ...]:
-    port = str(engines._free_port())
-    return engines.REDIS, "--cluster-enabled", "yes", "--cluster-port", port
-
-
-def cluster_port(node: Running) -> str:
-    with client_of(node) as client:
-        return str(client.config_get("cluster-port")["cluster-port"])
-
-
-def knows_all(node: Running) -> bool:
-    with client_of(node) as client:
-        info = client.execute_command("CLUSTER INFO")
-    return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3"
-
-
 @pytest.mark.asyncio
 async def test_a_cluster_shares_quotas_over_its_nodes() -> None:
     apps = [f"app {number}/quota" for number in range(24)]
-    with cluster() as nodes:
+    with cluster_of(engines.REDIS) as nodes:
         async with (
             ledger_on(nodes[0].url, cluster=True) as one,
             ledger_on(nodes[2].url, cluster=True) as other,
@@ -859,7 +826,7 @@ async def test_a_cluster_shares_quotas_over_its_nodes() -> None:
 
 @pytest.mark.asyncio
 async def test_a_slot_that_moves_is_followed() -> None:
-    with cluster() as nodes:
+    with cluster_of(engines.REDIS) as nodes:
         async with ledger_on(nodes[0].url, cluster=True) as ledger:
             with client_of(nodes[0]) as client:
                 slot = client.execute_command("CLUSTER KEYSLOT", "{aiotwhelp:app}:quota")
@@ -880,7 +847,7 @@ async def test_a_slot_that_moves_is_followed() -> None:
 @pytest.mark.asyncio
 async def test_a_node_that_is_away_is_an_error_and_the_others_go_on() -> None:
     apps = [f"app {number}/quota" for number in range(24)]
-    with cluster() as nodes:
+    with cluster_of(engines.REDIS) as nodes:
         for node in nodes:
             node.say("CONFIG", "SET", "cluster-require-full-coverage", "no")
         options = {"require_full_coverage": False}
@@ -904,7 +871,7 @@ async def test_a_node_that_is_away_is_an_error_and_the_others_go_on() -> None:
 
 @pytest.mark.asyncio
 async def test_who_takes_a_cluster_for_one_engine_is_told() -> None:
-    with cluster() as nodes:
+    with cluster_of(engines.REDIS) as nodes:
         said = set()
         for node in nodes:
             async with ledger_on(node.url) as ledger:
@@ -913,4 +880,4 @@ async def test_who_takes_a_cluster_for_one_engine_is_told() -> None:
                         await exchanged(ledger, ask(1, f"app {number}/quota"))
                     except LedgerError as error:
                         said.add(str(error).partition(": ")[2])
-    assert said == {"it is a cluster: RedisLedger(url, cluster=True)"}
+    assert said == {"it is a cluster: pass cluster=True"}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import multiprocessing
 import os
 import pickle
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -100,19 +102,21 @@ class File(Place):
 
 
 class Engine(Place):
-    def __init__(self, port: int, prefix: str) -> None:
-        from redis.asyncio import Redis
+    def __init__(self, url: str, prefix: str, *, is_cluster: bool) -> None:
+        from redis.asyncio import Redis, RedisCluster
 
         super().__init__()
-        self.url = f"redis://127.0.0.1:{port}"
+        self.url = url
         self.prefix = prefix
-        self.client = Redis(port=port)
+        self.is_cluster = is_cluster
+        self.client: Any = (RedisCluster if is_cluster else Redis).from_url(url)
 
     def made(self, user: str, key: Any) -> RedisStore:
-        return RedisStore(self.url, user=user, key=key, prefix=self.prefix)
+        return RedisStore(self.url, user=user, key=key, prefix=self.prefix, cluster=self.is_cluster)
 
     async def keys(self) -> list[bytes]:
-        return sorted(await self.client.keys(f"{self.prefix}:token:*"))
+        every = self.client.scan_iter(f"{self.prefix}:token:*")
+        return sorted({key async for key in every})
 
     async def let_leases_run_out(self) -> None:
         for key in await self.keys():
@@ -132,23 +136,44 @@ class Engine(Place):
         await self.client.aclose()
 
 
+#: Where tokens are kept: a file, each engine alone, and clusters of two of them.
+CLUSTERS = {"cluster of redis": "redis", "cluster of valkey-9.1": "valkey-9.1"}
+PLACES = ["sqlite", *engines.ENGINES, *CLUSTERS]
+
+
 @pytest.fixture(scope="module")
-def redis_port() -> Iterator[int]:
-    with engines.running(engines.ENGINES["redis"]) as running:
-        yield running.port
+def url_of() -> Iterator[Callable[[str], str]]:
+    """Return the URL of an engine, or of a node of a cluster, which is started at first use."""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def url(kind: str) -> str:
+            if kind in CLUSTERS:
+                nodes = engines.cluster_of(engines.ENGINES[CLUSTERS[kind]])
+                return stack.enter_context(nodes)[1].url
+            return stack.enter_context(engines.running(engines.ENGINES[kind])).url
+
+        yield url
 
 
 Opened = Callable[[Callable[[Place], Awaitable[None]]], None]
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def at_place(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
+@pytest.fixture(params=PLACES)
+def at_place(
+    request: pytest.FixtureRequest, tmp_path: Path, url_of: Callable[[str], str]
+) -> Opened:
     """Run a coroutine with a place of each kind."""
-    port = request.getfixturevalue("redis_port") if request.param == "redis" else 0
+    kind = request.param
+
+    def opened() -> Place:
+        if kind == "sqlite":
+            return File(tmp_path / "tokens.db")
+        return Engine(url_of(kind), tmp_path.name, is_cluster=kind in CLUSTERS)
 
     def runs(test: Callable[[Place], Awaitable[None]]) -> None:
         async def main() -> None:
-            place = Engine(port, tmp_path.name) if port else File(tmp_path / "tokens.db")
+            place = opened()
             try:
                 await test(place)
             finally:
@@ -274,11 +299,15 @@ def test_a_store_shows_nothing_and_is_not_copied(tmp_path: Path) -> None:
             pickle.dumps(each)
 
 
-def test_a_client_of_the_users_own_stays_open(redis_port: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["redis", "valkey-9.1", "cluster of redis"])
+def test_a_client_of_the_users_own_stays_open(
+    kind: str, url_of: Callable[[str], str], tmp_path: Path
+) -> None:
     async def main() -> None:
-        from redis.asyncio import Redis
+        from redis.asyncio import Redis, RedisCluster
 
-        async with Redis(port=redis_port) as client:
+        client_of: Any = RedisCluster if kind in CLUSTERS else Redis
+        async with client_of.from_url(url_of(kind)) as client:
             store = RedisStore(client, user=USER, key=KEY, prefix=tmp_path.name)
             await store.save(TOKEN)
             for ticks in range(0, 60, 3):  # a client like this one swallows cancellations
@@ -290,6 +319,20 @@ def test_a_client_of_the_users_own_stays_open(redis_port: int, tmp_path: Path) -
             assert await store.load() == TOKEN
             await store.close()
             assert await client.ping()
+
+    asyncio.run(main())
+
+
+def test_a_store_has_time_to_connect_which_a_ledger_has_not() -> None:
+    """A call waits for a ledger; a token that cannot be renewed is one that is lost."""
+
+    async def main() -> None:
+        store = RedisStore("redis://127.0.0.1:1", user=USER, key=KEY)
+        with pytest.raises(LedgerError):
+            await store.load()
+        options = store._server._client.connection_pool.connection_kwargs
+        assert options["socket_connect_timeout"] == stores._PATIENCE
+        await store.close()
 
     asyncio.run(main())
 

@@ -56,7 +56,7 @@ _MEANINGS = (
     (("clusterdown", "masterdown"), "the cluster is down"),
     (
         ("moved", "askerror", "error: ask ", "crossslot"),
-        "it is a cluster: RedisLedger(url, cluster=True)",
+        "it is a cluster: pass cluster=True",
     ),
     (("user_script", "error running script"), "a record is damaged, and is left alone"),
 )
@@ -177,8 +177,11 @@ class RedisLedger:
 class Server:
     """One engine, or a cluster: a client of redis-py, and its errors as ours."""
 
-    def __init__(self, redis: str | Redis | RedisCluster, *, is_cluster: bool) -> None:
+    def __init__(
+        self, redis: str | Redis | RedisCluster, *, is_cluster: bool, connects_in: float = _CONNECT
+    ) -> None:
         self._is_cluster = is_cluster
+        self._connects_in = connects_in
         self._url: str | None = None
         self._client: Any = None
         if isinstance(redis, str):
@@ -234,7 +237,9 @@ class Server:
             raise WrongLoopError("a RedisLedger belongs to one event loop: give each its own")
         self._loop = loop
         if self._client is None and self._url is not None:
-            self._client = _client(self._url, is_cluster=self._is_cluster)
+            self._client = _client(
+                self._url, is_cluster=self._is_cluster, connects_in=self._connects_in
+            )
 
     async def _disconnect(self) -> None:
         """Have the next command make a new connection."""
@@ -246,7 +251,7 @@ class Server:
             await self._client.connection_pool.disconnect()
 
 
-def _client(url: str, *, is_cluster: bool) -> Redis | RedisCluster:
+def _client(url: str, *, is_cluster: bool, connects_in: float = _CONNECT) -> Redis | RedisCluster:
     from redis.asyncio import Redis, RedisCluster
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -255,7 +260,7 @@ def _client(url: str, *, is_cluster: bool) -> Redis | RedisCluster:
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": None,
-        "socket_connect_timeout": _CONNECT,
+        "socket_connect_timeout": connects_in,
         "protocol": 2,
     }
     if is_cluster:

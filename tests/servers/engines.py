@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,6 +138,32 @@ def running(engine: Engine, *options: str) -> Iterator[Running]:
             yield server
         finally:
             server.kill()
+
+
+@contextmanager
+def cluster_of(engine: Engine) -> Iterator[list[Running]]:
+    """Start three nodes that have all slots between them, and no replicas."""
+    with ExitStack() as stack:
+        buses = [str(_free_port()) for _ in range(3)]
+        options = [("--cluster-enabled", "yes", "--cluster-port", bus) for bus in buses]
+        nodes = [stack.enter_context(running(engine, *each)) for each in options]
+        for node, slots in zip(nodes, ("0 5460", "5461 10922", "10923 16383"), strict=True):
+            assert node.say("CLUSTER", "ADDSLOTSRANGE", slots) == "+OK"
+        for node, bus in zip(nodes[1:], buses[1:], strict=True):
+            assert nodes[0].say("CLUSTER", "MEET", "127.0.0.1", str(node.port), bus) == "+OK"
+        ends = time.monotonic() + PATIENCE
+        while not all(map(_knows_all, nodes)):
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+        yield nodes
+
+
+def _knows_all(node: Running) -> bool:
+    import redis  # whoever has no engine has none
+
+    with redis.Redis(port=node.port) as client:
+        info = client.execute_command("CLUSTER INFO")
+    return bool(info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3")
 
 
 def _free_port() -> int:
