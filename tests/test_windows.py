@@ -1121,3 +1121,47 @@ def test_a_call_of_another_consumer_ends_what_was_foreseen():
     assert film.window.foreseen > 1
     assert film.bucket.answered_plainly(granted, 1.1, 798, None)
     assert film.window.foreseen == 0
+
+
+@pytest.mark.parametrize(
+    ("left", "in_flight", "reserve", "foreseen"),
+    [
+        (40, 0, 0.0, 10),
+        (39, 0, 0.0, 9),
+        (4, 0, 0.0, 1),
+        (3, 0, 0.0, 0),
+        (0, 0, 0.0, 0),
+        (40, 8, 0.0, 8),
+        (400, 0, 0.4, 10),
+        (900, 0, 0.0, 64),
+        (180, 100, 0.0, 0),
+    ],
+)
+def test_a_quarter_of_what_is_left_is_foreseen_at_most(
+    left: int, in_flight: int, reserve: float, foreseen: int
+):
+    film = opened(left, limit=900, presumed=0.5 if in_flight == 100 else 0.0)
+    film.window.in_flight = in_flight
+    film.window.foresee(1.0, reserve)
+    assert film.window.foreseen == foreseen
+    assert film.window.take_plainly(1.0) is (foreseen > 0)
+    assert film.window.foreseen == max(0, foreseen - 1)
+
+
+@pytest.mark.parametrize("doubt", ["silences", "doubts", "is_untold"])
+def test_nothing_is_foreseen_of_a_window_in_doubt(doubt: str):
+    film = opened(40, limit=900)
+    setattr(film.window, doubt, 1)
+    film.window.foresee(1.0, 0.0)
+    assert not film.window.is_plain
+
+
+def test_what_was_shut_until_now_is_open_and_what_ends_now_is_over():
+    film = opened(40, limit=900)
+    film.window.shut = 1.0
+    film.window.foresee(0.9, 0.0)
+    assert not film.window.is_plain
+    film.window.foresee(1.0, 0.0)
+    assert film.window.is_plain
+    film.window.foresee(film.window.ends, 0.0)
+    assert not film.window.is_plain

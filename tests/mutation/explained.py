@@ -10,8 +10,11 @@ _NOT_STRICT = ("strict=None):", "):", "strict=False):")
 _NAMED = "  # type: ignore[arg-type] # the name of a route is not found"
 _REVIEWS = "while left > 0 and (self._reviewed is not None or self._reviews):"
 
+_SPARED = "spared = self.foreign.margin(self.in_flight + calls) if calls > 0 else 0.0"
+
 EXPLAINED: dict[str, list[Change]] = {
     "None, or an empty text, is as false as False": [
+        ("windows.Window.upset", "self.is_plain = False", "self.is_plain = None"),
         ("windows.Window.__init__", "self.is_plain = False", "self.is_plain = None"),
         ("windows.Window.__init__", "self.is_untold = False", "self.is_untold = None"),
         (
@@ -76,6 +79,19 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "a short cut: the way around it comes to the same": [
+        (
+            "windows.Window.foresee",
+            "self.clock_changes = -1  # the reset may be another",
+            "*",
+        ),
+        *(
+            ("windows.Window._foresees", _SPARED, other)
+            for other in (
+                _SPARED.replace("if calls > 0", "if (calls > 0) or True"),
+                _SPARED.replace("calls > 0", "calls >= 0"),
+                _SPARED.replace("else 0.0", "else 1.0"),
+            )
+        ),
         (
             "windows.Foreign.observe",
             "if self._answers < _ENOUGH_ANSWERS or round_trip < self._quickest:",
@@ -442,6 +458,11 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "an instant, or another edge, that floats do not meet": [
+        (
+            "windows.Window.take_plainly",
+            "if now >= foreign.next_mark:",
+            "if now > foreign.next_mark:",
+        ),
         (
             "clock._Bound.latest",
             "return at + DRIFT * left if left > 0.0 else at",

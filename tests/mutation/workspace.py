@@ -21,7 +21,7 @@ TESTS = {
     "ietf": ["tests/test_dialects.py"],
     "dialects": ["tests/test_dialects.py"],
     "clock": ["tests/test_clock.py"],
-    "headers": ["tests/test_headers.py"],
+    "headers": [*READING, "tests/test_bad_input.py", "tests/test_foreseen.py"],
     "windows": [*RULE, "tests/test_refills.py"],
     "quota": RULE,
     "local": ["tests/test_local.py", *RULE],
