@@ -26,6 +26,7 @@ from aiotwhelp.headers import (
     Reading,
     WindowKind,
     WindowReading,
+    limited,
     parse_date,
     parse_retry_after,
 )
@@ -565,3 +566,61 @@ def test_fields_that_are_no_text_are_read_the_long_way():
         message[name] = value
     message.replace_header("date", "\udcff")
     assert X_DIALECT.read(message).windows == X_DIALECT.read(RECORDED).windows
+
+
+KIND = WindowKind("k", length=60.0)
+ALL = Family(KIND, "l", "r", "e", used="u", bucket="b", by_limit=False)
+BY_USE = Family(KIND, "l", "", "e", used="u")
+PAIR = Family(KIND, "r", "r", "e")
+
+
+@pytest.mark.parametrize(
+    ("place", "fields", "told"),
+    [
+        (ALL, {"l": "9", "r": "4", "b": "name"}, (4, 9, "name")),
+        (ALL, {"r": "4", "u": "3"}, (4, 7, "")),
+        (ALL, {"r": "4", "u": "0"}, (4, 4, "")),
+        (ALL, {"r": "4", "u": "-1"}, (4, None, "")),
+        (ALL, {"r": "4", "u": "many"}, (4, None, "")),
+        (ALL, {"l": "9", "r": "4", "u": "3"}, (4, 9, "")),
+        (ALL, {"l": "1", "r": "1"}, (1, 1, "")),
+        (ALL, {"l": "0", "r": "0"}, (0, None, "")),
+        (ALL, {"l": "9", "r": "-2"}, (0, 9, "")),
+        (ALL, {"l": "-1", "r": "-1"}, None),
+        (ALL, {"l": "9", "r": "0"}, (0, 9, "")),
+        (ALL, {"l": "-1", "r": "0"}, (0, None, "")),
+        (BY_USE, {"l": "9", "u": "4", "b": "name"}, (5, 9, "")),
+        (BY_USE, {"l": "9", "u": "12"}, (0, 9, "")),
+        (BY_USE, {"l": "0", "u": "0"}, (0, None, "")),
+        (BY_USE, {"l": "-1", "u": "4"}, None),
+        (BY_USE, {"u": "4"}, None),
+        (PAIR, {"r": "4/9"}, (4, 9, "")),
+        (PAIR, {"r": "4"}, (4, None, "")),
+        (PAIR, {"r": "4/9/x"}, (4, None, "")),
+    ],
+)
+def test_what_a_place_says_of_what_is_left(
+    place: Family, fields: dict[str, str], told: tuple[int, int | None, str] | None
+):
+    read = list(place.read(fields))
+    assert [(each.remaining, each.limit, each.bucket) for each in read] == ([told] if told else [])
+    assert all(each.kind is KIND for each in read)
+
+
+def test_windows_of_several_limits_are_told_apart_by_them():
+    place = Family(KIND, "l", "r", "e", by_limit=True)
+    (told,) = place.read({"l": "9", "r": "4"})
+    assert told.kind == limited(KIND, 9) == replace(KIND, name="k of 9", turns="k")
+    (told,) = place.read({"r": "4"})
+    assert told.kind is KIND
+
+
+def test_a_window_of_an_app_or_an_identity_has_lengths_that_end():
+    assert WindowKind("k", "app").scope == "app"
+    for scope, length, ceiling in (
+        ("all", 1.0, 1.0),
+        ("app", math.inf, 1.0),
+        ("app", 1.0, math.inf),
+    ):
+        with pytest.raises(ValueError, match=r"scope is|length and ceiling are"):
+            WindowKind("k", scope, length, ceiling)
