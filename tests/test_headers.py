@@ -624,3 +624,31 @@ def test_a_window_of_an_app_or_an_identity_has_lengths_that_end():
     ):
         with pytest.raises(ValueError, match=r"scope is|length and ceiling are"):
             WindowKind("k", scope, length, ceiling)
+
+
+def test_a_refusal_that_says_no_time_holds_every_route_for_a_while():
+    pausing = Dialect("d", (ALL,), pause=0.5)
+    told = pausing.read({"r": "4", "date": DATE}, 429)
+    assert (told.refused, told.everywhere, told.pause, told.date) == (True, True, 0.5, DATE_SECONDS)
+    told = Dialect("d", (ALL,)).read({"r": "4"}, 429)
+    assert (told.refused, told.everywhere, told.pause) == (True, False, 0.0)
+    assert X_DIALECT.read({"age": "9", "date": DATE}, 429)[3:5] == (True, True)
+
+
+def test_a_wait_of_no_time_in_a_field_of_its_own_is_one():
+    waits = Dialect("d", (ALL,), retry_after=(("x-wait", 2.0),))
+    for said, delay in (("0", 0.0), ("1", 2.0), ("-1", None)):
+        assert waits.read({"x-wait": said}, 429).retry_after == delay
+
+
+def test_words_refuse_where_the_status_may_mean_so():
+    words = Dialect(
+        "d", (ALL,), refusals_if_told=frozenset({403}), refusal_words=("too many",), pause=60.0
+    )
+    assert [words.refuses_by_words(status) for status in (403, 200)] == [True, False]
+    assert not Dialect("d", (ALL,), refusals_if_told=frozenset({403})).refuses_by_words(403)
+    told = words.with_body(Reading(), 403, "Too MANY calls")
+    assert told == Reading(refused=True, everywhere=True, pause=60.0)
+    told = replace(words, pause=0.0).with_body(Reading(), 403, "too many")
+    assert told == Reading(refused=True)
+    assert words.with_body(Reading(), 403, "forbidden") == Reading()

@@ -12,6 +12,8 @@ _REVIEWS = "while left > 0 and (self._reviewed is not None or self._reviews):"
 
 _SPARED = "spared = self.foreign.margin(self.in_flight + calls) if calls > 0 else 0.0"
 
+_PLAINLY = "plain = self._read_plainly(fields) if status == 200 else None"
+
 EXPLAINED: dict[str, list[Change]] = {
     "None, or an empty text, is as false as False": [
         ("windows.Window.upset", "self.is_plain = False", "self.is_plain = None"),
@@ -79,6 +81,19 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "a short cut: the way around it comes to the same": [
+        *(
+            ("headers.Dialect.read", _PLAINLY, other)
+            for other in (
+                "plain = None",
+                _PLAINLY.replace("if status == 200", "if (status == 200) and False"),
+                _PLAINLY.replace("200", "201"),
+            )
+        ),
+        (
+            "headers.Dialect.read",
+            "return self.understand(fields, status) if plain is None else plain",
+            "return self.understand(fields, status) if (plain is None) or True else plain",
+        ),
         (
             "windows.Window.foresee",
             "self.clock_changes = -1  # the reset may be another",
