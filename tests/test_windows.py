@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aiotwhelp.clock import ServerClock
-from aiotwhelp.headers import FIFTEEN_MINUTES, WindowKind, WindowReading, limited
+from aiotwhelp.headers import DAY_OF_APP, FIFTEEN_MINUTES, WindowKind, WindowReading, limited
 from aiotwhelp.heaps import Entry
 from aiotwhelp.local import RateWindow, window_of
 from aiotwhelp.quota import Granted, NotUntil
@@ -1165,3 +1165,47 @@ def test_what_was_shut_until_now_is_open_and_what_ends_now_is_over():
     assert film.window.is_plain
     film.window.foresee(film.window.ends, 0.0)
     assert not film.window.is_plain
+
+
+def test_only_an_answer_that_tells_the_same_is_plain():
+    window = opened(10).window
+    same = reading(9, 900.0)
+    assert window.tells_the_same(same)
+    for changes in (
+        {"kind": DAY_OF_APP},
+        {"limit": 16},
+        {"bucket": "b"},
+        {"reset": EPOCH + 901.0},
+        {"resets_in": 5.0},
+    ):
+        assert not window.tells_the_same(same._replace(**changes))
+
+
+def test_calls_that_are_answered_in_another_order_are_foreseen_once():
+    film = opened(800, limit=900)
+    film.bucket.foresee(1.0, 0.0)
+    first, second = (film.bucket.take_foreseen(now, None) for now in (1.0, 1.1))
+    assert first is not None
+    assert second is not None
+    left = film.window.foreseen
+    assert film.bucket.answered_plainly(second, 1.2, 798, None)
+    assert (film.window.foreseen, film.window.floor) == (left - 1, 798)
+    assert film.bucket.answered_plainly(first, 1.3, 799, None)
+    assert (film.window.foreseen, film.window.floor) == (left - 1, 798)
+    third = film.bucket.take_foreseen(1.4, None)
+    assert third is not None
+    assert film.bucket.answered_plainly(third, 1.5, 797, None)
+    assert (film.window.foreseen, film.window.floor) == (left - 2, 797)
+
+
+def test_an_answer_at_the_end_of_a_window_or_after_it_was_upset_is_not_plain():
+    for spoil in (True, False):
+        film = opened(800, limit=900)
+        film.bucket.foresee(1.0, 0.0)
+        granted = film.bucket.take_foreseen(1.0, None)
+        assert granted is not None
+        if spoil:
+            film.window.is_plain = False
+        now = 1.1 if spoil else film.window.ends
+        assert not film.window.answer_plainly(granted, now, 799, None)
+        assert (film.window.in_flight, film.window.floor) == (1, 800)

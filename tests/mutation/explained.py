@@ -81,6 +81,16 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "a short cut: the way around it comes to the same": [
+        (
+            "windows.Window.answer_plainly",
+            "if round_trip > self.round_trip:",
+            "if round_trip >= self.round_trip:",
+        ),
+        (
+            "windows.Window.answer_plainly",
+            "elif (fewer := before - 1 - observations[0][1]) > 0:",
+            "elif (fewer := before - 1 - observations[0][1]) >= 0:",
+        ),
         *(
             ("headers.Dialect.read", _PLAINLY, other)
             for other in (
@@ -419,6 +429,7 @@ EXPLAINED: dict[str, list[Change]] = {
         ("quota.Bucket._opens", "if opens > at:", "if opens >= at:"),
     ],
     "a number, or a turn, is only told apart from those before": [
+        ("windows.Window.answer_plainly", "numbering.last += 1", "numbering.last += 2"),
         ("limiter.Limiter.__init__", "self._tickets = 0", "self._tickets = 1"),
         ("limiter.Limiter.ticket", "self._tickets += 1", "self._tickets += 2"),
         ("windows.Numbering.__init__", "self.last = 0", "self.last = 1"),
