@@ -26,6 +26,7 @@ from aiotwhelp.headers import (
     Reading,
     WindowKind,
     WindowReading,
+    family,
     limited,
     parse_date,
     parse_retry_after,
@@ -652,3 +653,10 @@ def test_words_refuse_where_the_status_may_mean_so():
     told = replace(words, pause=0.0).with_body(Reading(), 403, "too many")
     assert told == Reading(refused=True)
     assert words.with_body(Reading(), 403, "forbidden") == Reading()
+
+
+def test_fields_of_one_prefix_are_a_place():
+    assert family(KIND, "x") == Family(KIND, "x-limit", "x-remaining", "x-reset")
+    told = {"bucket": "b", "hides": ("h",), "by_limit": True}
+    place = family(KIND, "x", "delta", **told)  # type: ignore[arg-type]
+    assert place == Family(KIND, "x-limit", "x-remaining", "x-reset", "delta", **told)  # type: ignore[arg-type]

@@ -65,9 +65,6 @@ EXPLAINED: dict[str, list[Change]] = {
         ("quota.Bucket.__init__", "rate.buckets[self] = None", 'rate.buckets[self] = ""'),
         ("quota.Bucket._add", "window.buckets[self] = None", 'window.buckets[self] = ""'),
     ],
-    "runs while the module is imported, before mutmut chooses a mutant; tried by hand": [
-        ("headers._family", "*", "*"),
-    ],
     "what is remembered: our copy has no caches, and test_dialects.py looks at those that are": [
         (
             "dialects._spoken",

@@ -42,7 +42,7 @@ from mutmut.utils.format_utils import (
 _CPU, _TIMES = 2.0, 3.0
 
 #: A test that waits for nothing is stopped after so many seconds, and what that gives.
-_WAITS = 60.0
+_WAITS = 300.0
 _STOPPED = {signal.SIGPROF, signal.SIGALRM}
 
 #: Where mutmut has what it puts in a function's place.
