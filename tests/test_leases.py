@@ -1471,8 +1471,11 @@ def test_a_learned_pace_is_everybodys():
     process.share.gate = process.gate
     assert (process.gate.in_flight, process.share.counts) == (0, Counts.PACE)
     assert process.share.name == NAME
+    process.told(gap=0)
+    assert bucket.upsets == 0
     process.told(gap=250)
     assert (bucket.pace.gap, process.gate.in_flight) == (0.25, 4)
+    assert bucket.upsets == 1, "what was foreseen knew of no pace"
     process.share.health.is_away = True
     process.share.health.outages += 1
     process.told(gap=0)
