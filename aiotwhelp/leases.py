@@ -403,9 +403,19 @@ class Share(Entry):
         return 0
 
     def report(
-        self, client: str, record: str, now: float, want: int, *, leaves: bool = False
+        self,
+        client: str,
+        record: str,
+        now: float,
+        want: int,
+        *,
+        ample: int = 1,
+        leaves: bool = False,
     ) -> Report:
-        """Write a report; its answer, or the next report, settles what becomes of it."""
+        """Write a report; its answer, or the next report, settles what becomes of it.
+
+        ``ample`` times what callers want is asked for; who gets what they want is not short.
+        """
         if self.left and not self.turn and (not (self.taken or want) or now >= self.until):
             self.left = 0
         if self.turn and self.asks:
@@ -428,7 +438,7 @@ class Share(Entry):
             counts=self.counts,
             held=0 if self.counts is Counts.RATE else self.held,
             notes=tuple(said.note(now) for said in self.notes),
-            want=self._asked,
+            want=self._asked * ample,
             need=self.need,
             keep=self.keep,
             vain=self.vain,

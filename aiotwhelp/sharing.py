@@ -268,7 +268,8 @@ class Sharing:
         want = 0 if share.is_away else want
         self._client = self._client or secrets.token_hex(8)
         record, client = self._record(share.name), f"{self._client}.{share.serial:x}"
-        return share.report(client, record, self._now(), want, leaves=leaves or share.leaves)
+        leaves = leaves or share.leaves
+        return share.report(client, record, self._now(), want, ample=_AMPLE, leaves=leaves)
 
     def _record(self, name: tuple[str, ...]) -> str:
         """Return what names a record: digests of the API and app, and of all of it."""
@@ -286,7 +287,7 @@ class Sharing:
 
     def _demand(self, share: Share) -> int:
         waiting = sum(len(parked.line) for parked in islice(share.gate.blocked, _MOST_LINES))
-        return _AMPLE * (waiting * share.need + max(share.use, share.taken)) if waiting else 0
+        return waiting * share.need + max(share.use, share.taken) if waiting else 0
 
     def _keep(self, share: Share) -> None:
         if not share.held and not share.notes and not share.turn:

@@ -847,6 +847,16 @@ def test_in_an_outage_one_call_goes_to_see_what_is_left_and_a_share_of_it_is_cla
     assert process.gate.opens(NOW + 30.0, 1, 0.0, False) == NOW + 60.0
 
 
+def test_who_gets_what_it_wants_is_not_short_though_it_has_asked_for_more():
+    for granted, is_short in ((2, True), (3, False), (5, False)):
+        process = Process.of_window()
+        process.share.asks = True
+        assert process.report(want=3, ample=2).want == 6
+        process.share.apply(Lease(granted=granted), NOW, NOW, jitter=0.5)
+        assert process.share.is_short is is_short
+    assert process.report(0.1, ample=2).want == 0, "nobody wants any"
+
+
 def test_who_was_short_of_tokens_as_an_outage_began_does_not_go_to_see():
     for granted, is_short in ((2, True), (3, False)):
         process = Process.of_window()
