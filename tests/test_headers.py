@@ -9,6 +9,7 @@ import email.utils
 import math
 import time
 import types
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -644,12 +645,12 @@ def test_a_wait_of_no_time_in_a_field_of_its_own_is_one():
 
 def test_words_refuse_where_the_status_may_mean_so():
     words = Dialect(
-        "d", (ALL,), refusals_if_told=frozenset({403}), refusal_words=("too many",), pause=60.0
+        "d", (ALL,), refusals_if_told=frozenset({403}), refusal_words=("too many",), pause=0.5
     )
     assert [words.refuses_by_words(status) for status in (403, 200)] == [True, False]
     assert not Dialect("d", (ALL,), refusals_if_told=frozenset({403})).refuses_by_words(403)
     told = words.with_body(Reading(), 403, "Too MANY calls")
-    assert told == Reading(refused=True, everywhere=True, pause=60.0)
+    assert told == Reading(refused=True, everywhere=True, pause=0.5)
     told = replace(words, pause=0.0).with_body(Reading(), 403, "too many")
     assert told == Reading(refused=True)
     assert words.with_body(Reading(), 403, "forbidden") == Reading()
@@ -660,3 +661,11 @@ def test_fields_of_one_prefix_are_a_place():
     told = {"bucket": "b", "hides": ("h",), "by_limit": True}
     place = family(KIND, "x", "delta", **told)  # type: ignore[arg-type]
     assert place == Family(KIND, "x-limit", "x-remaining", "x-reset", "delta", **told)  # type: ignore[arg-type]
+
+
+def test_a_source_without_a_sign_is_read_in_any_case():
+    class Unsigned:
+        def read(self, fields: Mapping[str, str]) -> tuple[WindowReading, ...]:
+            return (WindowReading(KIND, len(fields), None, None),)
+
+    assert Dialect("d", (ALL, Unsigned())).read({"r": "4"}).windows[1].remaining == 1

@@ -14,6 +14,9 @@ _SPARED = "spared = self.foreign.margin(self.in_flight + calls) if calls > 0 els
 
 _PLAINLY = "plain = self._read_plainly(fields) if status == 200 else None"
 
+_FIELDS = "fields = headers if isinstance(headers, _CASELESS) else caseless(headers)"
+_NO_CASELESS = "(isinstance(headers, _CASELESS)) and False"
+
 EXPLAINED: dict[str, list[Change]] = {
     "None, or an empty text, is as false as False": [
         ("windows.Window.upset", "self.is_plain = False", "self.is_plain = None"),
@@ -78,6 +81,25 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "a short cut: the way around it comes to the same": [
+        *(
+            (
+                f"headers.Dialect.{function}",
+                _FIELDS,
+                _FIELDS.replace("isinstance(headers, _CASELESS)", _NO_CASELESS),
+            )
+            for function in ("read", "frame")
+        ),
+        (
+            "headers.Dialect.understand",
+            "retry_after = None if said is None else parse_retry_after(said, date)",
+            "retry_after = None if (said is None) and False else parse_retry_after(said, date)",
+        ),
+        (
+            "headers.Dialect.understand",
+            "windows = (*windows, *found) if windows else tuple(found)",
+            "windows = (*windows, *found) if (windows) or True else tuple(found)",
+        ),
+        ("headers.Dialect.understand", "if len(windows) > 1:", "if len(windows) >= 1:"),
         (
             "windows.Window.answer_plainly",
             "if round_trip > self.round_trip:",
@@ -540,6 +562,11 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "any status of success will do": [
+        (
+            "headers.Dialect.read",
+            "def read(self, headers: Mapping[str, str], status: int = 200) -> Reading:",
+            "def read(self, headers: Mapping[str, str], status: int = 201) -> Reading:",
+        ),
         (
             "dialects._Auto.read",
             "def read(self, headers: Mapping[str, str], status: int = 200) -> Reading:",
