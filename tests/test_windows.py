@@ -1209,3 +1209,13 @@ def test_an_answer_at_the_end_of_a_window_or_after_it_was_upset_is_not_plain():
         now = 1.1 if spoil else film.window.ends
         assert not film.window.answer_plainly(granted, now, 799, None)
         assert (film.window.in_flight, film.window.floor) == (1, 800)
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"), [(10, 7), (6, 6), (None, 7)], ids=["of ten", "of six", "untold"]
+)
+def test_room_is_what_is_left_and_what_calls_of_ours_take(limit: int | None, left: int):
+    kind = WindowKind("calls", unit="concurrent-requests")
+    window = Window(kind, ServerClock(), Numbering(), "key")
+    window.in_flight = 2
+    assert window._with_ours(1, WindowReading(kind, 4, limit, None)).remaining == left
