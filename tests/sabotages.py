@@ -262,14 +262,14 @@ def never_speed_up(patch: Patch) -> None:
 
 
 def go_on_as_before_after_a_learned_pace(patch: Patch) -> None:
-    obey = Bucket._obey
+    speed_up = Bucket._speed_up
 
-    def obeyed(bucket: Bucket, *told: Any, **options: Any) -> None:
+    def sped_up(bucket: Bucket, *told: Any) -> None:
         before = bucket.answered, bucket.blank
-        obey(bucket, *told, **options)
+        speed_up(bucket, *told)
         bucket.answered, bucket.blank = before
 
-    patch.setattr(Bucket, "_obey", obeyed)
+    patch.setattr(Bucket, "_speed_up", sped_up)
 
 
 def go_on_as_before_without_a_window(patch: Patch) -> None:
