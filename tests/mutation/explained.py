@@ -21,7 +21,6 @@ EXPLAINED: dict[str, list[Change]] = {
     "None, or an empty text, is as false as False": [
         ("windows.Window.upset", "self.is_plain = False", "self.is_plain = None"),
         ("windows.Window.__init__", "self.is_plain = False", "self.is_plain = None"),
-        ("windows.Window.__init__", "self.is_untold = False", "self.is_untold = None"),
         (
             "windows.Window.__init__",
             "self.is_shown_in_time: bool | None = None",
@@ -243,16 +242,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "if self.in_flight or self.foreign.rate:",
         ),
         (
-            "windows.Window._is_earlier",
-            "return self.reset is not None and reset < self.reset and not self._is_same(reset)",
-            "return self.reset is not None and reset <= self.reset and not self._is_same(reset)",
-        ),
-        (
-            "windows.Window._append",
-            "while self.observations and self.observations[-1][1] >= remaining:",
-            "while self.observations and self.observations[-1][1] > remaining:",
-        ),
-        (
             "windows.Window._move_reset",
             "elif reset > self.reset:",
             "elif reset >= self.reset:",
@@ -454,7 +443,6 @@ EXPLAINED: dict[str, list[Change]] = {
         ("windows.Numbering.__init__", "self.last = 0", "self.last = 1"),
         ("leases.Health.__init__", "self.outages = 0", "self.outages = 1"),
         ("leases.Share.__init__", "self._outage = 0", "self._outage = None"),
-        ("windows.Numbering.next", "self.last += 1", "self.last += 2"),
         ("windows.Probing.__init__", "self.turn = 0", "self.turn = 1"),
         ("windows.Probing.restart", "self.turn += 1", "self.turn -= 1"),
         ("windows.Probing.restart", "self.turn += 1", "self.turn += 2"),
