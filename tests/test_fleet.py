@@ -148,7 +148,7 @@ def test_all_processes_keep_the_pace_of_a_limit_that_nobody_announces() -> None:
     assert played.makespan < 150
 
 
-def test_with_equal_demand_no_process_gets_less_than_half_of_its_share() -> None:
+def test_with_equal_demand_every_process_gets_its_share_within_a_quarter() -> None:
     async def main() -> list[int]:
         server = Server(limit=64, length=10.0, whole_seconds=False)
         loop = asyncio.get_running_loop()
@@ -174,7 +174,7 @@ def test_with_equal_demand_no_process_gets_less_than_half_of_its_share() -> None
 
     served = run(main(), seed=3, debug=False)
     assert sum(served) == 128
-    assert min(served) >= sum(served) / 8 / 2
+    assert 12 <= min(served) <= max(served) <= 20
 
 
 # Processes that die --------------------------------------------------------------------------

@@ -287,6 +287,19 @@ def test_nobody_runs_far_ahead_of_another_who_asks() -> None:
     )
 
 
+def test_who_tells_of_calls_while_it_waits_as_it_was_told_still_asks() -> None:
+    record = known(80, clients={"b": Client(asks=START + 300, expires=START + LEASE)})
+    film(
+        record,
+        (0, "a", asks(99), {"granted": 20, "wait": 250}),
+        (1, "b", asks(99), {"granted": 20}),
+        (2, "a", tells(held=20), {}),
+        (3, "b", asks(99, held=20), {"granted": 20, "wait": 250}),
+        (4, "b", asks(99, held=40), {"granted": 0, "wait": 250}),
+        (260, "a", asks(99, held=20), {"granted": 20}),
+    )
+
+
 def test_who_gets_the_last_tokens_is_told_when_to_ask_again() -> None:
     """Unless it is its own calls that are in the way, or it has what it wants."""
     film(
@@ -674,7 +687,8 @@ def test_answers_without_headers_let_one_more_go_than_there_were() -> None:
         (20, "a", asks(99), {"granted": 2}),
         (20, "b", asks(99), {"granted": 1}),
         (30, "a", tells(ended(Outcome.REFUSED), held=0), {}),
-        (40, "b", asks(99, held=0), {"granted": 2}),
+        (40, "b", asks(99, held=0), {"granted": 1}),
+        (41, "b", asks(99, held=1), {"granted": 1}),
         counts=Counts.COLD,
     )
 

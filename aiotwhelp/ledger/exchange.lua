@@ -299,9 +299,6 @@ function hear(record, client, report, now)
   if #report.shown > 0 then
     record.shown = report.shown
   end
-  if report.want == 0 then
-    client.asks = 0
-  end
 end
 
 -- After an outage the first to come back tells how many are to follow, each of them once.

@@ -251,8 +251,6 @@ def _hear(record: Record, client: Client, report: Report, now: int) -> None:
     client.probes = min(client.probes, report.probes)
     if report.shown:
         record.shown = list(report.shown)
-    if not report.want:
-        client.asks = 0
 
 
 def _come_back(record: Record, report: Report, now: int) -> None:
