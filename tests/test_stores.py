@@ -405,7 +405,8 @@ def test_who_leaves_in_good_order_leaves_no_warning(
             pass
 
     at_place(test)
-    assert not caplog.records
+    # asyncio's debug mode has words of its own for a machine that is slow.
+    assert not [each for each in caplog.records if each.name == "aiotwhelp"]
 
 
 def test_a_cancelled_holder_and_a_cancelled_waiter_hold_nobody_off(at_place: Opened) -> None:
