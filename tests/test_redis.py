@@ -423,7 +423,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 @pytest.mark.asyncio
 async def test_tls_by_the_url_alone(certificate: tuple[str, str]) -> None:
     key, trusted = certificate
-    port = str(engines._free_port())
+    port = str(engines.free_port())
     options = ("--tls-port", port, "--tls-auth-clients", "no", "--tls-ca-cert-file", trusted)
     with running(engines.REDIS, *options, "--tls-cert-file", trusted, "--tls-key-file", key):
         url = f"rediss://127.0.0.1:{port}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -69,7 +70,7 @@ class Running:
     """An engine that answers; its port and its folder stay the same when it is started again."""
 
     def __init__(self, engine: Engine, folder: Path, *options: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._command = [
             *(require(engine), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
             *("--dir", str(folder), "--logfile", "log", *options),
@@ -144,7 +145,7 @@ def running(engine: Engine, *options: str) -> Iterator[Running]:
 def cluster_of(engine: Engine) -> Iterator[list[Running]]:
     """Start three nodes that have all slots between them, and no replicas."""
     with ExitStack() as stack:
-        buses = [str(_free_port()) for _ in range(3)]
+        buses = [str(free_port()) for _ in range(3)]
         options = [("--cluster-enabled", "yes", "--cluster-port", bus) for bus in buses]
         nodes = [stack.enter_context(running(engine, *each)) for each in options]
         for node, slots in zip(nodes, ("0 5460", "5461 10922", "10923 16383"), strict=True):
@@ -166,6 +167,13 @@ def _knows_all(node: Running) -> bool:
     return bool(info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3")
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+def free_port() -> int:
+    """Draw one that no connection of anybody's will be given before the engine takes it.
+
+    The system gives ports from 32 768 on to connections that name none, and a cluster's engine
+    takes the one 10 000 above its own unless told.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 22_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
