@@ -258,10 +258,10 @@ class Dialect:
         self._check()
         places = tuple((getattr(each, "sign", ""), each.read) for each in self.families)
         object.__setattr__(self, "_places", places)
-        main, *others = self.families or (None,)
+        main = next(iter(self.families), None)
         is_plain = isinstance(main, Family) and main.is_plain
         is_plain = is_plain and 200 not in self.refusals | self.refusals_if_told
-        signs = [getattr(each, "sign", "") for each in others]
+        signs = [sign for sign, _ in places[1:]]
         object.__setattr__(self, "_main", main if is_plain and all(signs) else None)
         marks = (_RETRY_AFTER, _AGE, _CACHE, _FROM_CACHE, *signs)
         object.__setattr__(self, "_marks", marks)
@@ -370,7 +370,7 @@ class Dialect:
             return None
         get = fields.get
         remaining = _digits(get(main.remaining))
-        if remaining < 0:
+        if remaining is None:
             return None
         try:
             date, limit, reset, resets_in = _frame(
@@ -531,11 +531,11 @@ def _has_none(fields: Mapping[str, str], names: tuple[str, ...]) -> bool:
     return not any(name in fields for name in names)
 
 
-def _digits(said: object) -> int:
-    """Return a number that is written in digits alone, -1 for anything else."""
+def _digits(said: object) -> int | None:
+    """Return a number that is written in digits alone, None for anything else."""
     if isinstance(said, str) and len(said) < 16 and said.isascii() and said.isdigit():
         return int(said)
-    return -1
+    return None
 
 
 def parse_retry_after(value: object, date: float | None) -> float | None:

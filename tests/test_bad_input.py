@@ -278,6 +278,11 @@ def test_methods_that_may_be_sent_again_are_known_in_any_case() -> None:
         ({"refusal_words": "slow down"}, TypeError, "refusal_words is a tuple of words of a body,"),
         ({"pause": "x"}, ValueError, "pause is a number of seconds from 0 on, or None, not 'x'"),
         ({"everywhere": "x-global"}, TypeError, "everywhere is a mapping, or a list of pairs, not"),
+        (
+            {"everywhere": ((5, None),)},
+            TypeError,
+            "each of everywhere is a pair: a header and its value, or None for any, not an int",
+        ),
         ({"retry_after": ((5, 1.0),)}, TypeError, "each of retry_after is a pair: a header and th"),
     ],
 )

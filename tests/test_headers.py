@@ -11,6 +11,7 @@ import time
 import types
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -120,11 +121,12 @@ class Insensitive(dict):
     """A mapping of another client's kind, whose look-ups ignore case."""
 
 
-def _message() -> email.message.Message:
-    message = email.message.Message()
-    for name, value in RECORDED.items():
-        message[name.title()] = value
-    return message
+def message(headers: Mapping[str, str]) -> email.message.Message:
+    """Headers as the standard library has them, found in any case: no Mapping by type."""
+    fields = email.message.Message()
+    for name, value in headers.items():
+        fields[name.title()] = value
+    return fields
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def _message() -> email.message.Message:
         types.MappingProxyType({name.title(): value for name, value in RECORDED.items()}),
         CIMultiDict(RECORDED),
         CIMultiDictProxy(CIMultiDict({n.upper(): v for n, v in RECORDED.items()})),
-        _message(),
+        message(RECORDED),
         {"1": "a header without letters comes first", **RECORDED},
     ],
     ids=lambda headers: type(headers).__name__,
@@ -539,9 +541,10 @@ def test_the_quick_way_reads_what_the_long_one_does(
 
 
 def test_the_quick_way_is_taken_by_plain_answers_only():
-    assert X_DIALECT._read_plainly(RECORDED) == X_DIALECT.read(RECORDED)
+    dialect = replace(X_DIALECT)
+    assert dialect._read_plainly(RECORDED) == dialect.read(RECORDED)
     for name in ("retry-after", "age", "x-cache", "x-user-limit-24hour-remaining"):
-        assert X_DIALECT._read_plainly(RECORDED | {name: "1"}) is None
+        assert dialect._read_plainly(RECORDED | {name: "1"}) is None
 
 
 @pytest.mark.parametrize(
@@ -563,11 +566,45 @@ def test_families_whose_numbers_share_a_field_or_have_none_are_read_the_long_way
 
 
 def test_fields_that_are_no_text_are_read_the_long_way():
-    message = email.message.Message()
-    for name, value in RECORDED.items():
-        message[name] = value
-    message.replace_header("date", "\udcff")
-    assert X_DIALECT.read(message).windows == X_DIALECT.read(RECORDED).windows
+    garbled = message(RECORDED)
+    garbled.replace_header("date", "\udcff")
+    assert X_DIALECT.read(garbled).windows == X_DIALECT.read(RECORDED).windows
+
+
+@pytest.mark.parametrize("status", [200, 201], ids=["quick", "long"])
+def test_a_number_of_more_digits_than_a_float_counts_is_none_in_either_way(status: int):
+    for said, left in (("9" * 15, [10**15 - 1]), ("9" * 16, []), ("0" * 15 + "1", [1])):
+        reading = X_DIALECT.read(RECORDED | {"x-rate-limit-remaining": said}, status)
+        assert [window.remaining for window in reading.windows] == left
+
+
+def titled(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.title(): value for name, value in headers.items()}
+
+
+@pytest.mark.parametrize(
+    "kept_as", [dict, titled, message, Insensitive, CIMultiDict, types.MappingProxyType]
+)
+@pytest.mark.parametrize("left", ["0", "1", "174"])
+def test_the_next_answers_of_a_second_are_read_at_a_glance_in_any_mapping(kept_as: Any, left: str):
+    dialect = Dialect("d", (family(FIFTEEN_MINUTES, "x-rate-limit", bucket="x-bucket"),))
+    frame = dialect.frame(kept_as(RECORDED | {"x-rate-limit-remaining": left}))
+    assert frame is not None
+    assert frame.dialect is dialect
+    for said, number in (("173", 173), ("9" * 15, 10**15 - 1), ("9" * 16, -1), ("-1", -1)):
+        headers = kept_as(RECORDED | {"x-rate-limit-remaining": said})
+        assert frame.left(headers) == number
+        assert number < 0 or frame.reading(number) == dialect.read(headers, 201)
+    for name in ("age", "x-bucket"):
+        assert frame.left(kept_as(RECORDED | {name: "9"})) == -1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"date": "soon"}, {"age": "9"}, {"x-rate-limit-remaining": "many"}], ids=str
+)
+def test_an_answer_that_is_not_plain_or_tells_no_time_is_no_pattern(changes: dict[str, str]):
+    assert X_DIALECT.frame(RECORDED | changes) is None
+    assert Dialect("d").frame(RECORDED) is None
 
 
 KIND = WindowKind("k", length=60.0)
@@ -669,3 +706,18 @@ def test_a_source_without_a_sign_is_read_in_any_case():
             return (WindowReading(KIND, len(fields), None, None),)
 
     assert Dialect("d", (ALL, Unsigned())).read({"r": "4"}).windows[1].remaining == 1
+    plain = family(KIND, "x")
+    said = {"X-Limit": "9", "X-Remaining": "4", "X-Reset": "60"}
+    assert Dialect("d", (plain, Unsigned())).read(said).windows[1].remaining == 3
+
+
+def test_a_field_that_a_place_has_not_is_none_even_where_one_has_no_name():
+    said = {"l": "9", "r": "4", "e": "60", "": "60"}
+    (told,) = Family(KIND, "l", "r").read(said)
+    assert (told.reset, told.bucket) == (None, "")
+    (told,) = Dialect("d", (Family(KIND, "l", "r", "e"),)).read(said).windows
+    assert (told.reset, told.bucket) == (60.0, "")
+
+
+def test_nothing_is_found_where_there_is_nothing():
+    assert X_DIALECT.read(email.message.Message()) == Reading()  # type: ignore[arg-type]

@@ -14,12 +14,21 @@ _SPARED = "spared = self.foreign.margin(self.in_flight + calls) if calls > 0 els
 
 _PLAINLY = "plain = self._read_plainly(fields) if status == 200 else None"
 
+_NAMES = (
+    'limit, remaining, reset = (f"{prefix}-{name}" for name in ("limit", "remaining", "reset"))'
+)
+
 _FIELDS = "fields = headers if isinstance(headers, _CASELESS) else caseless(headers)"
 _NO_CASELESS = "(isinstance(headers, _CASELESS)) and False"
 
 EXPLAINED: dict[str, list[Change]] = {
-    "None, or an empty text, is as false as False": [
+    "None, an empty text and False are as false as each other": [
         ("windows.Window.upset", "self.is_plain = False", "self.is_plain = None"),
+        (
+            "headers.Dialect.__post_init__",
+            'places = tuple((getattr(each, "sign", ""), each.read) for each in self.families)',
+            'places = tuple((getattr(each, "sign", None), each.read) for each in self.families)',
+        ),
         ("windows.Window.__init__", "self.is_plain = False", "self.is_plain = None"),
         (
             "windows.Window.__init__",
@@ -274,6 +283,14 @@ EXPLAINED: dict[str, list[Change]] = {
             'resets = resets or [""] * places',
             'resets = resets or ["XXXX"] * places',
         ),
+    ],
+    "names of fields are found in any case": [
+        (
+            "headers.family",
+            _NAMES,
+            _NAMES.replace(f'"{name}"', f'"{name.upper()}"'),
+        )
+        for name in ("limit", "remaining", "reset")
     ],
     "no field has an empty name": [
         (
