@@ -84,6 +84,13 @@ class Refill:
         comes = seen + missing / self._slowest if self.is_known else _INF
         return min(self._told, comes)
 
+    def soonest(self, seen: float, missing: int) -> float:
+        """Return the earliest instant at which so many may be there that were missing then.
+
+        One less may be enough: what is left is told in whole numbers, rounded down.
+        """
+        return seen + max(0, missing - 1) / self._quickest
+
     def forget(self) -> None:
         """Know nothing of the rate: another window has begun."""
         self._slowest, self._quickest = 0.0, _INF

@@ -644,6 +644,11 @@ class Window:
             at = max(at, self.probing.hold)
         if not self.limit or self.span <= 0:
             return at
+        if self.refill is not None and self.refill.is_known:
+            # One by one, for those ahead as well: since what was seen, or from all tokens on.
+            if not self.is_confirmed:
+                return self.refill.soonest(at, ahead + 1 - self.limit)
+            return max(at, self.refill.soonest(self.seen - 2 * self.round_trip, ahead + 1))
         return at + ahead // self.limit * self.span
 
     def _next_probe_of_ghosts(self) -> float:

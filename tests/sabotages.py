@@ -220,6 +220,19 @@ def take_two_back_ends_for_tokens_that_come_back(patch: Patch) -> None:
     patch.setattr(refills, "OTHER_BACK_END", 0.0)
 
 
+def take_the_way_back_for_tokens_that_come_back(patch: Patch) -> None:
+    observe = Refill.observe
+    patch.setattr(Refill, "observe", lambda refill, _, now, *told: observe(refill, now, now, *told))
+
+
+def find_out_only_where_tokens_take_long_that_they_come_back(patch: Patch) -> None:
+    patch.setattr(refills, "min", max, raising=False)
+
+
+def expect_nobody_ahead_to_take_what_comes_back(patch: Patch) -> None:
+    patch.setattr(Refill, "soonest", lambda *_: -INF)
+
+
 def believe_any_reset(patch: Patch) -> None:
     patch.setattr(Window, "_is_usable", lambda *_: True)
 

@@ -161,15 +161,20 @@ def test_no_token_is_expected_before_a_bucket_has_it(
 ):
     """Calls of some cost come after some pause each, to a bucket that says whole seconds."""
     gap = length / size
-    refill, now, debt, missing = Refill(), 0.0, 0.0, 0
+    refill, now, debt, missing, seen, full = Refill(), 0.0, 0.0, 0, 0.0, 0.0
     for pause, cost in calls:
         now, debt = now + pause, max(0.0, debt - pause)
         if debt + cost * gap > length:
             continue
         debt += cost * gap
+        seen, full = now, now + debt
         missing = math.ceil(round(debt / gap, 9))
         refill.observe(now, now, missing, math.ceil(debt) - 1.0, float(math.ceil(debt)))
     assume(missing)
+    if refill.is_known:
+        for number in range(1, missing + 1):
+            # So many more are there than were said to be left.
+            assert refill.soonest(seen, number) <= full - (missing - number) * gap + 1e-6
     opens = refill.opens(now, 1)
     # Then one token more is there than was said to be left: one less is missing.
     assert opens == NEVER or max(0.0, debt - (opens - now)) <= (missing - 1) * gap + 1e-6
@@ -201,6 +206,20 @@ def test_a_call_may_go_as_soon_as_a_token_must_be_there_and_the_others_wait():
     film.play([(13, Ask("c"), GO), (13, Ask(), WAIT), (13, told("c", 0, 1000.0), None)])
     film.play([(13, Ask(), Until(13 + 1001.0 / 99))])
     assert film.bucket.expect(13.0, 0) == pytest.approx(13 + 1001.0 / 99)
+
+
+def test_who_is_behind_many_waits_for_their_tokens_to_come_back_as_well():
+    """A token comes every 10 s; what is told is rounded by up to a second, and by a token."""
+    film = spent()
+    for ahead in (1, 9, 49, 99, 250):
+        expected = film.bucket.expect(2.0, ahead) - 2.0
+        assert 0.97 * 10.0 * ahead < expected <= 10.0 * (ahead + 1)
+
+
+def test_of_tokens_that_are_all_back_as_many_go_at_once_and_the_next_one_by_one():
+    film = spent().play([(1003, Ask("c"), GO), (1003, Lost("c"), None)])
+    assert film.bucket.expect(1003.0, 98) == pytest.approx(1003.0)
+    assert film.bucket.expect(1003.0, 150) == pytest.approx(1003.0 + 50 * 9.99, rel=1e-3)
 
 
 def test_of_a_window_that_does_not_refill_all_wait_for_the_reset():

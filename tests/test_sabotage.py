@@ -149,6 +149,18 @@ CAUGHT_BY: list[tuple[sabotages.Sabotage, sabotages.Check]] = [
         ),
     ),
     (
+        sabotages.take_the_way_back_for_tokens_that_come_back,
+        test_refills.test_no_answer_of_a_fixed_window_is_taken_for_one_that_refills,
+    ),
+    (
+        sabotages.find_out_only_where_tokens_take_long_that_they_come_back,
+        test_refills.test_where_a_token_takes_a_few_seconds_a_third_of_them_is_enough,
+    ),
+    (
+        sabotages.expect_nobody_ahead_to_take_what_comes_back,
+        test_refills.test_who_is_behind_many_waits_for_their_tokens_to_come_back_as_well,
+    ),
+    (
         sabotages.believe_any_reset,
         test_quota.test_case_07_a_slow_answer_of_the_old_window_is_ignored,
     ),
