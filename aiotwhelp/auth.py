@@ -930,7 +930,8 @@ class _Pace:
         try:
             token = await ask()
         except AuthError as error:
-            may_pass = error.status >= 500 or error.status == 429
+            is_busy = error.status >= 500 or error.status == 429
+            may_pass = is_busy or error.retry_after is not None
             self._note(error, now + clock() - began, may_pass=may_pass)
             raise
         except (aiohttp.ClientError, OSError) as problem:
@@ -1080,7 +1081,10 @@ def _token_in(answer: TokenAnswer, now: float) -> Token:
         raise _refusal(answer, "no token: the token endpoint failed")
     token = _parsed(answer.body, now)
     if isinstance(token, str):
-        raise _auth_error(f"no token: the answer {token}", answer)
+        error = _auth_error(f"no token: the answer {token}", answer)
+        if len(answer.body) > ANSWER_LIMIT or _json_object(answer.body) is None:
+            error.retry_after = 0.0  # a page of something on the way, which may pass
+        raise error
     return token
 
 

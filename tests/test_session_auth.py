@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from typing import Any
 
 import aiohttp
@@ -24,6 +25,7 @@ from tests.stack import (
     LANGUAGES,
     PRIVACY,
     TOS,
+    Handler,
     assert_at_rest,
     assert_nothing_is_left,
     elapsed,
@@ -117,6 +119,48 @@ async def test_a_token_endpoint_that_fails_is_asked_again_even_for_a_write() -> 
         await session.fetch("/x", method="POST", data=b"1")
         assert server.paths == ["/oauth2/token"] * 3 + ["/x"]
         assert elapsed() >= 8
+        await assert_at_rest(session)
+
+
+def a_page_before(token_at: int) -> Handler:
+    """Answer with a page where a token was asked for, until it has been asked for so often."""
+    asked = 0
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        if request.path != "/oauth2/token":
+            return web.json_response({})
+        asked += 1
+        if asked < token_at:
+            return web.Response(text="<p>s3cret: back soon</p>", content_type="text/html")
+        return web.json_response({"token_type": "bearer", "access_token": "abc"})
+
+    return handle
+
+
+@in_virtual_time
+async def test_a_page_in_place_of_a_token_fails_nobody_if_it_passes() -> None:
+    async with (
+        serving(a_page_before(3)) as server,
+        Session(server.url, auth=ClientCredentials("k", "s")) as session,
+    ):
+        await asyncio.gather(*(session.fetch("/x") for _ in range(30)))
+        assert server.paths.count("/oauth2/token") == 3
+        await assert_at_rest(session)
+
+
+@in_virtual_time
+async def test_a_page_that_stays_in_place_of_a_token_is_an_error_that_quotes_nothing() -> None:
+    async with (
+        serving(a_page_before(10**9)) as server,
+        Session(server.url, auth=ClientCredentials("k", "s")) as session,
+    ):
+        calls = [session.fetch("/x") for _ in range(30)]
+        for error in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(error, AuthError)
+            assert error.message == "no token: the answer is no JSON object"
+            assert "s3cret" not in "".join(traceback.format_exception(error))
+        assert server.paths.count("/oauth2/token") <= 5
         await assert_at_rest(session)
 
 
