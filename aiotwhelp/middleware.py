@@ -21,7 +21,7 @@ from aiotwhelp import checks
 from aiotwhelp.apis import Api, is_local
 from aiotwhelp.auth import Auth, Send, TokenAnswer
 from aiotwhelp.errors import SessionClosedError, hide_request, redacted
-from aiotwhelp.headers import Reading
+from aiotwhelp.headers import Dialect, Reading
 from aiotwhelp.limiter import Limiter, Permit, as_cost
 from aiotwhelp.queues import Priority
 from aiotwhelp.retries import RetryBudget
@@ -40,6 +40,10 @@ _SEALED = "***"
 
 #: What aiohttp follows.
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+#: Seconds after which a session whose calls wait is looked at again: aiohttp tells nobody that one
+#: was closed.
+_LOOKS_AGAIN = 0.5
 
 #: So many paths are kept with what they lead to; those of ids are without number.
 MOST_PATHS = 256
@@ -474,6 +478,49 @@ class _Ways(dict[tuple[str, str, str, str], _Way | None]):
         return None
 
 
+class _Closings:
+    """Has calls that wait for quota fail once their session is closed, of which nobody is told.
+
+    While any waits one timer looks at their sessions.
+    """
+
+    __slots__ = ("_closings", "_limiter", "_timer", "_waiting")
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+        #: How many calls of each session wait.
+        self._waiting: dict[aiohttp.ClientSession, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        #: What takes the calls of sessions that were closed from the queue, in slices.
+        self._closings: set[asyncio.Task[None]] = set()
+
+    def enter(self, session: aiohttp.ClientSession) -> None:
+        """Note a call that waits."""
+        self._waiting[session] = self._waiting.get(session, 0) + 1
+        if self._timer is None:
+            self._look_later()
+
+    def leave(self, session: aiohttp.ClientSession) -> None:
+        """Note that one waits no longer."""
+        self._waiting[session] -= 1
+        if not self._waiting[session]:
+            del self._waiting[session]
+        if not self._waiting and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_LOOKS_AGAIN, self._look)
+
+    def _look(self) -> None:
+        for session in self._waiting:
+            if session.closed:
+                closing = asyncio.get_running_loop().create_task(self._limiter.close(session))
+                self._closings.add(closing)
+                closing.add_done_callback(self._closings.discard)
+        self._look_later()
+
+
 class RateLimitMiddleware:
     """Shares quotas among the calls of a user's own ``aiohttp.ClientSession``.
 
@@ -487,7 +534,8 @@ class RateLimitMiddleware:
 
     A call waits for its permit inside aiohttp, where the session's total timeout runs: 300 s
     by default, less than a window of 900 s. It fails at once, with `QuotaTimeoutError`, when the
-    wait will not fit; use `Session` for calls that may wait longer. Nothing is retried here.
+    wait will not fit; use `Session` for calls that may wait longer. Nothing is retried here. Calls
+    whose session is closed while they wait get `SessionClosedError` within a second.
     """
 
     def __init__(
@@ -513,6 +561,7 @@ class RateLimitMiddleware:
         for caller in self._callers:
             limiter.adopt(caller.host, caller.api.rates)
         self._ways = _Ways(self._callers)
+        self._closings = _Closings(limiter)
         self._priority = checks.member("priority", priority, Priority)
         self._max_wait = checks.seconds("max_wait", max_wait)
 
@@ -532,17 +581,7 @@ class RateLimitMiddleware:
         dialect, priority = caller.api.dialect, self._priority
         permit = self._limiter.try_acquire(key, cost=cost, priority=priority, dialect=dialect)
         if permit is None:
-            permit = await self._limiter.acquire(
-                key,
-                cost=cost,
-                priority=priority,
-                max_wait=self._time_to_wait(request),
-                dialect=dialect,
-            )
-            if request.session.closed:
-                # aiohttp might have it wait for ever, for one of the connections that it closed.
-                permit.unsent()
-                raise SessionClosedError("the session was closed while the call waited for quota")
+            permit = await self._wait(request, key, cost, dialect)
         one = Pass(self._limiter, caller, permit, url if is_own else None)
         try:
             response = await one(request, handler)
@@ -554,6 +593,33 @@ class RateLimitMiddleware:
             now = self._limiter.server_time(caller.host)
             caller.auth.rejected(one.authorization, response.status, (), now)
         return response
+
+    async def _wait(
+        self, request: aiohttp.ClientRequest, key: QuotaKey, cost: int, dialect: Dialect
+    ) -> Permit:
+        """Wait for a permit, for as long as the timeout allows and the session is open."""
+        session, closed = request.session, "the session was closed while the call waited for quota"
+        self._closings.enter(session)
+        try:
+            permit = await self._limiter.acquire(
+                key,
+                cost=cost,
+                priority=self._priority,
+                max_wait=self._time_to_wait(request),
+                dialect=dialect,
+                owner=session,
+            )
+        except SessionClosedError:
+            if session.closed:
+                raise SessionClosedError(closed) from None
+            raise
+        finally:
+            self._closings.leave(session)
+        if session.closed:
+            # aiohttp might have it wait for ever, for one of the connections that it closed.
+            permit.unsent()
+            raise SessionClosedError(closed)
+        return permit
 
     def _time_to_wait(self, request: aiohttp.ClientRequest) -> float | None:
         """Return what the timeout leaves: the call's if aiohttp tells it, else the session's."""

@@ -103,12 +103,33 @@ async def test_a_call_whose_session_was_closed_while_it_waited_never_hangs() -> 
         busy = asyncio.create_task(get(session, api.url + TOS))  # has the one connection
         await asyncio.sleep(0.1)
         await session.close()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(1.0):  # the window is of 5 s
             ended = await asyncio.gather(*calls, busy, return_exceptions=True)
         waited = [each for each in ended if isinstance(each, SessionClosedError)]
         assert len(waited) >= 4
         assert str(waited[0]) == "the session was closed while the call waited for quota"
         assert api.tally.received <= 3
+    assert_settled(limiter)
+    await assert_nothing_is_left()
+
+
+@in_virtual_time
+async def test_a_session_that_is_closed_takes_no_calls_of_others_from_the_queue() -> None:
+    limiter = Limiter()
+    async with Emulator(window=60, limits={"help/privacy": 1}) as api:
+        middleware = limited(limiter, api)
+        async with aiohttp.ClientSession(middlewares=[middleware]) as stays:
+            assert await get(stays, api.url + PRIVACY) == 200
+            leaves = aiohttp.ClientSession(middlewares=[middleware])
+            gone = asyncio.create_task(get(leaves, api.url + PRIVACY))
+            goes_on = asyncio.create_task(get(stays, api.url + PRIVACY))
+            await asyncio.sleep(10)
+            await leaves.close()
+            with pytest.raises(SessionClosedError, match="while the call waited for quota"):
+                await gone
+            assert 10 <= elapsed() < 11
+            assert await goes_on == 200
+            assert 59 <= elapsed() < 65
     assert_settled(limiter)
     await assert_nothing_is_left()
 
