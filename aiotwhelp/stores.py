@@ -16,7 +16,7 @@ import random
 import secrets
 import sqlite3
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -350,6 +350,8 @@ class RedisStore(_Store):
         super().__init__(user, key)
         self._server = Server(redis, is_cluster=cluster, connects_in=_PATIENCE)
         self._prefix = checked_prefix(prefix)
+        #: Closes it with the loop, if nobody does before.
+        self._end: AsyncGenerator[None] | None = None
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._server.where}, keys {self._prefix}>"
@@ -373,12 +375,23 @@ class RedisStore(_Store):
         await self._run("let_go", holder)
 
     async def _run(self, verb: str, *told: Any) -> Any:
+        if self._end is None:
+            self._end = self._until_the_loop_ends()
+            await anext(self._end)
         # The secret is asked for each time: a server that was emptied may have got another one.
         secret = await self._eval(_AGREE, f"{self._prefix}:tokens", secrets.token_hex(32))
         material = secret if isinstance(secret, bytes) else str(secret).encode()
         return await self._eval(
             _SCRIPT, f"{self._prefix}:token:{_name(self._user, material[:64])}", verb, *told
         )
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None]:
+        """Close it with the loop, whose end nobody but a generator is told of."""
+        try:
+            yield
+        finally:
+            self._end = None
+            await self.close()
 
     async def _eval(self, script: str, key: str, *told: Any) -> Any:
         return await _bounded(self._server.run("EVAL", script, 1, key, *told))

@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -335,6 +337,37 @@ def test_a_store_has_time_to_connect_which_a_ledger_has_not() -> None:
         await store.close()
 
     asyncio.run(main())
+
+
+UNCLOSED = """
+import asyncio, sys
+from aiotwhelp import RedisStore, SQLiteStore, Token
+
+kind, where, key, *cluster = sys.argv[1:]
+if kind == "sqlite":
+    store = SQLiteStore(where, user="u", key=key)
+else:
+    store = RedisStore(where, user="u", key=key, cluster=bool(cluster))
+
+async def main(token):
+    async with store.exclusive():
+        await store.save(token)
+    assert await store.load() == token
+
+for name in ("first", "second"):  # one loop after the other
+    asyncio.run(main(Token(name)))
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis", "cluster of redis"])
+def test_a_store_that_nobody_closes_ends_without_a_word(
+    kind: str, url_of: Callable[[str], str], tmp_path: Path
+) -> None:
+    where = str(tmp_path / "tokens.db") if kind == "sqlite" else url_of(kind)
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", UNCLOSED]
+    told = [kind, where, KEY.decode(), *(["cluster"] if kind in CLUSTERS else [])]
+    done = subprocess.run([*command, *told], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_an_engine_that_is_not_there_is_a_ledger_error_without_its_password() -> None:
