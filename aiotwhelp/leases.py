@@ -302,6 +302,10 @@ class Share(Entry):
 
     # Asking ------------------------------------------------------------------------------------
 
+    def may_ask_sooner(self, now: float) -> bool:
+        """Whether it waits for the reset only if no call of its own ends before."""
+        return self.hopes and now < self.ask_at
+
     def opens(self, now: float, cost: int, keep: int = 0) -> float:
         """Return the instant from which a call may go, or may ask; raises what went wrong."""
         if self.left >= cost and now < self.until:

@@ -1201,6 +1201,8 @@ class Limiter:
         wait = line.timer - now
         if not callers or not _WORTH_A_WARNING < wait < INF or self._is_announced(line):
             return
+        if any(share.may_ask_sooner(now) for share in _shares(line.bucket)):
+            return  # how long they wait is told when calls of their own have ended
         quota = self._describe(line)
         # At an even or a learned pace the head waits for one slot after the other.
         line.warned = max(line.timer, now + (quota.resets_in or 0.0))

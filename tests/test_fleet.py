@@ -1152,6 +1152,14 @@ def test_that_callers_wait_is_told_in_every_process_once_for_each_window() -> No
     assert 4 < len(waits) <= 4 * 7
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_that_callers_wait_is_told_when_nothing_is_left(seed: int) -> None:
+    played = sailed(8, 60, seed=seed, server={"limit": 100, "length": 60.0})
+    waits = [each for each in played.told if isinstance(each, events.Waiting)]
+    assert {each.remaining for each in waits} == {0}
+    assert len(waits) >= 8 * 3, "every process has had to wait for windows, and has told of it"
+
+
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_that_callers_wait_for_a_server_that_answers_nobody_is_told_once(is_shared: bool) -> None:
     dead: dict[str, Any] = {"faults": {"drop_after": 1.0}, "attempts": 15}
