@@ -35,8 +35,9 @@ from aiotwhelp.errors import (
 )
 from aiotwhelp.headers import Dialect, Family, Reading, WindowKind, WindowReading
 from aiotwhelp.ledger import Ledger
-from aiotwhelp.limiter import Limiter, Permit
+from aiotwhelp.limiter import Limiter
 from aiotwhelp.middleware import RateLimitMiddleware
+from aiotwhelp.permits import Permit
 from aiotwhelp.queues import Priority
 from aiotwhelp.rates import Concurrency, Rate
 from aiotwhelp.services import Bluesky, Discord, GitHub, Reddit

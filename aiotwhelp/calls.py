@@ -27,7 +27,6 @@ from aiotwhelp.errors import (
     hide_request,
 )
 from aiotwhelp.judge import Judge
-from aiotwhelp.limiter import Permit
 from aiotwhelp.middleware import (
     MOST_PATHS,
     Caller,
@@ -36,6 +35,7 @@ from aiotwhelp.middleware import (
     RateLimitMiddleware,
     Target,
 )
+from aiotwhelp.permits import Permit
 from aiotwhelp.pool import Pool
 from aiotwhelp.queues import Priority
 from aiotwhelp.retries import Failure, Retries

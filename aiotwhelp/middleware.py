@@ -20,9 +20,11 @@ from yarl import URL
 from aiotwhelp import checks
 from aiotwhelp.apis import Api, is_local
 from aiotwhelp.auth import Auth, Send, TokenAnswer
+from aiotwhelp.costs import as_cost
 from aiotwhelp.errors import SessionClosedError, hide_request, redacted
 from aiotwhelp.headers import Dialect, Reading
-from aiotwhelp.limiter import Limiter, Permit, as_cost
+from aiotwhelp.limiter import Limiter
+from aiotwhelp.permits import Permit
 from aiotwhelp.queues import Priority
 from aiotwhelp.retries import RetryBudget
 from aiotwhelp.routes import generic_template

@@ -21,11 +21,12 @@ from aiotwhelp.views import QuotaKey
 from aiotwhelp.windows import INF, Window
 
 if TYPE_CHECKING:
-    from aiotwhelp.limiter import Limiter, Permit
+    from aiotwhelp.permits import Permit
+    from aiotwhelp.settling import Settling
 
 
 #: What a line may stand before.
-_Gate = Window | LocalWindow | Room | BucketGate
+Gate = Window | LocalWindow | Room | BucketGate
 
 #: Each waiter that leaves has so many others looked at: at most half of them are ever dead.
 _SWEPT_PER_BURIAL = 3
@@ -185,11 +186,11 @@ class Line(Entry):
         "clock",
         "deadlines",
         "key",
-        "limiter",
         "parked",
         "pumping",
         "queues",
         "removed",
+        "settling",
         "timer",
         "trouble",
         "waiting",
@@ -197,10 +198,12 @@ class Line(Entry):
         "was_busy",
     )
 
-    def __init__(self, limiter: Limiter, key: QuotaKey, bucket: Bucket, clock: ServerClock) -> None:
+    def __init__(
+        self, settling: Settling, key: QuotaKey, bucket: Bucket, clock: ServerClock
+    ) -> None:
         super().__init__(None)
-        #: Whose line it is.
-        self.limiter = limiter
+        #: What its permits are settled with.
+        self.settling = settling
         self.key = key
         self.bucket = bucket
         #: Its API's; kept by the lines that need it.
@@ -261,7 +264,7 @@ class Line(Entry):
         """Whether nobody waits and nothing is in flight."""
         return self.bucket.calls == 0 and not len(self) and not self.pumping
 
-    def park(self, gate: _Gate, waiter: Waiter) -> None:
+    def park(self, gate: Gate, waiter: Waiter) -> None:
         """Stand among those that wait for a gate, at the place of the first waiter's ticket."""
         if self.parked is not None:
             if self.parked.is_for(gate, waiter):
@@ -284,7 +287,7 @@ class Parked(Entry):
 
     __slots__ = ("gate", "line")
 
-    def __init__(self, line: Line, gate: _Gate, waiter: Waiter) -> None:
+    def __init__(self, line: Line, gate: Gate, waiter: Waiter) -> None:
         super().__init__((waiter.priority, waiter.ticket))
         self.line = line
         self.gate = gate
@@ -294,6 +297,6 @@ class Parked(Entry):
         """Whether nobody stands before it."""
         return self.gate.blocked.first is self
 
-    def is_for(self, gate: _Gate, waiter: Waiter) -> bool:
+    def is_for(self, gate: Gate, waiter: Waiter) -> bool:
         """Whether this is the place of that waiter at that gate."""
         return self.gate is gate and self.rank == (waiter.priority, waiter.ticket)

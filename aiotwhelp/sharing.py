@@ -12,15 +12,16 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from itertools import islice
 from random import random as uniform
 
 from aiotwhelp import events
 from aiotwhelp.errors import LedgerError
 from aiotwhelp.heaps import Heap
-from aiotwhelp.leases import Gate, Health, Share
+from aiotwhelp.leases import Gate, Health, LeasedConcurrency, LeasedRate, LeasedWindow, Share
 from aiotwhelp.ledger.port import BACK, Lease, Ledger, Report
+from aiotwhelp.quota import Bucket
 from aiotwhelp.windows import INF
 
 logger = logging.getLogger("aiotwhelp")
@@ -393,3 +394,13 @@ def _one_for_each(reports: Sequence[Report], leases: Sequence[Lease]) -> Sequenc
     if len(leases) != len(reports):
         raise LedgerError(f"the ledger answered {len(leases)} of {len(reports)} reports")
     return leases
+
+
+def shares_of(bucket: Bucket) -> Iterator[Share]:
+    """Return what a ledger shares of a bucket."""
+    if bucket.cold is not None and bucket.paced is not None:
+        yield bucket.cold.share
+        yield bucket.paced.share
+        for gate in bucket.gates:
+            if isinstance(gate, (LeasedWindow, LeasedRate, LeasedConcurrency)):
+                yield gate.share

@@ -100,12 +100,12 @@ def kill(limiter: Limiter) -> None:
     """Stop a process between two instructions: nothing is settled any more, nothing reported."""
     sharing = limiter._sharing
     assert sharing is not None
-    sharing._is_closed = limiter._is_closed = True
+    sharing._is_closed = limiter._home.is_closed = True
     sharing._disarm()
     if sharing._exchange is not None:
         sharing._exchange.cancel()
-    for each in ("_observed", "_lost", "_unsent"):
-        setattr(limiter, each, lambda *_, **__: None)
+    for each in ("observed", "lost", "unsent"):
+        setattr(limiter._settling, each, lambda *_, **__: None)
 
 
 async def fleet(

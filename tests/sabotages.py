@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 
 from aiotwhelp import quota, refills, windows
+from aiotwhelp.alarm import Alarm
 from aiotwhelp.clock import ServerClock
-from aiotwhelp.limiter import Limiter
+from aiotwhelp.home import Home
 from aiotwhelp.local import RateWindow
+from aiotwhelp.patience import Patience
 from aiotwhelp.queues import Queue
 from aiotwhelp.quota import Bucket, Household, Pace
 from aiotwhelp.refills import Refill
+from aiotwhelp.registry import Registry
+from aiotwhelp.turns import Turns
 from aiotwhelp.windows import INF, Debts, Foreign, Probing, Window
 
 Patch = pytest.MonkeyPatch
@@ -368,11 +372,11 @@ def let_newcomers_overtake(patch: Patch) -> None:
 
 
 def let_other_lines_overtake(patch: Patch) -> None:
-    patch.setattr(Limiter, "_others_wait", lambda *_: False)
+    patch.setattr(Turns, "_others_wait", lambda *_: False)
     patch.setattr(
-        Limiter,
+        Turns,
         "_ask",
-        lambda limiter, line, waiter, now: line.bucket.ask(now, waiter.cost, room=waiter.room),
+        lambda turns, line, waiter, now: line.bucket.ask(now, waiter.cost, room=waiter.room),
     )
 
 
@@ -385,31 +389,31 @@ def grant_to_the_cancelled(patch: Patch) -> None:
 
 
 def lose_the_token_of_a_cancelled_caller(patch: Patch) -> None:
-    patch.setattr(Limiter, "_cancelled", nothing)
+    patch.setattr(Turns, "cancelled", nothing)
 
 
 def never_arm_the_timer(patch: Patch) -> None:
-    patch.setattr(Limiter, "_arm", nothing)
+    patch.setattr(Alarm, "_arm", nothing)
 
 
 def wake_nobody_else(patch: Patch) -> None:
-    patch.setattr(Limiter, "_wake", nothing)
+    patch.setattr(Turns, "wake", nothing)
 
 
 def never_look_again_at_deadlines(patch: Patch) -> None:
-    patch.setattr(Limiter, "_check_deadlines", nothing)
+    patch.setattr(Patience, "look_again", nothing)
 
 
 def tell_no_other_line(patch: Patch) -> None:
-    patch.setattr(Limiter, "_tell_others", nothing)
+    patch.setattr(Patience, "tell_others", nothing)
 
 
 def never_forget_a_quota(patch: Patch) -> None:
-    patch.setattr(Limiter, "_forget_some", nothing)
+    patch.setattr(Registry, "_forget_some", nothing)
 
 
 def close_in_one_go(patch: Patch) -> None:
-    patch.setattr("aiotwhelp.limiter._SLICE", 10**9)
+    patch.setattr(Home, "SLICE", 10**9)
 
 
 def let_what_was_foreseen_stand(patch: Patch) -> None:

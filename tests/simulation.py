@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any, ParamSpec
 
-from aiotwhelp.limiter import Limiter, Permit, Priority, QuotaKey
+from aiotwhelp.limiter import Limiter
+from aiotwhelp.permits import Permit
+from aiotwhelp.queues import Priority
 from aiotwhelp.testing import VirtualTimeLoop, run
+from aiotwhelp.views import QuotaKey
 from aiotwhelp.windows import Foreign
 
 P = ParamSpec("P")
@@ -252,7 +255,7 @@ async def crowd(
 def at_rest(limiter: Limiter) -> bool:
     """Whether nothing is left behind: no waiter, no call in flight, no timer."""
     stats = limiter.stats()
-    return stats.waiting == 0 and stats.in_flight == 0 and limiter._timer is None
+    return stats.waiting == 0 and stats.in_flight == 0 and not limiter._turns.alarm.is_armed
 
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:

@@ -235,7 +235,7 @@ async def test_a_server_that_names_another_bucket_each_time_leaves_nothing_behin
         permit = await limiter.acquire(A, dialect=AUTO)
         permit.observed(answer(f"bucket {number}", 10))
     assert len(limiter.quota(A).windows) == 1
-    assert len(limiter._windows) == 1
+    assert len(limiter._registry.windows) == 1
 
 
 @in_virtual_time
@@ -245,7 +245,7 @@ async def test_a_server_that_names_another_policy_each_time_is_heard_so_often_on
         permit = await limiter.acquire(A, dialect=AUTO)
         permit.observed({"RateLimit": f'"p{number}";r=10;t=1'})
         await asyncio.sleep(2)
-    assert len(limiter._windows) == len(limiter.quota(A).windows) <= 16
+    assert len(limiter._registry.windows) == len(limiter.quota(A).windows) <= 16
 
 
 @in_virtual_time
@@ -622,7 +622,7 @@ async def test_limits_that_become_known_later_hold_for_quotas_in_use_as_well() -
     limiter.adopt("api", {"*": Concurrency(2), "/a": Rate(1, per=100)})
     limiter.adopt("api", {"*": Concurrency(2), "/a": Rate(1, per=100)})
     limiter.adopt("api", {"/b": Rate(1, per=50)})
-    assert [len(limiter._line(key).bucket.local) for key in (A, B)] == [2, 2]
+    assert [len(limiter._registry.line(key).bucket.local) for key in (A, B)] == [2, 2]
     assert limiter.try_acquire(QuotaKey("GET /c", "api")) is None
     assert limiter.try_acquire(QuotaKey("GET /c", "another")) is not None
     for permit in flying:
@@ -630,7 +630,7 @@ async def test_limits_that_become_known_later_hold_for_quotas_in_use_as_well() -
     for key in (A, B):
         (await limiter.acquire(key)).observed({})
         assert limiter.try_acquire(key) is None
-    assert {window.in_flight for window in limiter._line(A).bucket.local} == {0}
+    assert {window.in_flight for window in limiter._registry.line(A).bucket.local} == {0}
 
 
 @in_virtual_time
@@ -873,7 +873,7 @@ async def test_which_routes_a_rate_is_for(pattern: str, held: set[str]) -> None:
 
 
 def has_rate(limiter: Limiter, key: QuotaKey) -> bool:
-    return bool(limiter._line(key).bucket.local)
+    return bool(limiter._registry.line(key).bucket.local)
 
 
 # --- GitHub's secondary limits -------------------------------------------------------------

@@ -210,7 +210,10 @@ OTHERS = {
 }
 
 #: Whose timers must be gone in the tick in which a call ends.
-OURS = ("aiotwhelp.limiter", "aiotwhelp.pool", "asyncio.timeouts")
+OURS = (
+    *("aiotwhelp.limiter", "aiotwhelp.turns", "aiotwhelp.alarm", "aiotwhelp.patience"),
+    *("aiotwhelp.pool", "asyncio.timeouts"),
+)
 
 Come = Callable[[], Coroutine[Any, Any, Any]]
 

@@ -28,7 +28,8 @@ from aiotwhelp import (
 )
 from aiotwhelp.dialects import AUTO
 from aiotwhelp.ledger import Lease, Ledger, Report
-from aiotwhelp.limiter import Permit, _shares
+from aiotwhelp.permits import Permit
+from aiotwhelp.sharing import shares_of
 from aiotwhelp.testing import VirtualTimeLoop, run
 from tests.fleet import Wire, fleet, sailed
 from tests.simulation import KEY, Server, headers, in_virtual_time, played, settle
@@ -724,7 +725,7 @@ async def test_every_process_names_alike_what_is_counted_together() -> None:
     permit.observed({f"x-ratelimit-{name}": value for name, value in named.items()})
     limiter.adopt("api", {"POST *": Concurrency(2)})
     buckets = [line.bucket for line in limiter._lines.values()]
-    assert {share.name for bucket in buckets for share in _shares(bucket)} == {
+    assert {share.name for bucket in buckets for share in shares_of(bucket)} == {
         ("api", "the app", "identity", "token of u:42", "GET /x"),
         ("api", "the app", "identity", "token of u:42", "GET /x", "pace"),
         ("api", "the app", "identity", "token of u:42", "GET /x", "15min"),
@@ -744,10 +745,10 @@ def test_names_of_credentials_that_nobody_uses_any_more_are_forgotten() -> None:
     used = limiter.digest("used")
     for number in range(10_000):
         limiter.digest(str(number))
-        assert used in limiter._materials
+        assert used in limiter._registry._materials
         limiter.digest("used")
-    assert len(limiter._materials) < 5000
-    assert limiter._materials[used] == "used"
+    assert len(limiter._registry._materials) < 5000
+    assert limiter._registry._materials[used] == "used"
 
 
 @in_virtual_time
@@ -1008,7 +1009,7 @@ async def test_what_others_show_of_a_quota_that_was_forgotten_is_of_no_matter() 
     (await another.acquire(key)).observed(headers(9, 600) | of_app)
     await asyncio.sleep(0.2)
     await pushed_out(limiter, key)
-    assert not limiter._windows
+    assert not limiter._registry.windows
     await limiter.close()
     await another.close()
 

@@ -17,7 +17,7 @@ import pytest
 from aiotwhelp import Limiter, MemoryLedger, QuotaKey
 from aiotwhelp.dialects import GITHUB
 from aiotwhelp.headers import FIFTEEN_MINUTES, WindowReading
-from aiotwhelp.limiter import Permit
+from aiotwhelp.permits import Permit
 from aiotwhelp.testing import VirtualTimeLoop, run
 from tests.fleet import Wire, sailed
 from tests.simulation import KEY, Faults, Server, caller, headers, in_virtual_time
@@ -352,14 +352,14 @@ async def test_case_52_ten_thousand_leased_tokens_are_granted_in_slices() -> Non
         asyncio.ensure_future(each.acquire(KEY)) for each in (limiter, other) for _ in range(10_000)
     ]
     await asyncio.sleep(50)
-    grants, pump = [], limiter._pump
+    grants, pump = [], limiter._turns._pump
 
     def counted(line: Any) -> None:
         before = limiter.stats().granted
         pump(line)
         grants.append(limiter.stats().granted - before)
 
-    limiter._pump = counted  # type: ignore[method-assign]
+    limiter._turns._pump = counted  # type: ignore[method-assign]
     while not any(each.done() for each in waiting):  # noqa: ASYNC110 - the reset, and a probe
         await asyncio.sleep(0.1)
     gc.disable()

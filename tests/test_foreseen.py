@@ -27,8 +27,8 @@ from aiotwhelp.headers import (
 )
 from aiotwhelp.heaps import Entry
 from aiotwhelp.leases import LeasedWindow
-from aiotwhelp.limiter import Permit
 from aiotwhelp.local import Room, window_of
+from aiotwhelp.permits import Permit
 from aiotwhelp.queues import Priority
 from aiotwhelp.quota import Bucket, Granted, NotUntil
 from aiotwhelp.rates import Rate
@@ -190,9 +190,9 @@ class Limiters:
         self.keys = USERS if dialect.name == "shared" else KEYS
         self.both = (Limiter(**options), Limiter(**options))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("aiotwhelp.limiter.Bucket", Asked)
+            patch.setattr("aiotwhelp.registry.Bucket", Asked)
             for key in self.keys:
-                self.both[1]._line(key)
+                self.both[1]._registry.line(key)
         self.loop = asyncio.get_running_loop()
         self.reset = self.wall() + 900.0
         self.calls: list[tuple[Permit, ...]] = []
@@ -272,7 +272,7 @@ class Limiters:
     def state(self, limiter: Limiter) -> dict[str, object]:
         state: dict[str, object] = {}
         for key in self.keys:
-            line = limiter._line(key)
+            line = limiter._registry.line(key)
             self.plain += line.bucket.plain is not None
             state |= {f"{key} {name}": value for name, value in believed(line.bucket).items()}
             state[f"{key} clock"] = repr(line.clock)
@@ -562,7 +562,7 @@ async def test_a_newcomer_does_not_overtake_where_calls_are_foreseen() -> None:
     held = [await limiter.acquire(key) for _ in range(4)]
     costly = asyncio.create_task(limiter.acquire(key, cost=77))
     await asyncio.sleep(0)
-    assert limiter._line(key).bucket.windows[0].foreseen > 0
+    assert limiter._registry.line(key).bucket.windows[0].foreseen > 0
     assert limiter.try_acquire(key) is None
     for permit in held:
         permit.unsent()
@@ -577,7 +577,7 @@ async def foreseeing_by_headers(dialect: Dialect, limit: int) -> Limiters:
             pair.ask(which, 1, Priority.NORMAL)
         for _ in range(2):
             pair.answer(0, "as told")
-    assert all(pair.both[0]._line(key).bucket.plain is not None for key in KEYS)
+    assert all(pair.both[0]._registry.line(key).bucket.plain is not None for key in KEYS)
     return pair
 
 
@@ -587,7 +587,7 @@ async def test_who_waits_for_a_shared_window_is_overtaken_from_no_other_route() 
     limiter, dialect = pair.both[0], pair.dialect
     held = limiter.try_acquire(KEYS[0], dialect=dialect)
     assert held is not None
-    assert limiter._line(KEYS[1]).bucket.windows[0].foreseen > 0
+    assert limiter._registry.line(KEYS[1]).bucket.windows[0].foreseen > 0
     costly = asyncio.create_task(limiter.acquire(KEYS[0], cost=119, dialect=dialect))
     await asyncio.sleep(0)
     assert limiter.try_acquire(KEYS[1], dialect=dialect) is None
@@ -598,7 +598,7 @@ async def test_who_waits_for_a_shared_window_is_overtaken_from_no_other_route() 
 @in_virtual_time
 async def test_what_one_route_loses_is_foreseen_by_no_other() -> None:
     pair = await foreseeing_by_headers(DIALECTS["named"], 200)
-    bucket = pair.both[0]._line(KEYS[1]).bucket
+    bucket = pair.both[0]._registry.line(KEYS[1]).bucket
     pair.ask(0, 1, Priority.NORMAL)
     assert bucket.windows[0].foreseen > 0
     pair.answer(0, "lost")
@@ -610,7 +610,7 @@ def test_what_is_told_otherwise_is_read_anew(kind: str) -> None:
     @in_virtual_time
     async def scene() -> None:
         pair = await foreseeing_by_headers(DIALECTS["named"], 200)
-        plain = pair.both[0]._line(KEYS[0]).bucket.plain
+        plain = pair.both[0]._registry.line(KEYS[0]).bucket.plain
         assert plain is not None
         assert plain.frame is not None
         assert plain.frame.left(pair.headers("as told", 77)) == 77
@@ -624,7 +624,7 @@ async def test_bad_options_are_told_where_calls_are_foreseen() -> None:
     limiter, key = Limiter(), QuotaKey("GET /2/users/me")
     for number in range(20):
         (await limiter.acquire(key)).observed(quota_headers(1000 - number, limit=1000))
-    assert limiter._line(key).bucket.windows[0].foreseen > 0
+    assert limiter._registry.line(key).bucket.windows[0].foreseen > 0
     with pytest.raises((TypeError, ValueError), match="priority"):
         await limiter.acquire(key, priority="high")  # type: ignore[arg-type]
     with pytest.raises((TypeError, ValueError), match="max_wait"):
@@ -643,7 +643,7 @@ async def test_leased_tokens_are_foreseen_and_no_more_than_those() -> None:
         (await limiter.acquire(key)).observed(quota_headers(900 - number))
         await asyncio.sleep(0.01)
     permit = await limiter.acquire(key)
-    bucket, now = limiter._line(key).bucket, limiter._now()
+    bucket, now = limiter._registry.line(key).bucket, limiter._home.now()
     assert isinstance(bucket.plain, LeasedWindow)
     share = bucket.plain.share
     share.left, share.until = 3, now + 1.0

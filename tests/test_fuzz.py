@@ -17,12 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiotwhelp import (
+    alarm,
     answers,
     apis,
     auth,
     clock,
     headers,
-    limiter,
     quota,
     routes,
     values,
@@ -141,8 +141,8 @@ SABOTAGED: list[tuple[str, str, Callable[[pytest.MonkeyPatch], None]]] = [
     ("rule", "no second probe", never_probe_again),
     ("rule", "asking in vain", hesitate_for_ever),
     ("limiter", "any Retry-After", obey_any_retry_after),
-    ("limiter", "a nervous timer", change(limiter, "_LONGEST_TIMER", 1.0)),
-    ("limiter", "no timer", change(limiter.Limiter, "_arm", lambda *_: None)),
+    ("limiter", "a nervous timer", change(alarm, "_LONGEST_TIMER", 1.0)),
+    ("limiter", "no timer", change(alarm.Alarm, "_arm", lambda *_: None)),
 ]
 
 

@@ -266,7 +266,13 @@ class Work:
             self._calls += 1
 
 
-OURS = {f"aiotwhelp.{name}" for name in ("limiter", "queues", "heaps", "quota", "windows", "clock")}
+OURS = {
+    f"aiotwhelp.{name}"
+    for name in (
+        *("limiter", "turns", "alarm", "patience", "settling", "permits", "registry", "telling"),
+        *("home", "queues", "heaps", "quota", "windows", "clock"),
+    )
+}
 
 ONE = QuotaKey("one")
 
@@ -446,7 +452,7 @@ async def test_callers_who_left_are_not_kept_behind_one_who_waits_for_a_day() ->
     assert left["Waiter"] < 20
     assert left["Parked"] < 5
     assert left["Line"] <= len(keys)
-    assert len(limiter._timers) == 1
+    assert len(limiter._turns.alarm.lines) == 1
     patient[0].cancel()
 
 
@@ -546,7 +552,7 @@ async def test_hosts_that_were_called_once_leave_a_bounded_number_of_clocks() ->
         left = kept()
     assert left["Line"] <= 130
     assert left["ServerClock"] <= 130
-    assert 0 < len(limiter._dialects) <= 130
+    assert 0 < len(limiter._telling._dialects) <= 130
 
 
 @in_a_crowd
@@ -562,7 +568,7 @@ async def test_a_window_that_was_presumed_in_vain_goes_with_its_last_user() -> N
     for number in range(20, 40):
         (await limiter.acquire(QuotaKey(str(number)))).unsent()
     assert second not in limiter.quotas()
-    assert not limiter._windows
+    assert not limiter._registry.windows
 
 
 @in_a_crowd
@@ -571,5 +577,5 @@ async def test_a_closed_session_listens_no_more_to_a_limiter_that_others_share()
     limiter.listen(told.append)
     for _ in range(3):
         async with Session("http://127.0.0.1:1", limiter=limiter, on_event=told.append):
-            assert len(limiter._handlers) == 2
-    assert limiter._handlers == [told.append]
+            assert len(limiter._telling.handlers) == 2
+    assert limiter._telling.handlers == [told.append]

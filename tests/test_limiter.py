@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from aiotwhelp import events
-from aiotwhelp import limiter as limiter_module
 from aiotwhelp.dialects import AUTO
 from aiotwhelp.errors import (
     CostError,
@@ -29,11 +28,15 @@ from aiotwhelp.errors import (
     WrongLoopError,
 )
 from aiotwhelp.headers import FIFTEEN_MINUTES, Dialect, Family, Reading, WindowKind, WindowReading
-from aiotwhelp.limiter import Limiter, Permit, Priority, QuotaKey
+from aiotwhelp.home import Home
+from aiotwhelp.limiter import Limiter
 from aiotwhelp.local import Room
+from aiotwhelp.patience import Patience
+from aiotwhelp.permits import Permit
+from aiotwhelp.queues import Priority
 from aiotwhelp.rates import Concurrency, Rate
 from aiotwhelp.testing import VirtualTimeLoop, run
-from aiotwhelp.views import Quota, Stats, WindowQuota, left_text
+from aiotwhelp.views import Quota, QuotaKey, Stats, WindowQuota, left_text
 from aiotwhelp.windows import INF
 from tests.simulation import KEY, Server, at_rest, caller, headers, in_virtual_time, opened, settle
 
@@ -273,7 +276,7 @@ async def test_a_newcomer_does_not_overtake_one_who_needs_more():
 
 @in_virtual_time
 async def test_grants_go_in_slices_to_the_last(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    monkeypatch.setattr(Home, "SLICE", 2)
     limiter = Limiter()
     await opened(limiter, 1)
     held = await limiter.acquire(KEY)
@@ -316,16 +319,16 @@ async def test_the_dialect_alone_says_which_statuses_refuse():
         permit = await limiter.acquire(KEY, dialect=dialect)
         permit.observed({"q-limit": "9", "q-left": "5", "q-reset": "60"}, status=status)
         assert limiter.stats().refused == refused
-        assert (limiter._line(KEY).bucket.pace.gap > 0) is bool(refused)
+        assert (limiter._registry.line(KEY).bucket.pace.gap > 0) is bool(refused)
 
 
 @in_virtual_time
 async def test_where_no_window_is_known_grants_go_in_slices_to_the_last(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    monkeypatch.setattr(Home, "SLICE", 2)
     limiter, loop = Limiter(), asyncio.get_running_loop()
-    bucket = limiter._line(KEY).bucket
+    bucket = limiter._registry.line(KEY).bucket
     bucket.blank, bucket.next = 16, loop.time() + 1.0
     tasks = await waiting(limiter, 9)
     await asyncio.sleep(1.1)
@@ -404,7 +407,7 @@ async def test_case_38_a_window_of_the_app_counts_what_its_other_users_have_on_t
 async def test_case_38_a_token_wakes_the_lines_of_a_shared_window_in_slices(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    monkeypatch.setattr(Home, "SLICE", 2)
     limiter = Limiter()
     users = await users_of_an_app(limiter, 8, left=1)
     held = await limiter.acquire(users[0])
@@ -582,7 +585,7 @@ async def test_a_window_that_is_named_later_brings_its_callers_along():
     held.unsent()
     await settle()
     assert waiter.done()
-    assert len(limiter._windows) == 1
+    assert len(limiter._registry.windows) == 1
 
 
 @in_virtual_time
@@ -596,7 +599,7 @@ async def test_what_a_window_was_before_it_was_named_is_presumed_by_nobody_and_f
     await asyncio.sleep(100_000)
     for number in range(20):
         (await limiter.acquire(QuotaKey(str(number)))).unsent()
-    assert not limiter._windows
+    assert not limiter._registry.windows
 
 
 @in_virtual_time
@@ -605,9 +608,9 @@ async def test_a_named_window_that_its_last_route_leaves_is_forgotten():
     one, two = QuotaKey("GET /1", "x", "u"), QuotaKey("GET /2", "x", "u")
     for key, pool in ((one, "old"), (two, "old"), (one, "new")):
         await told_of_a_pool(limiter, key, q_left="9", q_pool=pool)
-    assert len(limiter._windows) == 2
+    assert len(limiter._registry.windows) == 2
     await told_of_a_pool(limiter, two, q_left="8", q_pool="new")
-    assert len(limiter._windows) == 1
+    assert len(limiter._registry.windows) == 1
 
 
 @pytest.mark.parametrize(
@@ -632,8 +635,8 @@ async def test_which_dialect_an_api_speaks_is_told_once_and_eight_of_them_at_mos
     told: list[events.Event] = []
     limiter = Limiter(on_event=told.append)
     for number in (*range(3), *range(12)):
-        limiter._note_dialect(limiter._line(KEY), f"dialect {number}")
-    limiter._note_dialect(limiter._line(QuotaKey("/")), "dialect 0")
+        limiter._telling.recognized(limiter._registry.line(KEY), f"dialect {number}")
+    limiter._telling.recognized(limiter._registry.line(QuotaKey("/")), "dialect 0")
     recognized = [
         events.DialectRecognized(str(KEY), KEY.identity, f"dialect {n}") for n in range(8)
     ]
@@ -828,7 +831,7 @@ async def test_case_34_close_wakes_everyone_with_the_librarys_own_error():
 
 @in_virtual_time
 async def test_case_34_close_goes_in_slices(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    monkeypatch.setattr(Home, "SLICE", 2)
     limiter, loop = Limiter(), asyncio.get_running_loop()
     await opened(limiter, 1)
     held = await limiter.acquire(KEY)
@@ -1224,7 +1227,7 @@ async def test_case_36_it_is_news_that_the_reset_is_a_second_later():
 async def test_case_36_news_fail_in_slices_those_who_must_and_count_only_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    monkeypatch.setattr(Home, "SLICE", 2)
     limiter = Limiter()
     held = await limiter.acquire(KEY)
     hopeless = await waiting(limiter, 5, max_wait=30)
@@ -1267,7 +1270,7 @@ async def test_case_36_the_only_caller_is_not_failed_for_itself():
 async def test_case_36_nobody_is_failed_for_one_who_leaves_the_queue_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    monkeypatch.setattr(Home, "SLICE", 2)
     limiter = Limiter()
     await opened(limiter, 1, x_rate_limit_limit="4")
     held = await limiter.acquire(KEY)
@@ -1288,7 +1291,7 @@ async def test_case_36_nobody_is_failed_for_one_who_leaves_the_queue_meanwhile(
 async def test_case_36_nobody_is_failed_for_one_who_is_granted_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(limiter_module, "_SLICE", 2)
+    monkeypatch.setattr(Home, "SLICE", 2)
     limiter = Limiter()
     await opened(limiter, 2, x_rate_limit_limit="4")
     held = [await limiter.acquire(KEY) for _ in range(2)]
@@ -1396,8 +1399,8 @@ async def test_case_02_a_refused_connection_is_a_miss_and_a_call_that_never_left
 
 def suspend(limiter: Limiter, seconds: float) -> None:
     """Let a machine sleep: the limiter's clock goes on, the loop's does not."""
-    before = limiter._now
-    limiter._now = lambda: before() + seconds
+    before = limiter._home.now
+    limiter._home.now = lambda: before() + seconds
 
 
 def test_case_17_a_suspended_laptop_notices_within_half_a_minute():
@@ -1496,7 +1499,7 @@ def test_case_17_the_clock_goes_on_while_the_machine_sleeps(monkeypatch: pytest.
     async def ahead() -> float:
         limiter = Limiter()
         (await limiter.acquire(KEY)).unsent()
-        return limiter._now() - asyncio.get_running_loop().time()
+        return limiter._home.now() - asyncio.get_running_loop().time()
 
     assert asyncio.run(ahead()) == pytest.approx(42.0, abs=1.0)
     if sys.platform != "win32":
@@ -1518,7 +1521,7 @@ def test_case_17_a_clock_that_a_sandbox_lacks_is_done_without(monkeypatch: pytes
     async def waits() -> float:
         limiter = Limiter()
         (await limiter.acquire(KEY)).unsent()
-        return limiter._now()
+        return limiter._home.now()
 
     assert asyncio.run(waits()) > 0
 
@@ -1642,11 +1645,11 @@ def test_what_changes_within_the_tick_is_not_announced(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(limiter_module, "_SLICE", 1)
+    monkeypatch.setattr(Home, "SLICE", 1)
 
     async def main() -> None:
         limiter, loop = Limiter(), asyncio.get_running_loop()
-        bucket = limiter._line(KEY).bucket
+        bucket = limiter._registry.line(KEY).bucket
         bucket.blank = 2  # four at once
         held = [await limiter.acquire(KEY) for _ in range(in_flight)]
         bucket.blank, bucket.probing.hold = 0, loop.time() + 30
@@ -1841,9 +1844,9 @@ async def test_the_servers_time_is_the_local_one_until_a_date_tells():
 @in_virtual_time
 async def test_all_quotas_of_one_api_go_by_one_clock():
     limiter = Limiter()
-    clock = limiter._line(KEY).clock
-    assert limiter._line(OTHER).clock is clock
-    assert limiter._line(QuotaKey("GET /x", api="another")).clock is not clock
+    clock = limiter._registry.line(KEY).clock
+    assert limiter._registry.line(OTHER).clock is clock
+    assert limiter._registry.line(QuotaKey("GET /x", api="another")).clock is not clock
 
 
 @in_virtual_time
@@ -1890,7 +1893,7 @@ async def test_case_44_what_a_quota_is_worth():
         key = QuotaKey(name)
         for status, remaining in answers:
             (await limiter.acquire(key)).observed(headers(remaining, **more), status=status)
-        return limiter._worth(limiter._line(key), loop.time())
+        return limiter._registry._worth(limiter._registry.line(key), loop.time())
 
     assert await worth("new") == 0
     assert await worth("holds", (200, 9)) == 1
@@ -1922,18 +1925,20 @@ async def test_case_44_the_more_quotas_beyond_the_most_the_more_are_forgotten(
     quotas: int, most: int, forgotten: list[str]
 ):
     limiter = Limiter()
-    limiter._line(QuotaKey("new"))
+    limiter._registry.line(QuotaKey("new"))
     await opened(limiter, 9, QuotaKey("holds"))
     await opened(limiter, 0, QuotaKey("spent"))
     for number in range(quotas - 3):
         await limiter.acquire(QuotaKey(f"busy {number}"))
-    limiter._max_quotas = most
+    limiter._registry._max_quotas = most
     before = [key.route for key in limiter.quotas()]
-    limiter._forget_some()
+    limiter._registry._forget_some()
     left = [key.route for key in limiter.quotas()]
     assert [name for name in before if name not in left] == forgotten
-    assert {line.key.route for line in limiter._rounds} == set(left), "whose turn comes again"
-    assert len(limiter._windows) == sum(name in left for name in ("holds", "spent"))
+    assert {line.key.route for line in limiter._registry._rounds} == set(left), (
+        "whose turn comes again"
+    )
+    assert len(limiter._registry.windows) == sum(name in left for name in ("holds", "spent"))
 
 
 @in_virtual_time
@@ -1949,7 +1954,7 @@ async def test_case_44_idle_quotas_are_forgotten_spent_ones_last():
     assert {QuotaKey("busy"), QuotaKey("spent")} <= set(quotas)
     spent = sum(quota.remaining == 0 for quota in quotas.values())
     assert spent > 60, "spent ones outlive those that are not"
-    assert len(limiter._windows) <= 130
+    assert len(limiter._registry.windows) <= 130
     busy.unsent()
     waiters[0].cancel()
 
@@ -1963,7 +1968,7 @@ async def test_case_44_fifty_thousand_short_lived_keys_stay_flat():
         permit.observed(headers(5, 900))
         most = max(most, len(limiter._lines))
     assert most <= 5001
-    assert len(limiter._windows) <= most
+    assert len(limiter._registry.windows) <= most
 
 
 @pytest.mark.parametrize(("burst", "worth"), [(1, 2), (2, 1)])
@@ -1975,11 +1980,11 @@ async def test_case_44_a_quota_is_worth_keeping_until_its_local_rate_is_whole(
     key, loop = QuotaKey("rated"), asyncio.get_running_loop()
     (await limiter.acquire(key)).observed({})
     line = limiter._lines[key]
-    assert limiter._worth(line, loop.time()) == worth
+    assert limiter._registry._worth(line, loop.time()) == worth
     await asyncio.sleep(59.9)
-    assert limiter._worth(line, loop.time()) == worth
+    assert limiter._registry._worth(line, loop.time()) == worth
     await asyncio.sleep(0.1)
-    assert limiter._worth(line, loop.time()) == 0
+    assert limiter._registry._worth(line, loop.time()) == 0
 
 
 @in_virtual_time
@@ -1997,11 +2002,11 @@ async def test_a_forgotten_quota_leaves_its_shared_window():
     day = of_the_app(100_000)
     for number in range(500):
         await opened(limiter, 14, user_of_an_app(number), **day)
-    (shared,) = limiter._siblings["x", "app", "POST /2/tweets"].windows
+    (shared,) = limiter._registry._siblings["x", "app", "POST /2/tweets"].windows
     assert len(shared.buckets) <= 14
     for number in range(100):
         await opened(limiter, 14, QuotaKey("other", "x", str(number), "app"))
-    assert ("x", "app", "POST /2/tweets") not in limiter._siblings
+    assert ("x", "app", "POST /2/tweets") not in limiter._registry._siblings
 
 
 @in_virtual_time
@@ -2025,8 +2030,8 @@ async def test_what_users_of_an_app_may_share_is_kept_until_none_of_them_is_left
     in_use.unsent()
     for number in range(9):
         await opened(limiter, 14, QuotaKey("GET /x", "x", str(number)))
-    assert {kind for *_, kind in limiter._windows} == {"15min"}
-    assert {route for *_, route in limiter._siblings} == {"GET /x"}
+    assert {kind for *_, kind in limiter._registry.windows} == {"15min"}
+    assert {route for *_, route in limiter._registry._siblings} == {"GET /x"}
 
 
 # Scale -------------------------------------------------------------------------------------------
@@ -2037,8 +2042,8 @@ class Counted:
 
     def __init__(self, limiter: Limiter) -> None:
         self.asked = 0
-        self._next = limiter._grant_next
-        limiter._grant_next = self._count  # type: ignore[method-assign]
+        self._next = limiter._turns._grant_next
+        limiter._turns._grant_next = self._count  # type: ignore[method-assign]
 
     def _count(self, *args):  # type: ignore[no-untyped-def]
         self.asked += 1
@@ -2092,7 +2097,7 @@ async def test_timers_that_are_out_of_date_do_not_pile_up():
     (waiter,) = await waiting(limiter, 1)
     for number, permit in enumerate(held):
         permit.observed(headers(0, 600 + number, limit=200))
-    assert len(limiter._timers) <= 67
+    assert len(limiter._turns.alarm.lines) <= 67
     assert len(limiter._lines[KEY].bucket.windows[0].blocked) == 1
     began = asyncio.get_running_loop().time()
     await waiter
@@ -2113,13 +2118,17 @@ async def test_case_45_ten_thousand_buckets_whose_resets_coincide():
     assert counted.asked <= 10_000 * 2
 
 
+#: Where a limiter has its callbacks.
+OURS = {f"aiotwhelp.{name}" for name in ("limiter", "turns", "patience", "alarm", "telling")}
+
+
 def longest_callback(loop: asyncio.AbstractEventLoop) -> list[float]:
     """Time each callback of the limiter's own; returns a list that fills."""
     spent: list[float] = []
     original = loop.call_soon
 
     def call_soon(callback, *args, context=None):  # type: ignore[no-untyped-def]
-        if getattr(callback, "__module__", "") != "aiotwhelp.limiter":
+        if getattr(callback, "__module__", "") not in OURS:
             return original(callback, *args, context=context)
 
         def timed() -> None:
@@ -2140,7 +2149,7 @@ async def test_case_52_grants_go_in_slices():
     tasks = await waiting(limiter, 10_000)
     await asyncio.sleep(62)
     grants, before = [], limiter.stats().granted
-    pump = limiter._pump
+    pump = limiter._turns._pump
 
     def counted(line):  # type: ignore[no-untyped-def]
         nonlocal before
@@ -2148,7 +2157,7 @@ async def test_case_52_grants_go_in_slices():
         grants.append(limiter.stats().granted - before)
         before = limiter.stats().granted
 
-    limiter._pump = counted  # type: ignore[method-assign]
+    limiter._turns._pump = counted  # type: ignore[method-assign]
     tasks[0].result().observed(headers(100_000, 600))
     limiter._lines[KEY].bucket.answered = 10**9
     (await waiting(limiter, 1))[0].cancel()
@@ -2369,7 +2378,7 @@ def test_what_could_not_be_made_can_still_be_shown():
     broken = Limiter.__new__(Limiter)
     with pytest.raises(ValueError, match="reserve"):
         broken.__init__(reserve=2)  # type: ignore[misc]
-    assert repr(broken) == "<Limiter 0 quotas, 0 waiting>"
+    assert repr(broken) == "<Limiter that was not made>"
 
 
 @in_virtual_time
@@ -2443,7 +2452,7 @@ async def test_case_52_callers_of_many_quotas_are_judged_in_slices_one_quota_aft
         tasks += await waiting(limiter, 5, key)
     for line in limiter._lines.values():
         for judge in (fail, spare, spare):
-            limiter._review(line, judge)
+            limiter._turns.patience._review(line, judge)
     failed = []
     while not all(task.done() for task in tasks):
         await asyncio.sleep(0)
@@ -2453,7 +2462,7 @@ async def test_case_52_callers_of_many_quotas_are_judged_in_slices_one_quota_aft
     assert len([step for step in steps if step]) >= 200 / 64
     assert {type(task.exception()) for task in tasks} == {TimeoutError}
     await asyncio.sleep(0.1)
-    assert limiter._reviewing is None
+    assert not limiter._turns.patience.is_busy
 
 
 @in_virtual_time
@@ -2462,14 +2471,14 @@ async def test_case_52_a_crowd_before_a_slow_rate_is_not_looked_at_with_every_gr
 ):
     limiter, loop = Limiter(rates={KEY.route: Rate(1, per=1)}), asyncio.get_running_loop()
     looks = 0
-    look = Limiter._judge_deadline
+    look = Patience._judge_deadline
 
     def counted(*args: Any) -> Exception | None:
         nonlocal looks
         looks += 1
         return look(*args)
 
-    monkeypatch.setattr(Limiter, "_judge_deadline", counted)
+    monkeypatch.setattr(Patience, "_judge_deadline", counted)
     await opened(limiter, 1_000_000)
     crowd = await waiting(limiter, 30_000, max_wait=40_000)
     began = loop.time()

@@ -9,7 +9,8 @@ import statistics
 import pytest
 
 from aiotwhelp.errors import QuotaTimeoutError
-from aiotwhelp.limiter import Limiter, QuotaKey
+from aiotwhelp.limiter import Limiter
+from aiotwhelp.views import QuotaKey
 from tests.simulation import (
     KEY,
     Faults,

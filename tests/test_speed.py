@@ -27,7 +27,29 @@ PACKAGE = Path(aiotwhelp.__file__).parent
 
 #: The way to a grant, and what an answer tells: has bounds of its own.
 RULE = {
-    *("limiter", "quota", "windows", "refills", "leases", "sharing", "queues", "heaps", "views"),
+    *(
+        "limiter",
+        "turns",
+        "alarm",
+        "patience",
+        "settling",
+        "permits",
+        "registry",
+        "telling",
+        "home",
+    ),
+    *(
+        "costs",
+        "matching",
+        "quota",
+        "windows",
+        "refills",
+        "leases",
+        "sharing",
+        "queues",
+        "heaps",
+        "views",
+    ),
     *("local", "clock", "headers", "ietf", "dialects", "values"),
 }
 

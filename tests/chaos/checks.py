@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -46,6 +47,10 @@ OWN_KINDS = {"x-rate-limit-{}": FIFTEEN_MINUTES.name, "x-ratelimit-{}-requests":
 SEEN_OTHERS = 5
 
 
+#: The method of a limiter's part that is checked.
+Plain = Callable[..., Any]
+
+
 class CheckedLimiter(Limiter):
     """Knows the server's counts, and the invariants by their numbers in the messages."""
 
@@ -82,20 +87,39 @@ class CheckedLimiter(Limiter):
         self._rated: dict[RateWindow, list[float]] = {}
         self._idle: dict[Line, tuple[float, float]] = {}
         self._in_this_callback = 0
+        turns, settling = self._turns, self._settling
+        for part, name, checked in (
+            (turns, "at_once", self._at_once),
+            (turns, "_grant_next", self._grant_next),
+            (turns, "settled", self._settled),
+            (turns, "_park", self._park),
+            (turns, "_expire", self._expire),
+            (turns, "fail", self._fail),
+            (turns.patience, "_fail", self._fail),
+            (turns.alarm, "_ring", self._ring),
+            (settling, "observed", self._observed),
+            (settling, "lost", self._lost),
+            (settling, "unsent", self._unsent),
+            (self._registry, "_forget_bucket", self._forget_bucket),
+        ):
+            setattr(part, name, partial(checked, getattr(part, name)))
 
     # Grants ------------------------------------------------------------------------------------
 
-    def _at_once(self, line: Any, key: Any, cost: Any, priority: Priority, *options: Any) -> Any:
-        permit = super()._at_once(line, key, cost, priority, *options)
+    def _at_once(
+        self, plain: Plain, line: Line, cost: Any, priority: Priority, *options: Any
+    ) -> Any:
+        permit = plain(line, cost, priority, *options)
         if permit is not None:
-            line = permit._line
             ahead = line.queues[: priority + 1]
             assert not any(queue.head() for queue in ahead), "I5: a newcomer overtook a waiter"
             self._check_grant(line, permit, priority, None)
         return permit
 
-    def _grant_next(self, line: Line, waiter: Waiter, now: float) -> Granted | NotUntil:
-        answer = super()._grant_next(line, waiter, now)
+    def _grant_next(
+        self, plain: Plain, line: Line, waiter: Waiter, now: float
+    ) -> Granted | NotUntil:
+        answer = plain(line, waiter, now)
         if isinstance(answer, NotUntil):
             self._check_wait(line, answer, now)
         else:
@@ -140,7 +164,7 @@ class CheckedLimiter(Limiter):
 
     def _check_grant(self, line: Line, granted: Granted, priority: int, ticket: int | None) -> None:
         self._idle.pop(line, None)
-        bucket, now = line.bucket, self._now()
+        bucket, now = line.bucket, self._home.now()
         if bucket.shown:
             assert bucket.calls <= self._answers.get(bucket, 0) + 1, "case 1: no slow start"
         assert now >= self._shut_until.get(bucket, -INF), "case 24: before the Retry-After"
@@ -163,7 +187,7 @@ class CheckedLimiter(Limiter):
         if not window.is_confirmed and self._silences_of(line, window) < SILENCES:
             assert granted.is_probe_of(window.probing), "case 14: more than the probes"
             assert window.probing.out <= 2, "case 14: a third probe"
-        has_ended = window.is_confirmed and self._now() >= window.ends
+        has_ended = window.is_confirmed and self._home.now() >= window.ends
         assert not has_ended, "case 14: granted from a window that has ended"
         assert window.foreseen <= window.available, "more is foreseen than there is"
         is_foreseen_too_long = window.foreseen > 0 and window.foreseen_until > window.ends
@@ -172,7 +196,7 @@ class CheckedLimiter(Limiter):
             self._check_last(line, window, granted)
             # One that answers tell of no more, such as a garbled header's, is not there.
             if window.is_confirmed and window.limit and priority != Priority.INTERACTIVE:
-                kept = min(int(self._reserve * window.limit), window.limit - 1)
+                kept = min(int(self._turns._reserve * window.limit), window.limit - 1)
                 left = max(window.available, self._come_back(line, window, kept))
                 assert left >= kept, "the reserve was spent"
         elif not window.is_confirmed and window.reset is not None and self.plan.has_one_clock:
@@ -212,6 +236,7 @@ class CheckedLimiter(Limiter):
 
     def _observed(
         self,
+        plain: Plain,
         line: Line,
         granted: Granted,
         reading: Reading,
@@ -228,7 +253,7 @@ class CheckedLimiter(Limiter):
         unread = {each.kind: each.debts.unread for each in line.bucket.windows}
         self._note_turns(line, granted, reading)
         self._note_missing(line, granted, reading)
-        super()._observed(line, granted, reading, status, cost, frame, remaining)
+        plain(line, granted, reading, status, cost, frame, remaining)
         self._note_left_out(line, granted, reading)
         if gap or pace.gap:
             is_success = not (reading.refused or reading.cached or status >= 500)
@@ -247,7 +272,7 @@ class CheckedLimiter(Limiter):
         if not reading.cached or status == 429:
             self._count_silences(line, granted, reading, status)
         if status == 429 and reading.retry_after:
-            self._shut_until[bucket] = self._now() + min(reading.retry_after, 960.0)
+            self._shut_until[bucket] = self._home.now() + min(reading.retry_after, 960.0)
             if reading.everywhere:
                 self._all_shut_until[line.key.identity] = self._shut_until[bucket]
         if status >= 500 and not reading.windows:
@@ -258,7 +283,7 @@ class CheckedLimiter(Limiter):
 
     def _check_pace(self, granted: Granted, before: float, *, grew: bool, success: bool) -> None:
         """A gap that was refused is not tried again for a while; a wider one shrinks."""
-        bucket, now = granted.bucket, self._now()
+        bucket, now = granted.bucket, self._home.now()
         refused = self._refused_gaps.setdefault(bucket, [])
         if grew:
             is_new = not refused or granted.sent >= refused[-1][0]
@@ -281,7 +306,9 @@ class CheckedLimiter(Limiter):
             if self._misses[probing] > MISSES:
                 # 1, 2, 4 ... seconds after the second of them: so far apart the probes are now.
                 patience = min(LONGEST_BACKOFF, 2.0 ** (self._misses[probing] - 2))
-                waiting = [each for each in line.everyone() if self._now() - each.since > patience]
+                waiting = [
+                    each for each in line.everyone() if self._home.now() - each.since > patience
+                ]
                 asyncio.get_running_loop().call_later(0.01, self._check_patience, waiting)
 
     def _check_patience(self, waiters: Iterable[Waiter]) -> None:
@@ -289,7 +316,7 @@ class CheckedLimiter(Limiter):
 
     def restore(self, key: Any, readings: Any) -> None:
         super().restore(key, readings)
-        bucket = self._line(key).bucket
+        bucket = self._registry.line(key).bucket
         if any(window.is_confirmed for window in bucket.windows):
             self._answers[bucket] = 1
 
@@ -306,7 +333,7 @@ class CheckedLimiter(Limiter):
         if any(self.name_of(line.key, each.kind) == name for each in reading.windows):
             calls[:] = [each for each in calls if each[0] > granted.sent]
         elif self._leaves_out(line, name):
-            calls.append((self._now(), granted.cost))
+            calls.append((self._home.now(), granted.cost))
             if self._answers.get(line.bucket) == 1:
                 self._note_unknown(name)
 
@@ -364,7 +391,7 @@ class CheckedLimiter(Limiter):
         """Note what tells that calls come back one by one."""
         if not self.plan.has_one_clock or self.plan.lies or self.plan.has("garbled"):
             return
-        now, told = self._now(), {each.kind: each for each in reading.windows}
+        now, told = self._home.now(), {each.kind: each for each in reading.windows}
         for window in line.bucket.windows if self.plan.refills else ():
             each = told.get(window.kind)
             if each is None or each.limit is None or each.resets_in is None:
@@ -413,7 +440,7 @@ class CheckedLimiter(Limiter):
             most = self.plan.late + 5.0 + 8 * self.plan.latency[1]
             assert window.late <= most, f"case 15: {window.late:.1f} s were learned"
 
-    def _lost(self, line: Line, granted: Granted, *, reason: str) -> None:
+    def _lost(self, plain: Plain, line: Line, granted: Granted, *, reason: str) -> None:
         self._check_probes(line, granted)
         for window in line.bucket.windows:
             count = self.world.counts.get(self.name_of(line.key, window.kind))
@@ -422,21 +449,23 @@ class CheckedLimiter(Limiter):
         self._note_misses(line, granted)
         app = self._app_of(line)
         if app is not None and self._leaves_out(line, app):
-            self._left_out.setdefault(app, []).append((self._now() + 1.0, granted.cost))
-        super()._lost(line, granted, reason=reason)
+            self._left_out.setdefault(app, []).append((self._home.now() + 1.0, granted.cost))
+        plain(line, granted, reason=reason)
 
-    def _unsent(self, line: Line, granted: Granted, *, failed: bool, reason: str) -> None:
+    def _unsent(
+        self, plain: Plain, line: Line, granted: Granted, *, failed: bool, reason: str
+    ) -> None:
         for gate in line.bucket.local:
             grants = self._rated.get(gate, [])
-            if granted.sent in grants and self._now() < granted.sent + gate.rate.gap:
+            if granted.sent in grants and self._home.now() < granted.sent + gate.rate.gap:
                 grants.remove(granted.sent)
         if failed:
             self._note_misses(line, granted)
-        super()._unsent(line, granted, failed=failed, reason=reason)
+        plain(line, granted, failed=failed, reason=reason)
 
     def _check_probes(self, line: Line, granted: Granted) -> None:
         """A probe that was silent for long must have been followed by another."""
-        waiter, now = line.head(), self._now()
+        waiter, now = line.head(), self._home.now()
         if waiter is None or self.plan.has(
             "app", "hidden", "retry_after", "outcry", "rated", "closing"
         ):
@@ -455,36 +484,36 @@ class CheckedLimiter(Limiter):
             due = silent > max(2.0, 3.0 * trip) + 1.0 and bucket.next < now - 3.0
             assert not (alone and due), "case 2: a slow probe stalled everybody"
 
-    def _settled(self, line: Line, room: Room | None) -> None:
-        super()._settled(line, room)
+    def _settled(self, plain: Plain, line: Line, room: Room | None) -> None:
+        plain(line, room)
         for window in line.bucket.windows:
             self._note_spent(window)
         self.check(line)
         self.check_sums()
 
-    def _ring(self) -> None:
+    def _ring(self, plain: Plain) -> None:
         self.rings += 1
-        first, now = self._timers.first, self._now()
-        super()._ring()
+        first, now = self._turns.alarm.lines.first, self._home.now()
+        plain()
         # Most rings only look whether the machine slept, and change nothing.
         if first is not None and first.timer <= now:
             self.check_all()
 
-    def _forget_bucket(self, key: QuotaKey, bucket: Bucket) -> None:
+    def _forget_bucket(self, plain: Plain, key: QuotaKey, bucket: Bucket) -> None:
         for debts in (bucket.debts, *(window.debts for window in bucket.windows)):
             for name in self._own_names(key):
                 self._forgotten[name] += debts.ghosts + debts.unread
         # To know it again costs a probe.
         for name in self._own_names(key):
             self._note_unknown(name)
-        super()._forget_bucket(key, bucket)
+        plain(key, bucket)
 
     # Waiting -----------------------------------------------------------------------------------
 
-    def _park(self, line: Line, waiter: Waiter, answer: NotUntil, now: float) -> None:
-        super()._park(line, waiter, answer, now)
+    def _park(self, plain: Plain, line: Line, waiter: Waiter, answer: NotUntil, now: float) -> None:
+        plain(line, waiter, answer, now)
         # More urgent callers, who may spend the reserve, may find out what lost calls have taken.
-        may_open = self._reserve and any(w.debts.ghosts for w in line.bucket.windows)
+        may_open = self._turns._reserve and any(w.debts.ghosts for w in line.bucket.windows)
         if line.bucket.calls or answer.by.in_flight or answer.at == INF or may_open:
             self._idle.pop(line, None)
         elif self._idle.get(line, (None,))[0] != answer.at:
@@ -498,18 +527,18 @@ class CheckedLimiter(Limiter):
         for parked in window.blocked:
             line = parked.line
             if not line.bucket.calls and line not in self._idle:
-                self._idle[line] = (window.ends, self._now())
+                self._idle[line] = (window.ends, self._home.now())
 
-    def _expire(self, line: Line, waiter: Waiter) -> None:
+    def _expire(self, plain: Plain, line: Line, waiter: Waiter) -> None:
         at, since = self._idle.get(line, (-INF, 0.0))
         # How much longer than for the first of those that come back, nobody says before.
-        is_known = since < self._now() - 0.01 and not self.plan.refills
+        is_known = since < self._home.now() - 0.01 and not self.plan.refills
         if not waiter.future.done() and is_known:
             assert at <= waiter.deadline + 1.0, "case 36: it was known to be too late"
-        super()._expire(line, waiter)
+        plain(line, waiter)
 
-    def _fail(self, line: Line, waiter: Waiter, error: Exception) -> None:
-        super()._fail(line, waiter, error)
+    def _fail(self, plain: Plain, line: Line, waiter: Waiter, error: Exception) -> None:
+        plain(line, waiter, error)
         self._count_work()
 
     def _count_work(self) -> None:
@@ -554,7 +583,7 @@ class CheckedLimiter(Limiter):
         assert window.in_flight >= 0, "I2"
         assert window.debts.unread >= 0, "I2"
         assert window.debts.ghosts >= 0, "I2"
-        if not window.is_confirmed or self._now() >= window.ends or self.plan.lies:
+        if not window.is_confirmed or self._home.now() >= window.ends or self.plan.lies:
             return
         assert window.observations, "a window that is confirmed was read"
         count = self.world.counts.get(self.name_of(line.key, window.kind))
@@ -604,10 +633,10 @@ class CheckedLimiter(Limiter):
         return (own, ("narrow", *own)) if self.plan.narrow else (own,)
 
     def _can_wake(self, line: Line) -> bool:
-        if self._is_closed or line.bucket.calls:
+        if self._home.is_closed or line.bucket.calls:
             return True
         if line.timer < INF:
-            return self._timer is not None
+            return self._turns.alarm.is_armed
         parked = line.parked
         return parked is not None and (
             parked.gate.in_flight > 0 or parked.gate.blocked.first.line is not line

@@ -14,8 +14,7 @@ import aiohttp
 import aiohttp.connector
 import pytest
 
-import aiotwhelp.limiter
-from aiotwhelp import AiotwhelpError, Api, Priority, Rate, RateLimitError, Session, testing
+from aiotwhelp import AiotwhelpError, Api, Priority, Rate, RateLimitError, Session, alarm, testing
 from aiotwhelp.auth import Auth
 from aiotwhelp.dialects import AUTO
 from aiotwhelp.headers import FIFTEEN_MINUTES, X_DIALECT, WindowReading
@@ -92,7 +91,7 @@ async def _play(plan: Plan, patch: pytest.MonkeyPatch) -> Outcome:
     # By the real clock no idle connection would ever be too old.
     patch.setattr(aiohttp.connector, "monotonic", loop.time)
     # No machine sleeps here, and a look every 30 s whether one has would be a tenth of all work.
-    patch.setattr(aiotwhelp.limiter, "_LONGEST_TIMER", LONGEST_TIMER)
+    patch.setattr(alarm, "_LONGEST_TIMER", LONGEST_TIMER)
     unseen: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: unseen.append(context))
     try:
@@ -122,7 +121,7 @@ async def _storm_and_calm(plan: Plan) -> Outcome:
         outcome.faults += world.faults
         outcome.elapsed = world.loop.time() - world.began
         assert limiter.stats().in_flight == limiter.stats().waiting == 0, "I8"
-        assert limiter._timer is None, "I8: a timer is left"
+        assert not limiter._turns.alarm.is_armed, "I8: a timer is left"
         _judge(plan, world, limiter, outcome)
     await asyncio.sleep(40)
     assert asyncio.all_tasks() == {asyncio.current_task()}, "I8: a task is left"
@@ -340,7 +339,7 @@ async def _is_well(session: Session, limiter: CheckedLimiter) -> None:
             (await limiter.acquire(f"stranger {stranger}")).unsent()
         assert len(limiter.quotas()) <= 1.25 * most + 2, "case 44: too many quotas are kept"
     stats = limiter.stats()
-    most = 20 + 4 * stats.granted + 2 * limiter._now() / LONGEST_TIMER
+    most = 20 + 4 * stats.granted + 2 * limiter._home.now() / LONGEST_TIMER
     assert limiter.rings <= most, "I7: it spins"
 
 

@@ -23,7 +23,8 @@ from itertools import cycle, islice
 
 from aiotwhelp.errors import QuotaTimeoutError
 from aiotwhelp.headers import X_DIALECT
-from aiotwhelp.limiter import Limiter, Permit
+from aiotwhelp.limiter import Limiter
+from aiotwhelp.permits import Permit
 from aiotwhelp.quota import Bucket, Granted, NotUntil
 from aiotwhelp.testing import VirtualTimeLoop, run
 from aiotwhelp.windows import INF, LONGEST_BACKOFF, Window
@@ -247,7 +248,7 @@ async def _crowd(answers: list[Event]) -> None:
     assert at_rest(limiter)
     grants = limiter.stats().granted
     slowest = sum(min(event.delay, 100.0) for event in answers) * _ATTEMPTS * _CALLERS
-    ceiling = max([_CEILING, *(w.kind.ceiling for w in limiter._windows.values())])
+    ceiling = max([_CEILING, *(w.kind.ceiling for w in limiter._registry.windows.values())])
     assert loop.elapsed <= grants * (ceiling + _SLACK) + slowest, loop.elapsed
     looks = loop.elapsed / _LONGEST_TIMER
     assert loop._iterations - before <= _PER_GRANT * (_CALLERS + grants) + 4 * looks

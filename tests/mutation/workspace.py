@@ -16,6 +16,19 @@ FORKS = Path(__file__).with_name("forks.py")
 #: The tests of a module. Those of the rule are rows without a loop: a second for all of them.
 RULE = ["tests/test_quota.py", "tests/test_windows.py", "tests/test_foreseen.py"]
 READING = ["tests/test_values.py", "tests/test_headers.py", "tests/test_dialects.py"]
+LIMITER = [
+    "limiter",
+    "turns",
+    "alarm",
+    "patience",
+    "settling",
+    "permits",
+    "telling",
+    "registry",
+    "matching",
+    "costs",
+    "home",
+]
 TESTS = {
     "values": READING,
     "ietf": ["tests/test_dialects.py"],
@@ -28,10 +41,13 @@ TESTS = {
     "refills": ["tests/test_refills.py"],
     "ledger/rule": ["tests/test_ledger_rule.py"],
     "leases": ["tests/test_leases.py"],
-    "limiter": [
-        f"tests/test_{name}.py"
-        for name in ("limiter", "bad_input", "foreseen", "any_api", "fleet", "answers")
-    ],
+    **{
+        module: [
+            f"tests/test_{name}.py"
+            for name in ("limiter", "bad_input", "foreseen", "any_api", "fleet", "answers")
+        ]
+        for module in LIMITER
+    },
 }
 
 #: Words of those that take too long for thousands of runs, or look at a cache, which is not there.

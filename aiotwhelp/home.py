@@ -1,0 +1,83 @@
+"""The event loop that a limiter belongs to, and its clocks."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+from aiotwhelp.errors import SessionClosedError, WrongLoopError
+
+
+class Home:
+    """The loop in which a limiter was first used, until it is closed."""
+
+    #: Callers granted, failed or looked at between two breaths of the loop: 1 to 4 ms.
+    SLICE = 64
+
+    __slots__ = ("_loop", "is_closed", "now", "open_in", "wall")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        #: The same until the limiter is closed.
+        self.open_in: asyncio.AbstractEventLoop | None = None
+        self.is_closed = False
+        #: Monotonic seconds, and POSIX time.
+        self.now: Callable[[], float] = time.monotonic
+        self.wall: Callable[[], float] = time.time
+
+    def bind(self) -> None:
+        """Belong to the loop that runs, or raise `WrongLoopError` or `SessionClosedError`."""
+        loop = asyncio.get_running_loop()
+        if self.is_closed:
+            raise SessionClosedError("this limiter is closed: make a new one")
+        if loop is self._loop:
+            return
+        if self._loop is not None:
+            raise WrongLoopError(
+                "this limiter belongs to another event loop: make a session, or limiter, for each "
+                "loop, inside the coroutine that asyncio.run gets"
+            )
+        self._loop = self.open_in = loop
+        self.now = _clock_of(loop)
+        # A loop that keeps its own wall clock (the testing loop) is asked for it.
+        self.wall = getattr(loop, "wall_time", time.time)
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self.is_closed = True
+        self.open_in = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, which whoever has come in has bound."""
+        assert self._loop is not None  # noqa: S101 - for the type checker
+        return self._loop
+
+    def soon(self, function: Callable[..., object], *args: object) -> asyncio.Handle:
+        """Have a function called with the next breath of the loop."""
+        return self.loop.call_soon(function, *args)
+
+
+def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """Return a loop's clock; of those that stand still while a laptop sleeps, one that goes on.
+
+    Windows go on, too. Loops that keep a time of their own are left to it.
+    """
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    kind = type(loop)
+    is_plain = kind.time is asyncio.BaseEventLoop.time or kind is _uvloop()
+    if boottime is None or not is_plain:
+        return loop.time
+    try:
+        time.clock_gettime(boottime)
+    except OSError:  # the name is there, and a sandbox does without the clock
+        return loop.time
+    return partial(time.clock_gettime, boottime)
+
+
+def _uvloop() -> object:
+    """Return uvloop's kind of loop, if it has been imported."""
+    return getattr(sys.modules.get("uvloop"), "Loop", None)

@@ -1,0 +1,82 @@
+"""One caller's go, until it is settled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiotwhelp.costs import as_cost
+from aiotwhelp.headers import Dialect, Reading
+from aiotwhelp.queues import Line
+from aiotwhelp.quota import Granted
+
+
+class Permit(Granted):
+    """One caller's go. Settle it exactly once: `observed`, `unsent` or `lost`."""
+
+    __slots__ = ("_dialect", "_line", "waited")
+
+    _dialect: Dialect
+    _line: Line
+    #: Seconds that the caller waited for it.
+    waited: float
+
+    def __repr__(self) -> str:
+        return f"<Permit {self._line.key} {'settled' if self.is_settled else 'out'}>"
+
+    def observed(
+        self,
+        headers: Mapping[str, str],
+        *,
+        status: int = 200,
+        cost: int | Mapping[str, int] | None = None,
+    ) -> Reading:
+        """Settle with an answer's headers and status, as soon as they are there.
+
+        Pass what the call really took as ``cost`` if that is known by now and differs from what
+        was asked for: local rates are corrected; windows that the server announces correct
+        themselves. Returns what was read. Raises RuntimeError if the permit is settled already.
+        """
+        line, dialect = self._line, self._dialect
+        plain = line.bucket.plain
+        if plain is not None and status == 200 and cost is None:
+            frame = plain.frame
+            if frame is not None and frame.dialect is dialect:
+                remaining = frame.left(headers)
+                if remaining >= 0:
+                    reading = frame.reading(remaining)
+                    line.settling.observed(line, self, reading, 200, None, frame, remaining)
+                    return reading
+        reading = dialect.read(headers, status)
+        took = None if cost is None else as_cost(cost)
+        line.settling.observed(line, self, reading, status, took)
+        if plain is not None and plain.is_plain and status == 200:
+            plain.expect_as(dialect.frame(headers))
+        return reading
+
+    def refused_after_all(self, reading: Reading, status: int) -> None:
+        """Note that the body of the answer, read after its headers, refused the call."""
+        self._line.settling.refused_after_all(self._line, self, reading, status)
+
+    def unsent(self, *, failed: bool = False, reason: str = "") -> None:
+        """Settle a call that surely never left: its token goes back.
+
+        Pass ``failed=True`` if it was tried and nobody was there (a refused connection). Callers
+        that wait in vain are told the ``reason``.
+        """
+        self._line.settling.unsent(self._line, self, failed=failed, reason=reason)
+
+    def lost(self, *, reason: str = "") -> None:
+        """Settle a call that may have been counted and whose answer will not come.
+
+        Callers that wait in vain are told the ``reason``.
+        """
+        self._line.settling.lost(self._line, self, reason=reason)
+
+
+def handed_out(line: Line, granted: Granted, dialect: Dialect, waited: float) -> Permit:
+    """Make a permit of what the rule has granted to a caller of a line."""
+    permit: Permit = granted  # type: ignore[assignment] # as `Bucket.grants` has it
+    permit._line = line
+    permit._dialect = dialect
+    permit.waited = waited
+    return permit
