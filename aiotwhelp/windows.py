@@ -587,11 +587,17 @@ class Window:
     def _opens(self, now: float, cost: int, reserve: float, even: bool) -> float:
         if self.is_confirmed:
             left = self.observations[0][1] - self.in_flight - self.debts.unread - self.debts.ghosts
-            if now < self.ends and left >= cost + self._spared(reserve):
-                return self.slot if even else -INF
-            self._pass(now)
+            is_there = left >= cost + self._spared(reserve)
+            if not is_there or now >= self.ends:
+                self._pass(now)
             if self.is_confirmed:
+                if is_there:
+                    return self.slot if even else -INF
                 return self._opens_when_spent(now, cost, left, reserve)
+        return self._opens_in_doubt()
+
+    def _opens_in_doubt(self) -> float:
+        """When a probe may go; anyone may, where nobody tells of the window any more."""
         return self.probing.opens(self.round_trip) if self.is_in_doubt else -INF
 
     def _opens_when_spent(self, now: float, cost: int, left: int, reserve: float) -> float:
@@ -604,7 +610,7 @@ class Window:
             # It has had its turn, and another window was shown: who goes now will tell.
             self._doubt()
             self.reset = None
-            return self.probing.opens(self.round_trip) if self.is_in_doubt else -INF
+            return self._opens_in_doubt()
         if self.reset is None:
             # Spent, and nobody knows until when: probe after 1 s, doubling to 60 s.
             self._doubt()
@@ -693,9 +699,8 @@ class Window:
     def _foresees(self, reserve: float) -> int:
         """Return how many plain calls may surely go, one after the other, and be answered so."""
         left = self.observations[0][1] - self.in_flight - self._kept(reserve)
-        calls = min(_FORESEEN, left // 4)
-        spared = self.foreign.margin(self.in_flight + calls) if calls > 0 else 0.0
-        return calls if calls > 0 and left - calls >= spared else 0
+        calls = max(0, min(_FORESEEN, left // 4))
+        return calls if left - calls >= self.foreign.margin(self.in_flight + calls) else 0
 
     def foreseen_to(self) -> float:
         """Return the instant until which what is foreseen holds."""

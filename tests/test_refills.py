@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from aiotwhelp.headers import WindowKind
+from aiotwhelp.quota import NotUntil
 from aiotwhelp.refills import Refill
 from tests.film import GO, WAIT, Answer, Ask, Film, Lost, Until
 
@@ -276,3 +277,66 @@ def test_where_a_call_went_well_before_the_reset_each_of_its_seconds_may_be_roun
 def test_a_reset_that_is_told_to_be_sooner_than_before_is_when_a_token_is_there():
     film = Film().play([(0, Ask("a"), GO), (0, told("a", 1, 900.0), None)])
     film.play([(1, Ask("b"), GO), (1, told("b", 0, 40.0), None), (1, Ask(), Until(42))])
+
+
+def gone_early(then: Answer) -> Film:
+    """Return a film of a call that went well before the reset at 900, as it was told it would."""
+    film = Film().play([(0, Ask("a"), GO), (0, told("a", 1, 900.0), None)])
+    film.play([(1, Ask("b"), GO), (1, told("b", 0, 3.0), None), (5, Ask("c"), GO)])
+    return film.play([(5, then, None)])
+
+
+@pytest.mark.parametrize(
+    ("resets_in", "at"), [(0.5, 5.51), (100.0, 106.0), (890.0, 900.0), (89_999.0, 90_005.0)]
+)
+def test_who_went_well_before_the_reset_is_told_again_when_a_token_is_there(
+    resets_in: float, at: float
+):
+    gone_early(told("c", 0, resets_in)).play([(5, Ask(), Until(at))])
+
+
+@pytest.mark.parametrize(("went_early", "at"), [(True, 901.0), (False, 900.0)])
+def test_near_the_reset_it_may_be_rounded_down_if_a_call_went_well_before_one(
+    went_early: bool, at: float
+):
+    film = Film().play([(0, Ask("a"), GO), (0, told("a", 1, 900.0), None)])
+    if went_early:
+        film = gone_early(told("c", 0, 100.0))
+    film.play([(897, Ask("d"), GO), (897, told("d", 0, 3.0), None), (897, Ask(), Until(at))])
+
+
+def test_near_the_reset_who_needs_more_than_is_left_waits_for_it():
+    film = gone_early(told("c", 0, 100.0))
+    film.play([(897, Ask("d"), GO), (897, told("d", 2, 3.0), None)])
+    film.play([(897, Ask(cost=3), Until(900))])
+
+
+@pytest.mark.parametrize(("resets_in", "at"), [(893.0, 895.0), (894.0, 900.0)])
+def test_what_comes_four_seconds_before_the_reset_may_be_another_back_ends_reset(
+    resets_in: float, at: float
+):
+    film = Film().play([(0, Ask("a"), GO), (0, told("a", 1, 900.0), None)])
+    film.play([(1, Ask("b"), GO), (1, told("b", 0, resets_in), None), (1, Ask(), Until(at))])
+
+
+def told_epoch(name: str, missing: int, reset: float) -> Answer:
+    return Answer(name, 100 - missing, 100, kind=REFILLS, reset=reset)
+
+
+@pytest.mark.parametrize(
+    ("reset", "at"), [(66.0, 66.0), (67.0, 5.5 + 63.0 / 2)], ids=["another back end", "refills"]
+)
+def test_an_epoch_that_moves_with_what_is_missing_is_of_tokens_that_come_back_one_by_one(
+    reset: float, at: float
+):
+    film = Film().play([(0, Ask("a"), GO), (0, told_epoch("a", 2, 60.0), None)])
+    film.play([(5, Ask("b"), GO), (5.5, told_epoch("b", 3, reset), None)])
+    answer = film.ask(5.5, Ask(cost=98))
+    assert isinstance(answer, NotUntil)
+    assert answer.at == pytest.approx(at, abs=1e-5)
+
+
+def test_an_epoch_that_has_passed_tells_of_no_token():
+    film = Film().play([(0, Ask("a"), GO), (0, told_epoch("a", 99, 900.0), None)])
+    film.play([(10, Ask("b"), GO), (10, told_epoch("b", 100, 9.0), None)])
+    film.play([(10, Ask(), Until(900))])

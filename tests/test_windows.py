@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from typing import Any
 
 import pytest
 
 from aiotwhelp.clock import ServerClock
-from aiotwhelp.headers import DAY_OF_APP, FIFTEEN_MINUTES, WindowKind, WindowReading, limited
+from aiotwhelp.headers import (
+    DAY_OF_APP,
+    FIFTEEN_MINUTES,
+    X_DIALECT,
+    WindowKind,
+    WindowReading,
+    limited,
+)
 from aiotwhelp.heaps import Entry
 from aiotwhelp.local import RateWindow, window_of
 from aiotwhelp.quota import Granted, NotUntil
 from aiotwhelp.rates import Concurrency, Rate
-from aiotwhelp.windows import Cost, Debts, Foreign, Numbering, Probing, Window
+from aiotwhelp.windows import INF, Cost, Debts, Foreign, Numbering, Probing, Window
 from tests.film import (
     EPOCH,
     GO,
@@ -57,6 +65,24 @@ def test_probes_of_a_reset_that_fail_back_off(failure: object):
     film = opened(0, reset=60.0)
     film.play([(60, Ask("a"), GO), (60, failure, None), (60, Ask("a"), GO), (60, failure, None)])
     film.play([(60, Ask(), Until(61.0))])
+
+
+def test_probes_of_a_reset_that_never_left_do_not_back_off():
+    film = opened(0, reset=60.0)
+    for _ in range(3):
+        film.play([(60, Ask("a"), GO), (60, Unsent("a"), None)])
+
+
+def test_a_call_that_never_left_since_nobody_was_there_is_no_probe_that_failed():
+    film = opened(15, reset=60.0)
+    for _ in range(3):
+        film.play([(1, Ask("a"), GO), (1, Unsent("a", failed=True), 15)])
+    film.play([(60, Ask("a"), GO), (60, Lost("a"), None), (60, Ask(), GO)])
+
+
+def test_a_probe_of_lost_calls_that_failed_is_followed_by_another():
+    film = opened(1).play([(1, Ask("a"), GO), (2, Lost("a"), 0), (3, Ask("b"), GO)])
+    film.play([(3.1, Answer("b", status=500), 0), (3.1, Ask(), GO)])
 
 
 def test_a_probe_of_a_reset_long_ago_is_none_of_those_that_are_out():
@@ -162,6 +188,30 @@ def test_a_window_says_where_its_keeper_finds_it():
     assert opened(1).window.key == ("one", "15min")
 
 
+@pytest.mark.parametrize(
+    ("state", "cost", "holds"),
+    [
+        ({}, 1, False),
+        ({}, 2, True),
+        ({"in_flight": 1}, 1, True),
+        ({"in_flight": 1}, 0, True),
+        ({"shut": 1.0}, 1, False),
+        ({"shut": 1.5}, 1, True),
+        ({"hold": 1.0}, 1, False),
+        ({"hold": 1.5}, 1, True),
+        ({"in_flight": 1, "is_untold": True}, 1, False),
+    ],
+    ids=str,
+)
+def test_a_window_holds_those_for_whom_too_little_is_left_or_while_it_is_shut(
+    state: dict[str, Any], cost: int, holds: bool
+):
+    film = opened(1)
+    for name, value in state.items():
+        setattr(film.window.probing if name == "hold" else film.window, name, value)
+    assert film.window.holds(1.0, Granted(film.bucket, 0.5, cost, None)) is holds
+
+
 # Whose window, and until when --------------------------------------------------------------------
 
 
@@ -203,12 +253,13 @@ def test_a_window_spent_until_nobody_knows_when_is_probed_after_a_second():
     film.play([(1, Ask("b"), GO), (2, Answer("b", 0, reset=None), 0), (3, Ask(), Until(4.0))])
 
 
-def test_a_reset_that_is_told_late_is_that_of_the_window_all_had_spoken_of():
+@pytest.mark.parametrize("risen", [4, 9])
+def test_a_reset_that_is_told_late_is_that_of_the_window_all_had_spoken_of(risen: int):
     film = Film().play([(0, Ask("a"), GO), (0, Answer("a", 5, reset=None), 5)])
     film.bucket.answered = 1000
     film.play([(1, Ask("b"), GO), (1, Ask("c"), GO), (2, Answer("b", 3, reset=None), 2)])
-    film.play([(2, Answer("c", 4, reset=60.0), 3)])
-    assert film.window.ends == 60.0
+    film.play([(2, Answer("c", risen, reset=60.0), 3)])
+    assert (film.window.ends, film.window.span) == (60.0, 58.0)
     film.play([(3, Ask("d"), GO), (3, Answer("d", 2, reset=40.0), 2)])
 
 
@@ -342,6 +393,17 @@ def test_seconds_until_a_reset_were_written_while_the_call_was_under_way_and_are
     assert (film.window.low, film.window.span) == (57.0, 55.0)
 
 
+@pytest.mark.parametrize(
+    ("resets_in", "low", "reset"),
+    [(959.0, 958.0, 961.0), (960.0, 959.0, 962.0), (2e3, 962.0, 962.0)],
+)
+def test_seconds_beyond_the_ceiling_are_as_many_as_that_has(
+    resets_in: float, low: float, reset: float
+):
+    film = Film().play([(0, Ask("a"), GO), (2, Answer("a", 9, resets_in=resets_in), None)])
+    assert (film.window.low, film.window.reset) == (low, reset)
+
+
 def test_seconds_that_have_decimals_are_as_exact_as_those():
     film = Film()
     assert counting_down(film, 0.0, 2.0, resets_in=58.5) == 60.5
@@ -357,6 +419,75 @@ def test_of_several_answers_the_seconds_until_a_reset_become_known_more_exactly(
     assert film.window.low == 58.0
     film.play([(30, Ask("a"), GO), (30, Answer("a", 0, resets_in=29), 0)])
     film.play([(30, Ask(), Until(59.0)), (59, Ask(), GO)])
+
+
+def test_how_much_later_the_next_window_is_to_end_counts_from_the_latest_reset():
+    film = Film()
+    counting_down(film, 0.0, 2.0, resets_in=58, left=3)
+    film.play([(3, Ask("a"), GO), (3, Answer("a", 9, resets_in=84), 9)])
+    assert (film.window.ends, film.window.span) == (87.0, 55.0)
+    film.play([(4, Ask("a"), GO), (4, Answer("a", 12, resets_in=112), 12)])
+    assert (film.window.ends, film.window.span) == (116.0, 111.0)
+
+
+def test_seconds_of_a_slow_answer_that_may_be_within_two_of_the_reset_are_the_same():
+    film = Film()
+    counting_down(film, 0.0, 0.0, resets_in=60)
+    film.bucket.answered = 1000
+    film.play([(1, Ask("a"), GO), (1, Ask("b"), GO), (4, Answer("a", 8, resets_in=61), 7)])
+    assert (film.window.low, film.window.reset) == (61.0, 65.0)
+    film.play([(4, Answer("b", 3, resets_in=54), 3)])
+
+
+@pytest.mark.parametrize(
+    ("resets_in", "reset", "is_placed"),
+    [(None, 62.0, True), (None, 62.5, False), (0.0, None, True)],
+)
+def test_a_reset_that_has_just_passed_is_that_of_the_window_that_is_late(
+    resets_in: float | None, reset: float | None, is_placed: bool
+):
+    at_first = None if resets_in is None else 60.0
+    film = Film().play([(0, Ask("a"), GO), (0, Answer("a", 9, reset=60.0, resets_in=at_first), 9)])
+    film.window.late = 5.0
+    film.play([(59, Ask("a"), GO), (63, Answer("a", 8, reset=reset, resets_in=resets_in), 8)])
+    assert film.window.ends == 65.0
+    assert film.window.debts.are_none is is_placed
+
+
+@pytest.mark.parametrize(
+    ("told", "reset", "resets_in", "low"),
+    [
+        (None, 62.0, None, EPOCH + 60.0),
+        (None, 62.5, None, -INF),
+        (60.0, None, 0.0, 59.0),
+    ],
+)
+def test_the_old_window_goes_on_if_its_reset_or_one_just_passed_is_told(
+    told: float | None, reset: float | None, resets_in: float | None, low: float
+):
+    film = Film().play([(0, Ask("a"), GO), (0, Answer("a", 9, reset=60.0, resets_in=told), 9)])
+    film.play([(60, Ask("a"), GO), (70, Answer("a", 8, reset=reset, resets_in=resets_in), 8)])
+    assert (film.window.reset, film.window.low) == (None, low)
+
+
+def test_a_server_that_tells_resets_in_another_way_knows_none_of_those_before():
+    film = opened(15, reset=60.0)
+    film.play([(60, Ask("a"), GO), (60, Answer("a", 9, resets_in=0.0), 9)])
+    assert (film.window.reset, film.window.low) == (None, -INF)
+    film.play([(61, Ask("a"), GO), (61, Answer("a", 8, resets_in=0.0), 8)])
+    assert not film.window.debts.are_none
+
+
+def test_tokens_that_are_left_may_go_at_a_reset_that_turns_out_to_be_later():
+    film = opened(5, reset=60.0)
+    film.clock.assume(EPOCH - 3.0)
+    film.play([(60, Ask("a"), GO), (62.9, Ask("b"), GO), (63, Ask("c"), GO), (63, Ask(), WAIT)])
+    assert film.granted["a"].probes is None
+    assert film.granted["c"].probes is not None
+
+
+def test_a_window_of_half_a_second_is_as_long():
+    assert opened(5, reset=0.5).window.span == 0.5
 
 
 def test_two_resets_that_meet_in_one_instant_are_that_instant():
@@ -884,6 +1015,14 @@ def test_a_window_that_nobody_has_confirmed_stays_so_when_it_takes_in_another():
     assert two.windows == [window]
 
 
+def test_a_window_of_which_nothing_was_known_is_what_the_other_one_is():
+    film = opened(9)
+    new = Window(FIFTEEN_MINUTES, film.clock, film.numbering, "new")
+    new.absorb(film.window)
+    assert film.bucket.windows == [new]
+    assert (new.available, new.limit, new.ends) == (9, 15, 900.0)
+
+
 def test_who_waits_for_either_of_two_windows_waits_for_the_one_that_they_are():
     film = two_windows(Answer("a", 0), Answer("a", 0))
     one, two = film.windows["one", "15min"], film.windows["two", "15min"]
@@ -1106,6 +1245,7 @@ def test_what_a_new_window_begins_with():
     window = Window(FIFTEEN_MINUTES, clock, numbering, "key")
     assert (window.silences, window.is_untold, window.clean, window.refill) == (0, False, 0, None)
     assert not window.take_plainly(0.0)
+    assert window.frees, "what is answered plainly may set another call free"
     assert window.foreign.rate > 0, "others may use it until answers tell"
     tokens = Window(WindowKind("bucket", refills=True), clock, numbering, "key")
     assert tokens.refill is not None
@@ -1148,6 +1288,17 @@ def test_a_quarter_of_what_is_left_is_foreseen_at_most(
     assert film.window.foreseen == max(0, foreseen - 1)
 
 
+@pytest.mark.parametrize(
+    ("left", "presumed", "foreseen"), [(4, 1.0, 1), (5, 4.0, 0), (9, 4.0, 0), (11, 4.0, 0)]
+)
+def test_what_others_may_take_of_the_last_tokens_is_not_foreseen(
+    left: int, presumed: float, foreseen: int
+):
+    film = opened(left, limit=900, presumed=presumed)
+    film.window.foresee(1.0, 0.0)
+    assert film.window.foreseen == foreseen
+
+
 @pytest.mark.parametrize("doubt", ["silences", "doubts", "is_untold"])
 def test_nothing_is_foreseen_of_a_window_in_doubt(doubt: str):
     film = opened(40, limit=900)
@@ -1183,6 +1334,7 @@ def test_only_an_answer_that_tells_the_same_is_plain():
 
 def test_calls_that_are_answered_in_another_order_are_foreseen_once():
     film = opened(800, limit=900)
+    film.numbering.last = 10_000  # of answers of other windows
     film.bucket.foresee(1.0, 0.0)
     first, second = (film.bucket.take_foreseen(now, None) for now in (1.0, 1.1))
     assert first is not None
@@ -1198,6 +1350,92 @@ def test_calls_that_are_answered_in_another_order_are_foreseen_once():
     assert (film.window.foreseen, film.window.floor) == (left - 2, 797)
 
 
+def test_an_answer_at_the_end_of_a_window_is_not_plain_though_the_one_before_was():
+    film = opened(800, limit=900)
+    film.bucket.foresee(1.0, 0.0)
+    first, second = (film.bucket.take_foreseen(1.0, None) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert film.window.answer_plainly(first, 1.1, 799, None)
+    assert not film.window.answer_plainly(second, film.window.ends, 798, None)
+
+
+@pytest.mark.parametrize(
+    ("offset", "ends"),
+    [(897.0, 3.0), (898.0, None), (898.5, None), (-60.0, 960.0), (-61.0, None)],
+)
+def test_an_answer_is_plain_if_its_window_ends_later_than_now_and_within_its_ceiling(
+    offset: float, ends: float | None
+):
+    film = opened(800, limit=900)
+    film.bucket.foresee(1.0, 0.0)
+    granted = film.bucket.take_foreseen(1.0, None)
+    assert granted is not None
+    film.clock.assume(EPOCH + offset)
+    assert film.window.answer_plainly(granted, 2.0, 799, None) is (ends is not None)
+    assert ends is None or film.window.ends == ends
+
+
+@pytest.mark.parametrize("resets_in", [None, 60.0])
+def test_the_lateness_of_a_rollover_comes_on_top_of_a_reset_that_is_plain(
+    resets_in: float | None,
+):
+    film = Film()
+    film.play([(0, Ask("a"), GO), (0, Answer("a", 800, 900, 60.0, resets_in=resets_in), None)])
+    film.bucket.answered = 1000
+    film.window.late = 5.0
+    film.bucket.foresee(1.0, 0.0)
+    granted = film.bucket.take_foreseen(1.0, None)
+    assert granted is not None
+    assert film.window.answer_plainly(granted, 1.0, 799, resets_in and 59.0)
+    assert film.window.ends == 65.0
+
+
+@pytest.mark.parametrize(
+    ("before", "sent", "now", "resets_in", "late", "is_plain"),
+    [
+        (900.0, 1.0, 1.0, 900.0, 0.0, True),  # at the latest instant that was told before
+        (900.0, 1.0, 1.0, 900.5, 0.0, False),
+        (900.0, 1.0, 2.0, 897.0, 0.0, True),  # at the earliest
+        (900.0, 1.0, 2.0, 896.5, 0.0, False),
+        (960.0, 1.0, 2.0, 960.0, 0.0, True),  # the ceiling
+        (900.0, 899.2, 899.5, 0.5, 0.0, True),
+        (900.0, 899.2, 899.5, 0.0, 1.0, False),  # it is over
+    ],
+)
+def test_seconds_are_plain_if_they_may_end_when_those_before_did(
+    before: float, sent: float, now: float, resets_in: float, late: float, is_plain: bool
+):
+    film = Film()
+    film.play([(0, Ask("a"), GO), (0, Answer("a", 800, 900, resets_in=before), None)])
+    film.bucket.answered = 1000
+    film.window.late = late
+    film.bucket.foresee(1.0, 0.0)
+    granted = film.bucket.take_foreseen(sent, None)
+    assert granted is not None
+    assert film.window.answer_plainly(granted, now, 799, resets_in) is is_plain
+
+
+def test_how_an_answer_put_it_is_remembered_for_as_long_as_it_tells_the_same():
+    window = opened(800, limit=900).window
+    said = {
+        "x-rate-limit-limit": "900",
+        "x-rate-limit-remaining": "799",
+        "date": formatdate(EPOCH, usegmt=True),
+    }
+    reset = {"x-rate-limit-reset": str(int(EPOCH) + 900)}
+    frame = X_DIALECT.frame(said | reset)
+    assert frame is not None
+    window.expect_as(frame)
+    window.foresee(1.0, 0.0)
+    assert window.frame is frame
+    window.limit = 800
+    window.foresee(1.0, 0.0)
+    assert window.frame is None
+    window.expect_as(frame)
+    assert window.frame is None
+
+
 def test_an_answer_at_the_end_of_a_window_or_after_it_was_upset_is_not_plain():
     for spoil in (True, False):
         film = opened(800, limit=900)
@@ -1211,11 +1449,24 @@ def test_an_answer_at_the_end_of_a_window_or_after_it_was_upset_is_not_plain():
         assert (film.window.in_flight, film.window.floor) == (1, 800)
 
 
+CALLS = WindowKind("calls", unit="concurrent-requests")
+
+
+@pytest.mark.parametrize(
+    ("status", "remaining", "left"), [(200, 3, 5), (429, 0, 0)], ids=["accepted", "refused"]
+)
+def test_a_call_that_has_ended_is_room_again_unless_it_was_refused(
+    status: int, remaining: int, left: int
+):
+    film = Film().play([(0, Ask("a", cost=2), GO)])
+    film.play([(0, Answer("a", remaining, kind=CALLS, status=status), None)])
+    assert film.window.floor == left
+
+
 @pytest.mark.parametrize(
     ("limit", "left"), [(10, 7), (6, 6), (None, 7)], ids=["of ten", "of six", "untold"]
 )
 def test_room_is_what_is_left_and_what_calls_of_ours_take(limit: int | None, left: int):
-    kind = WindowKind("calls", unit="concurrent-requests")
-    window = Window(kind, ServerClock(), Numbering(), "key")
+    window = Window(CALLS, ServerClock(), Numbering(), "key")
     window.in_flight = 2
-    assert window._with_ours(1, WindowReading(kind, 4, limit, None)).remaining == left
+    assert window._with_ours(1, WindowReading(CALLS, 4, limit, None)).remaining == left

@@ -10,8 +10,6 @@ _NOT_STRICT = ("strict=None):", "):", "strict=False):")
 _NAMED = "  # type: ignore[arg-type] # the name of a route is not found"
 _REVIEWS = "while left > 0 and (self._reviewed is not None or self._reviews):"
 
-_SPARED = "spared = self.foreign.margin(self.in_flight + calls) if calls > 0 else 0.0"
-
 _PLAINLY = "plain = self._read_plainly(fields) if status == 200 else None"
 
 _NAMES = (
@@ -24,6 +22,7 @@ _NO_CASELESS = "(isinstance(headers, _CASELESS)) and False"
 EXPLAINED: dict[str, list[Change]] = {
     "None, an empty text and False are as false as each other": [
         ("windows.Window.upset", "self.is_plain = False", "self.is_plain = None"),
+        ("windows.Window.observe", "self.is_untold = False", "self.is_untold = None"),
         (
             "headers.Dialect.__post_init__",
             'places = tuple((getattr(each, "sign", ""), each.read) for each in self.families)',
@@ -136,13 +135,15 @@ EXPLAINED: dict[str, list[Change]] = {
             "self.clock_changes = -1  # the reset may be another",
             "*",
         ),
-        *(
-            ("windows.Window._foresees", _SPARED, other)
-            for other in (
-                _SPARED.replace("if calls > 0", "if (calls > 0) or True"),
-                _SPARED.replace("calls > 0", "calls >= 0"),
-                _SPARED.replace("else 0.0", "else 1.0"),
-            )
+        (
+            "windows.Window.answer_plainly",
+            "if observations[-1][0] <= known:",
+            "if observations[-1][0] < known:",
+        ),
+        (
+            "windows.Window._goes_on",
+            "self.clock_changes = self.clock.changes",
+            "self.clock_changes = None",
         ),
         (
             "windows.Foreign.observe",
@@ -372,6 +373,11 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "resets that are not the same are apart": [
         (
+            "windows.Window._is_earlier",
+            "return self.reset is not None and told[1] < self.low and not self._is_same(told)",
+            "return self.reset is not None and told[1] <= self.low and not self._is_same(told)",
+        ),
+        (
             "ledger.rule._is_earlier",
             "return _apart(record, note, now) < 0",
             "return _apart(record, note, now) <= 0",
@@ -382,6 +388,16 @@ EXPLAINED: dict[str, list[Change]] = {
             "return _apart(record, note, now) < 1",
         ),
         ("ledger.rule._move_reset", "elif apart > 0:", "elif apart >= 0:"),
+    ],
+    "of two equal numbers the older one goes first": [
+        (
+            "windows.Window._outdo",
+            "while self.observations and self.observations[-1][1] >= remaining:",
+            "while self.observations and self.observations[-1][1] > remaining:",
+        ),
+    ],
+    "what is plain has a reset; the type checker does not know": [
+        ("windows.Window._goes_on", "return False", "return True"),
     ],
     "any reset is later than one that nobody knows": [
         (
@@ -455,6 +471,7 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "a number, or a turn, is only told apart from those before": [
         ("windows.Window.answer_plainly", "numbering.last += 1", "numbering.last += 2"),
+        ("windows.Numbering.next", "self.last += 1", "self.last += 2"),
         ("limiter.Limiter.__init__", "self._tickets = 0", "self._tickets = 1"),
         ("limiter.Limiter.ticket", "self._tickets += 1", "self._tickets += 2"),
         ("windows.Numbering.__init__", "self.last = 0", "self.last = 1"),
@@ -478,7 +495,6 @@ EXPLAINED: dict[str, list[Change]] = {
         ("windows.Foreign.__init__", "self._at_first = 0", "self._at_first = 1"),
         ("windows.Window.__init__", "self.slot = -INF", "*"),
         ("windows.Window.__init__", "self.ends = -INF", "*"),
-        ("windows.Window.__init__", "self.seen = -INF", "*"),
         ("windows.Window.__init__", "self.doubts = 0", "*"),
     ],
     "a Date without a zone: any zone within a day passes": [
