@@ -196,6 +196,7 @@ class Api:
         Raises ValueError for schemes other than http and https, for a user or password in the
         URL, and for paths that do not start with one slash.
         """
+        checks.instance("path", path, (str, URL), "a path such as '/2/users/me', or a URL")
         text = str(path)
         if not text.isprintable() and _UNSENDABLE.search(text):
             raise ValueError(

@@ -77,6 +77,8 @@ _OAUTH2_ERRORS = frozenset(
 #: So many error codes are quoted.
 _MOST_CODES = 16
 
+_PATH = "a path such as '/oauth2/token', or a URL"
+
 _FORM = "application/x-www-form-urlencoded"
 
 P = ParamSpec("P")
@@ -348,8 +350,10 @@ class Token(Secretive):
             _visible("access_token", self.access_token)
         if self.refresh_token is not None:
             _visible("refresh_token", self.refresh_token)
-        if self.expires_at is not None and not math.isfinite(self.expires_at):
-            raise ValueError("expires_at must be POSIX seconds, or None")
+        if self.expires_at is not None:
+            is_number = isinstance(self.expires_at, (int, float))
+            if not is_number or not abs(self.expires_at) < math.inf:
+                raise ValueError("expires_at must be POSIX seconds, or None")
 
     def __repr__(self) -> str:
         end = "" if self.expires_at is None else f" expires_at={self.expires_at:.0f}"
@@ -383,6 +387,8 @@ class MemoryStore(Secretive):
     __slots__ = ("_lock", "_token")
 
     def __init__(self, token: Token | None = None) -> None:
+        if token is not None:
+            checks.instance("token", token, Token, "a Token, or None")
         self._token = token
         self._lock = asyncio.Lock()
 
@@ -416,7 +422,7 @@ class _Renewed(Auth):
     )
 
     def __init__(self, token_path: str) -> None:
-        self._token_path = token_path
+        self._token_path = checks.instance("token_path", token_path, str, _PATH)
         self._pace = _Pace(token_path)
         self._token: Token | None = None
         self._good_until = -math.inf
@@ -505,7 +511,7 @@ class ClientCredentials(_Renewed):
         super().__init__(token_path)
         self._consumer_key = _visible("consumer_key", consumer_key)
         self._basic = _basic(consumer_key, _visible("consumer_secret", consumer_secret))
-        self._invalidate_path = invalidate_path
+        self._invalidate_path = checks.instance("invalidate_path", invalidate_path, str, _PATH)
         # Takes 10 ms to load: not in an event loop, and not for other credentials.
         from oauthlib.oauth2 import BackendApplicationClient
 
@@ -620,6 +626,8 @@ class OAuth2User(_Renewed):
             if client_secret is None
             else _basic(client_id, _visible("client_secret", client_secret))
         )
+        if identity is not None:
+            checks.instance("identity", identity, str, "a name that the user keeps, or None")
         self._identity = identity or secrets.token_hex(16)
         self._first = Token(access_token, refresh_token, expires_at)
         #: Whether others may have renewed the token: then the store is asked before the first use.

@@ -52,6 +52,8 @@ Finish = Callable[["Call", aiohttp.ClientResponse], Awaitable[T]]
 _MAX_REDIRECTS = 10
 
 
+METHOD = "a word such as 'GET'"
+
 #: `Session.fetch` reads at most so many decompressed bytes, unless told otherwise.
 MAX_BODY = 64 * 1024 * 1024
 
@@ -131,7 +133,7 @@ class Targets(dict[tuple[str, "str | URL"], Target]):
         self, method: str, path: str | URL, path_params: Mapping[str, object] | None = None
     ) -> Target:
         """Return the target of a path below the API's base, or of a whole URL."""
-        method = checks.instance("method", method, str, "a word such as 'GET'").upper()
+        method = checks.instance("method", method, str, METHOD).upper()
         written = None
         if path_params is not None or is_template(str(path)):
             written = str(path)
@@ -286,7 +288,10 @@ class Call:
         if self._options:
             self._look_at_options(self._options)
         else:
-            self._target = self._settings.targets[self._method, self._path]
+            try:
+                self._target = self._settings.targets[self._method, self._path]
+            except TypeError:  # what cannot be looked up is no path
+                self._target = self._settings.targets.find(self._method, self._path)
             self._cost = self._target.cost
 
     def _look_at_options(self, options: dict[str, Any]) -> None:

@@ -27,6 +27,19 @@ def seconds(name: str, value: float | None) -> float | None:
     return float(value) if value <= _AGES else math.inf
 
 
+def flag(name: str, value: bool) -> bool:
+    """Return True or False, which nothing else stands for: "no" would be true."""
+    return instance(name, value, bool, "True or False")
+
+
+def positive(name: str, value: float, what: str) -> float:
+    """Return a number above 0 that has an end; ``what`` says what it is a number of."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value < _AGES:
+        raise ValueError(f"{name} is a number of {what} above 0, not {value!r}")
+    return value
+
+
 def whole(name: str, value: int, *, least: int = 0, of: str = "") -> int:
     """Return a whole number; ``of`` says what is counted, as in `` of calls``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:

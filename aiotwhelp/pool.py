@@ -92,7 +92,7 @@ class Pool:
         if self.is_closed:
             raise SessionClosedError("the session was closed between two attempts of a call")
 
-    async def close(self, grace: float) -> None:
+    async def close(self, grace: float | None) -> None:
         """Wake all waiters; after so many seconds cut what is still in flight.
 
         Whatever a close that was cancelled has left, the next one brings to its end.

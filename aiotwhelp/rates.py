@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from aiotwhelp import checks
@@ -26,10 +25,10 @@ class Rate:
     unit: str = "requests"
 
     def __post_init__(self) -> None:
-        if not (0 < self.limit < math.inf and 0 < self.per < math.inf):
-            raise ValueError(f"a rate needs a positive, finite limit and per, not {self!r}")
-        if not 1 <= self.burst < math.inf:
-            raise ValueError(f"a rate needs a finite burst of at least 1, not {self.burst!r}")
+        checks.positive("a rate's limit", self.limit, "calls")
+        checks.positive("a rate's per", self.per, "seconds")
+        if checks.positive("a rate's burst", self.burst, "calls") < 1:
+            raise ValueError(f"a rate's burst is at least 1, not {self.burst!r}")
         checks.instance("unit", self.unit, str, _UNIT)
 
     @property

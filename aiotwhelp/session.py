@@ -24,6 +24,7 @@ from aiotwhelp.apis import Api, X, api_at
 from aiotwhelp.auth import Auth, Bearer, ClientCredentials, OAuth1, discreet
 from aiotwhelp.calls import (
     MAX_BODY,
+    METHOD,
     Call,
     Settings,
     Targets,
@@ -147,7 +148,7 @@ class Session:
             max_wait=checks.seconds("max_wait", max_wait),
             total_timeout=checks.seconds("total_timeout", total_timeout),
             priority=checks.member("priority", priority, Priority),
-            coalesce=coalesce,
+            coalesce=checks.flag("coalesce", coalesce),
             middlewares=check_middlewares(middlewares),
             raise_for_status=raise_for_status,
         )
@@ -240,6 +241,8 @@ class Session:
         call = Call(self._settings, method, path, options)
         if max_body is not MAX_BODY:
             call.max_body = checks.whole("max_body", max_body, of=" of bytes")
+        if coalesce is not None:
+            checks.flag("coalesce", coalesce)
         if self._settings.coalesce if coalesce is None else coalesce:
             key = self._coalescing_key(method, path, options, max_body)
             if key is not None:
@@ -257,6 +260,7 @@ class Session:
 
         Before the first answer only the published limit is known, for display.
         """
+        checks.instance("method", method, str, METHOD)
         written = str(path)
         if path_params is not None:
             path = expand(written, path_params)
@@ -270,7 +274,7 @@ class Session:
         change. Without ``auth`` the credential of this session is used. Closing it leaves the
         pool open; closing this session closes both.
         """
-        if not identity:
+        if not checks.instance("identity", identity, str, "a name for the user, such as 'u:42'"):
             raise ValueError("as_user needs a name for the user, such as 'u:42'")
         own = self._settings.caller.auth if auth is None else auth
         user = copy.copy(self)
@@ -293,13 +297,14 @@ class Session:
 
     # Life --------------------------------------------------------------------------------------
 
-    async def close(self, *, grace: float = GRACE) -> None:
+    async def close(self, *, grace: float | None = GRACE) -> None:
         """Wake all waiters with `SessionClosedError`; let calls in flight finish for a while.
 
-        ``grace`` is in seconds. Cancelling this cuts the calls in flight; closing again is safe,
-        and brings to an end what is left. A session from `as_user` has nothing of its own to
-        close.
+        ``grace`` is in seconds; with None they take as long as they do. Cancelling this cuts the
+        calls in flight; closing again is safe, and brings to an end what is left. A session from
+        `as_user` has nothing of its own to close.
         """
+        grace = checks.seconds("grace", grace)
         if not self._owns_pool:
             return
         try:

@@ -14,16 +14,20 @@ from aiotwhelp import (
     ApiError,
     AuthError,
     Bearer,
+    ClientCredentials,
     Concurrency,
     Dialect,
     Family,
     Limiter,
+    MemoryLedger,
+    MemoryStore,
     OAuth2User,
     Priority,
     Rate,
     RateLimitMiddleware,
     Session,
     SQLiteLedger,
+    Token,
     WindowKind,
     X,
     checks,
@@ -81,6 +85,8 @@ OF_A_REQUEST = [
         ({"total_timeout": -1}, ValueError, "total_timeout is a number of seconds from 0 on, or N"),
         ({"concurrency": 0}, ValueError, "concurrency is a whole number of calls from 1 on, not 0"),
         ({"priority": "high"}, ValueError, "priority is a Priority: INTERACTIVE (0), NORMAL (1), "),
+        ({"coalesce": "no"}, TypeError, "coalesce is True or False, not a str"),
+        ({"coalesce": 1}, TypeError, "coalesce is True or False, not an int"),
         ({"maxwait": 3}, TypeError, "unknown option 'maxwait': did you mean max_wait?"),
         ({"conector": 3}, TypeError, "unknown option 'conector': did you mean connector?"),
         ({"apis": [X]}, TypeError, "unknown option 'apis': did you mean api?"),
@@ -314,10 +320,41 @@ def test_a_dialect_finds_its_words_in_any_case() -> None:
         (TypeError, "kind is a WindowKind, not a str", lambda: Family("w", remaining="r")),  # type: ignore[arg-type]
         (TypeError, "remaining is the name of a header, or '', no", lambda: Family(KIND, "", 5)),  # type: ignore[arg-type]
         (TypeError, "hides is a tuple of names", lambda: Family(KIND, "", "r", hides="w")),  # type: ignore[arg-type]
-        (ValueError, "a rate needs a finite burst", lambda: Rate(1, per=1, burst=NAN)),  # type: ignore[arg-type]
+        (ValueError, "a rate's burst is a number of calls a", lambda: Rate(1, per=1, burst=NAN)),  # type: ignore[arg-type]
+        (ValueError, "a rate's burst is at least 1, not 0.5", lambda: Rate(1, per=1, burst=0.5)),  # type: ignore[arg-type]
+        (ValueError, "a rate's limit is a number of calls above 0", lambda: Rate("5", per=1)),  # type: ignore[arg-type]
+        (ValueError, "a rate's limit is a number of calls above 0", lambda: Rate(True, per=1)),
+        (ValueError, "a rate's limit is a number of calls above 0", lambda: Rate(10**400, per=1)),
+        (
+            ValueError,
+            "a rate's per is a number of seconds above 0, not -1",
+            lambda: Rate(1, per=-1),
+        ),
+        (ValueError, "a rate's per is a number of seconds above 0", lambda: Rate(1, per=None)),  # type: ignore[arg-type]
         (TypeError, "unit is what is counted", lambda: Rate(1, per=1, unit=5)),  # type: ignore[arg-type]
         (TypeError, "unit is what is counted", lambda: Concurrency(1, unit=None)),  # type: ignore[arg-type]
         (TypeError, "store is a TokenStore, or None", lambda: OAuth2User("c", store=5)),  # type: ignore[arg-type]
+        (TypeError, "token is a Token, or None, not a str", lambda: MemoryStore("s3cret")),  # type: ignore[arg-type]
+        (TypeError, "token_path is a path such", lambda: ClientCredentials("a", "b", token_path=5)),  # type: ignore[arg-type]
+        (
+            TypeError,
+            "invalidate_path is a path such",
+            lambda: ClientCredentials("a", "b", invalidate_path=None),  # type: ignore[arg-type]
+        ),
+        (
+            TypeError,
+            "identity is a name that the user keeps, or None, not an int",
+            lambda: OAuth2User("c", access_token="t", identity=7),  # type: ignore[arg-type]
+        ),
+        (ValueError, "expires_at must be POSIX seconds", lambda: Token("t", expires_at="soon")),  # type: ignore[arg-type]
+        (ValueError, "expires_at must be POSIX seconds", lambda: Token("t", expires_at=NAN)),
+        (TypeError, "clock is a function that returns sec", lambda: MemoryLedger(clock=5)),  # type: ignore[arg-type]
+        (TypeError, "path is a path to a file, as a str or a Path", lambda: SQLiteLedger(None)),  # type: ignore[arg-type]
+        (TypeError, "path is a path to a file, as a str or a Path", lambda: SQLiteLedger(b"x")),  # type: ignore[arg-type]
+        (TypeError, "identity is a name for the user, such", lambda: Session(AT).as_user(5)),  # type: ignore[arg-type]
+        (ValueError, "as_user needs a name for the user", lambda: Session(AT).as_user("")),
+        (TypeError, "method is a word such as 'GET'", lambda: Session(AT).quota("/x", method=5)),  # type: ignore[arg-type]
+        (TypeError, "path is a path such as '/2/use", lambda: Session(AT).quota(5)),  # type: ignore[arg-type]
     ],
 )
 def test_a_part_of_these_is_refused_as_well(
@@ -352,6 +389,11 @@ def test_more_seconds_than_a_float_holds_are_no_bound() -> None:
             "path_params is a mapping such as {'id': 12}, not a list",
         ),
         ({"method": None}, TypeError, "method is a word such as 'GET', not None"),
+        ({"method": []}, TypeError, "method is a word such as 'GET', not a list"),
+        ({"path": None}, TypeError, "path is a path such as '/2/users/me', or a URL, not None"),
+        ({"path": ["/x"]}, TypeError, "path is a path such as '/2/users/me', or a URL, not a list"),
+        ({"path": b"/x"}, TypeError, "path is a path such as '/2/users/me', or a URL, not a bytes"),
+        ({"coalesce": 0}, TypeError, "coalesce is True or False, not an int"),
         ({"max_body": "x"}, ValueError, "max_body is a whole number of bytes from 0 on, not 'x'"),
         *OF_A_REQUEST,
     ],
@@ -362,7 +404,7 @@ async def test_a_call_is_refused_before_it_waits_or_spends(
 ) -> None:
     async with Session(AT) as session:
         with pytest.raises(kind) as caught:
-            await session.fetch("/x", **options)
+            await session.fetch(**{"path": "/x", **options})
         assert str(caught.value).startswith(words), str(caught.value)
         assert session.limiter.stats().granted == 0
         await assert_at_rest(session)
@@ -392,6 +434,16 @@ async def test_a_template_is_never_sent_as_it_is(path: str, words: str) -> None:
         with pytest.raises(ValueError, match=r"template|path_params") as caught:
             await session.fetch(path)
         assert str(caught.value).startswith(words), str(caught.value)
+
+
+@pytest.mark.parametrize("grace", [-1, NAN, "5", True])
+@in_virtual_time
+async def test_a_grace_that_is_no_number_of_seconds_closes_nothing(grace: Any) -> None:
+    async with Session(AT) as session:
+        with pytest.raises(ValueError, match="grace is a number of seconds from 0 on, or None"):
+            await session.close(grace=grace)
+        assert not session.closed
+        await session.close(grace=None)
 
 
 @in_virtual_time

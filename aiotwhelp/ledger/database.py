@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from aiotwhelp import checks
 from aiotwhelp.errors import LedgerError
 from aiotwhelp.ledger.hosts import Anchor, Clocks
 
@@ -92,9 +93,9 @@ class Database:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, patience: float) -> None:
-        name = os.fspath(path)
-        if not isinstance(name, str):
-            raise TypeError(f"path must be a str or a Path, not {type(name).__name__}")
+        meaning = "a path to a file, as a str or a Path"
+        name = os.fspath(checks.instance("path", path, (str, os.PathLike), meaning))
+        checks.instance("path", name, str, meaning)
         if not name or name.startswith(":memory:"):
             raise ValueError("give a path to a file: within one process use a MemoryLedger")
         if "\0" in name:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from aiotwhelp import checks
 from aiotwhelp.ledger.port import Lease, Report
 from aiotwhelp.ledger.rule import Record, exchange, lifetime
 
@@ -23,6 +24,8 @@ class MemoryLedger:
     """
 
     def __init__(self, *, clock: Callable[[], float] | None = None) -> None:
+        if clock is not None:
+            checks.function("clock", clock, "a function that returns seconds")
         self._clock = clock or _clock
         self._secret = secrets.token_bytes(32)
         #: Records, and when each may be forgotten.

@@ -180,7 +180,7 @@ class Server:
     def __init__(
         self, redis: str | Redis | RedisCluster, *, is_cluster: bool, connects_in: float = _CONNECT
     ) -> None:
-        self._is_cluster = is_cluster
+        self._is_cluster = checks.flag("cluster", is_cluster)
         self._connects_in = connects_in
         self._url: str | None = None
         self._client: Any = None
