@@ -2488,3 +2488,13 @@ async def test_case_52_a_crowd_before_a_slow_rate_is_not_looked_at_with_every_gr
     assert 30_000 <= looks <= 10_000 * (loop.time() - began) + 1000 + 64
     await limiter.close()
     assert {type(task.exception()) for task in crowd[6:]} == {SessionClosedError}
+
+
+@pytest.mark.parametrize("name", ["orders/{number}", "POST orders/{number}", "post orders/{x}"])
+@in_virtual_time
+async def test_a_rate_whose_route_is_written_without_its_slash_holds(name: str) -> None:
+    limiter = Limiter(rates={name: Rate(1, per=60)})
+    permit = limiter.try_acquire("POST /orders/{id}")
+    assert permit is not None
+    permit.observed({})
+    assert limiter.try_acquire("POST /orders/{id}") is None
