@@ -44,6 +44,7 @@ class Limiter:
         limits that a server does not announce; a `Rate`, a `Concurrency`, or several of them.
         ``"POST /2/tweets"`` names one method's only. ``"*"`` is one limit for all routes of an
         identity together, ``"POST *"`` one for all its POSTs that are in no category.
+        A name without a slash is a quota of that name, or a path; one with a host is refused.
     ``max_waiters``
         So many callers may wait for one quota; the next gets `TooManyWaitersError`.
     ``max_quotas``
@@ -296,6 +297,7 @@ class Limiter:
 
     def listen(self, handler: events.Handler) -> None:
         """Call ``handler`` with every event from now on."""
+        checks.function("handler", handler, "a function of one event")
         self._telling.handlers.append(handler)
 
     def unlisten(self, handler: events.Handler) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from multidict import CIMultiDictProxy
+
+from aiotwhelp import checks
 from aiotwhelp.costs import as_cost
 from aiotwhelp.headers import Dialect, Reading
 from aiotwhelp.queues import Line
@@ -36,6 +39,10 @@ class Permit(Granted):
         was asked for: local rates are corrected; windows that the server announces correct
         themselves. Returns what was read. Raises RuntimeError if the permit is settled already.
         """
+        # aiohttp's at a glance; http.client's are no Mapping by their type.
+        if headers.__class__ is not CIMultiDictProxy and not isinstance(headers, Mapping):
+            meaning = "a mapping, as an answer's headers are"
+            checks.methods("headers", headers, ("get", "items"), meaning)
         line, dialect = self._line, self._dialect
         plain = line.bucket.plain
         if plain is not None and status == 200 and cost is None:
@@ -46,6 +53,7 @@ class Permit(Granted):
                     reading = frame.reading(remaining)
                     line.settling.observed(line, self, reading, 200, None, frame, remaining)
                     return reading
+        checks.whole("status", status, least=100)
         reading = dialect.read(headers, status)
         took = None if cost is None else as_cost(cost)
         line.settling.observed(line, self, reading, status, took)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from aiotwhelp import checks
+
 
 class QuotaKey(NamedTuple):
     """What a quota belongs to: an API, whoever calls, and a route or category.
@@ -101,4 +103,6 @@ def tightness(window: WindowQuota) -> float:
 
 def as_key(key: QuotaKey | str) -> QuotaKey:
     """Return a key, made of its route if it is a string."""
-    return key if isinstance(key, QuotaKey) else QuotaKey(key)
+    if isinstance(key, QuotaKey):
+        return key
+    return QuotaKey(checks.instance("key", key, str, "a QuotaKey, or a name such as 'GET /orders'"))

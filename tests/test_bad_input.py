@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from http.client import HTTPMessage
 from typing import Any
 
 import aiohttp
@@ -167,6 +168,9 @@ def test_the_environment_is_refused_in_words(
         ({"reserve": "x"}, ValueError, "reserve is a share from 0 to below 1, not 'x'"),
         ({"reserve": NAN}, ValueError, "reserve is a share from 0 to below 1, not nan"),
         ({"pace": 3}, ValueError, 'pace is "burst" or "even", not 3'),
+        ({"rates": {5: RATE}}, TypeError, "each key of rates is a route such as '/orders' or"),
+        ({"rates": {f"{AT}/a": RATE}}, ValueError, f"rates['{AT}/a'] has a host, which no ro"),
+        ({"rates": {"POST api.x.com/a": RATE}}, ValueError, "rates['POST api.x.com/a'] has a ho"),
         ({"rates": 3}, TypeError, "rates is a mapping from routes to a Rate, not an int"),
         (
             {"ledger": 3},
@@ -209,6 +213,56 @@ def test_a_permit_is_refused_even_where_nobody_would_wait(
         assert limiter.stats().granted == 0
 
     testing.run(main())
+
+
+@pytest.mark.parametrize(
+    ("headers", "options", "kind", "words"),
+    [
+        (None, {}, TypeError, "headers is a mapping, as an answer's headers are, not None"),
+        ("a: b", {}, TypeError, "headers is a mapping, as an answer's headers are, not a str"),
+        ([("a", "b")], {}, TypeError, "headers is a mapping, as an answer's headers are, not a l"),
+        ({}, {"status": None}, ValueError, "status is a whole number from 100 on, not None"),
+        ({}, {"status": "200"}, ValueError, "status is a whole number from 100 on, not '200'"),
+        ({}, {"status": []}, ValueError, "status is a whole number from 100 on, not []"),
+        ({}, {"cost": -1}, ValueError, "cost is a whole number from 1 on, or a mapping"),
+    ],
+)
+@in_virtual_time
+async def test_an_answer_that_is_none_settles_nothing_and_loses_nothing(
+    headers: Any, options: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    limiter = Limiter()
+    permit = await limiter.acquire("k")
+    with pytest.raises(kind) as caught:
+        permit.observed(headers, **options)
+    assert str(caught.value).startswith(words), str(caught.value)
+    assert not permit.is_settled
+    permit.observed({})
+    assert (limiter.stats().in_flight, limiter.stats().lost) == (0, 0)
+
+
+@pytest.mark.parametrize("key", [None, 5, b"k", True])
+@in_virtual_time
+async def test_a_key_is_a_quota_key_or_a_name(key: Any) -> None:
+    words = "key is a QuotaKey, or a name such as 'GET /orders', not "
+    limiter = Limiter()
+    with pytest.raises(TypeError, match=words):
+        await limiter.acquire(key)
+    refused(TypeError, words, lambda: limiter.try_acquire(key))
+    refused(TypeError, words, lambda: limiter.quota(key))
+    assert limiter.stats().quotas == 0
+
+
+def test_who_listens_is_a_function() -> None:
+    refused(TypeError, "handler is a function of one event, not", lambda: Limiter().listen(5))  # type: ignore[arg-type]
+
+
+@in_virtual_time
+async def test_the_headers_of_http_client_are_read() -> None:
+    limiter, headers = Limiter(), HTTPMessage()
+    headers["X-Rate-Limit-Remaining"] = "7"
+    permit = await limiter.acquire("k")
+    assert permit.observed(headers).windows[0].remaining == 7  # type: ignore[arg-type] # as one
 
 
 @pytest.mark.parametrize(
