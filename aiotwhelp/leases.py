@@ -39,6 +39,9 @@ _PRESUMED = 4
 #: What is held is reported again before half of a lease has passed; unused tokens go back then.
 _RENEWED = 0.45 * LEASE / 1000
 
+#: A probe that nobody takes goes back after so many seconds: as long as others wait at first.
+_UNTAKEN = 0.25
+
 #: Settled calls are reported together, after so many seconds.
 _SETTLED = 0.05
 
@@ -336,6 +339,18 @@ class Share(Entry):
             self.report_by(now + _SETTLED)
         return self.probing.start(now)
 
+    def go_again(self, granted: Granted, now: float, cost: int) -> None:
+        """Have a probe that never left be there for whoever is next here."""
+        is_lasting = now < self.until and not self.health.is_away
+        if is_lasting and not self.turn and granted.is_probe_of(self.probing):
+            self.left, self.turn = cost, self.probing.turn
+            self.keep_probe(now)
+
+    def keep_probe(self, now: float) -> None:
+        """Keep a probe that nobody has taken for a moment: others may have a call to make."""
+        self.until = min(self.until, now + _UNTAKEN)
+        self.report_by(self.until)
+
     # Reporting ---------------------------------------------------------------------------------
 
     def report_by(self, at: float) -> None:
@@ -422,8 +437,8 @@ class Share(Entry):
         """
         if self.left and not self.turn and (not (self.taken or want) or now >= self.until):
             self.left = 0
-        if self.turn and self.asks:
-            self.left = self.turn = 0  # it is of no use to whoever is first: another is asked for
+        if self.turn and (self.asks or now >= self.until):
+            self.left = self.turn = 0  # it is of no use to whoever is first, or nobody is here
         may_ask = not self.turn and (self.hopes or now >= self.ask_at)
         self._asked = max(want, self.need) if self.asks or (want > 0 and may_ask) else 0
         self._sequence += 1
@@ -787,7 +802,9 @@ class LeasedWindow(Window):
     def unsent(self, granted: Granted, now: float, *, failed: bool) -> None:
         """Note a call that never left."""
         super().unsent(granted, now, failed=failed)
-        if failed and granted.is_probe_of(self.share.probing):
+        if not failed:
+            self.share.go_again(granted, now, self.cost_of(granted))
+        elif granted.is_probe_of(self.share.probing):
             self.share.say(granted, now, Outcome.UNSENT, self.cost_of(granted))
         self.share.report_by(now + _SETTLED)
 

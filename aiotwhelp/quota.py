@@ -534,6 +534,8 @@ class Bucket:
             self.probing.missed(now)
         if failed:
             self._say_cold(granted, now, Outcome.UNSENT)
+        elif self.cold is not None and not self.shown:
+            self.cold.share.go_again(granted, now, granted.cost)
 
     def lost(self, granted: Granted, now: float) -> None:
         """Settle a call that may have been counted and whose answer will not come."""

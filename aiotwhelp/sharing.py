@@ -211,12 +211,19 @@ class Sharing:
             for share, lease in zip(batch, leases, strict=True):
                 share.apply(lease, sent, now, self._random())
                 self._keep(share)
-            for share in batch:
-                if share.missed:
-                    self._miss(share.gate)
-                self._wake(share.gate)
+            self._wake_all(batch, now)
         if self._pending:
             self._call()
+
+    def _wake_all(self, batch: list[Share], now: float) -> None:
+        """Have callers use what was leased, and what none of them takes go back soon."""
+        for share in batch:
+            if share.missed:
+                self._miss(share.gate)
+            self._wake(share.gate)
+            if share.turn:
+                share.keep_probe(now)
+        self.settle_all()
 
     async def _ask(self, batch: list[Share]) -> tuple[float, Sequence[Lease]]:
         self._has_given_up = False

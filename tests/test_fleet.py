@@ -948,6 +948,43 @@ async def test_of_several_limits_each_is_asked_for_again(seed: int) -> None:
 
 
 @in_virtual_time
+async def test_a_probe_whose_caller_has_left_keeps_no_other_process_for_long() -> None:
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time), latency=(0.01, 0.01))
+    first, second = Limiter(ledger=wire), Limiter(ledger=wire)
+    leaves = asyncio.ensure_future(first.acquire(KEY))
+    await asyncio.sleep(0.015)
+    leaves.cancel()
+    began = loop.time()
+    (await second.acquire(KEY)).observed(headers(14, 60))
+    assert loop.time() - began < 0.5
+    await first.close()
+    await second.close()
+
+
+@in_virtual_time
+@pytest.mark.parametrize("known", [False, True])
+async def test_calls_that_never_leave_are_followed_at_once_by_the_next(known: bool) -> None:
+    """Each of many callers is told at once that there is no token to sign its call with."""
+    loop = asyncio.get_running_loop()
+    wire = Wire(MemoryLedger(clock=loop.time), latency=(0.01, 0.01))
+    limiters = [Limiter(ledger=wire) for _ in range(4)]
+    if known:  # of a window that has ended since
+        (await limiters[0].acquire(KEY)).observed(headers(14, 5))
+        await asyncio.sleep(10)
+    began = loop.time()
+
+    async def in_vain(limiter: Limiter) -> None:
+        (await limiter.acquire(KEY)).unsent()
+
+    await asyncio.gather(*(in_vain(each) for each in limiters for _ in range(50)))
+    assert loop.time() - began < 4
+    (await limiters[0].acquire(KEY)).observed(headers(14, 60))
+    for each in limiters:
+        await each.close()
+
+
+@in_virtual_time
 async def test_who_never_waits_finds_tokens_when_the_ledger_has_been_asked() -> None:
     loop = asyncio.get_running_loop()
     limiter = Limiter(ledger=Wire(MemoryLedger(clock=loop.time)))

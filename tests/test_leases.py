@@ -103,6 +103,13 @@ class Process:
             self.gate.take(NOW + at, cost, NOW + at)
         return granted
 
+    def unsent(self, granted: Granted, at: float, *, failed: bool = False) -> None:
+        """Settle a call that never left, as its bucket does."""
+        self.gate.give_back(granted.cost)
+        for probing, turn in granted.probes or ():
+            probing.ended(turn)
+        self.gate.unsent(granted, NOW + at, failed=failed)
+
     def say(
         self, granted: Granted, at: float, outcome: Outcome = Outcome.READ, **said: Any
     ) -> None:
@@ -645,9 +652,42 @@ def test_unused_tokens_go_back_once_nobody_wants_them():
     process.call(0.4)
     process.share.until = NOW + 2.0
     assert process.told(2.0).held == 2, "they may not be used any more"
-    window = Process.of_window()
-    window.leased(1, probe=3)
-    assert window.told(9.0).held == 1, "a probe is kept until it goes"
+
+
+def test_a_probe_that_nobody_takes_goes_back_before_others_have_waited_for_long():
+    process = Process.of_window()
+    share = process.share
+    process.leased(1, probe=3)
+    share.keep_probe(NOW)
+    assert share.due == NOW + 0.25
+    assert (process.report(0.2).held, share.turn) == (1, 3)
+    back = process.report(0.25)
+    assert (back.held, back.probes, share.turn) == (0, 0, 0)
+
+
+def test_a_probe_that_never_left_is_there_for_whoever_is_next():
+    process = Process.of_window()
+    share = process.share
+    process.leased(1, probe=3)
+    for at in (0.1, 0.2):
+        process.unsent(process.call(at), at)
+        report = process.report(at)
+        assert (share.left, share.turn, report.held, report.probes) == (1, 3, 1, 1)
+    back = process.report(0.45)
+    assert (back.held, back.probes, back.notes) == (0, 0, ()), "nobody came for a quarter second"
+
+
+@pytest.mark.parametrize("why", ["failed", "away", "late", "no probe"])
+def test_a_probe_that_never_left_goes_back_if_it_could_not_go_from_here(why: str):
+    process = Process.of_window()
+    process.leased(1, probe=0 if why == "no probe" else 3)
+    granted = process.call()
+    process.health.is_away = why == "away"
+    at = 2.0 if why == "late" else 0.1
+    process.unsent(granted, at, failed=why == "failed")
+    assert (process.share.left, process.share.turn) == (0, 0)
+    assert process.share.held == 0
+    assert process.share.due <= NOW + at + 0.05
 
 
 def test_a_report_tells_of_a_probe_until_it_has_ended():
@@ -699,11 +739,11 @@ def test_a_probe_goes_alone_though_it_costs_less_than_was_leased():
 def test_a_probe_that_has_not_gone_goes_back_before_another_is_asked_for():
     process = Process.of_window()
     process.leased(1, probe=3)
-    waits = process.report(9.0, want=5)
+    waits = process.report(1.0, want=5)
     assert (waits.held, waits.probes, waits.want) == (1, 1, 0)
-    process.share.apply(Lease(number=1, wait=20), NOW + 9.0, NOW + 9.0, 0.0)
-    process.share.opens(NOW + 9.1, 2)
-    again = process.report(9.1, want=5)
+    process.share.apply(Lease(number=1, wait=20), NOW + 1.0, NOW + 1.0, 0.0)
+    process.share.opens(NOW + 1.1, 2)
+    again = process.report(1.1, want=5)
     assert (again.held, again.probes, again.want, again.need) == (0, 0, 5, 2)
 
 

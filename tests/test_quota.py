@@ -1483,6 +1483,10 @@ class Shared:
         assert isinstance(granted, Granted)
         self.told.append((outcome.name, now, cost))
 
+    def go_again(self, granted: Granted, now: float, cost: int) -> None:
+        assert isinstance(granted, Granted)
+        self.told.append(("go_again", now, cost))
+
 
 class Gates(Film):
     """A film of a quota whose opening and whose pace are shared."""
@@ -1528,6 +1532,11 @@ def test_how_a_shared_quota_opens_is_asked_and_told_elsewhere():
         film.told()
         end(granted, 10.0, **({"failed": True} if outcome == "UNSENT" else {}))
         assert film.told() == [(outcome, 10.0, 1)]
+    granted = film.bucket.ask(11.0, 2)
+    assert isinstance(granted, Granted)
+    film.told()
+    film.bucket.unsent(granted, 12.0)
+    assert film.told() == [("go_again", 12.0, 2)]
     assert film.bucket.patience == film.cold.probing.patience < INF
 
 
@@ -1541,6 +1550,9 @@ def test_what_a_shared_quota_has_shown_is_told_and_no_more_of_how_it_opens():
     granted = film.bucket.ask(3.0)
     assert isinstance(granted, Granted)
     film.bucket.lost(granted, 4.0)
+    granted = film.bucket.ask(5.0)
+    assert isinstance(granted, Granted)
+    film.bucket.unsent(granted, 6.0)
     assert film.told() == []
 
 
