@@ -40,6 +40,10 @@ from aiotwhelp.errors import AiotwhelpError, AuthError, SessionClosedError
 #: Seconds before its end at which a token is replaced, so that none ends on the way.
 EARLY = 30.0
 
+#: A token that another process has renewed is used if it ends in more seconds than these: where
+#: tokens live for less than `EARLY`, all would renew it one after the other otherwise.
+_LATE = 5.0
+
 #: A token that was just replaced after a 401 is not replaced again within so many seconds: the
 #: refusal has another cause, and asking for tokens too often is refused as well (code 99).
 RENEWAL_PAUSE = 60.0
@@ -677,7 +681,8 @@ class OAuth2User(_Renewed):
     def _usable(self, token: Token, now: float) -> bool:
         if token.access_token is None or token.access_token == self._refused:
             return False
-        return token.expires_at is None or now < token.expires_at - EARLY
+        is_known = self._token is not None and token.access_token == self._token.access_token
+        return token.expires_at is None or now < token.expires_at - (EARLY if is_known else _LATE)
 
     async def _refreshed(self, held: Token, send: Send, now: float) -> Token:
         if held.refresh_token is None:

@@ -644,6 +644,21 @@ async def test_a_token_is_renewed_some_seconds_before_its_end() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("lives", [20, 40, 3600])
+async def test_a_token_that_another_process_has_renewed_is_used_however_short_it_lives(
+    lives: int,
+) -> None:
+    server, store = Server(), MemoryStore(Token(None, "refresh-0"))
+    server.expires_in = lives
+    users = [OAuth2User("client-id", store=store, identity="u") for _ in range(8)]
+    for seconds in range(4 * lives):
+        for each in users:
+            if not each.ready(NOW + seconds):
+                await each.prepare(server.send, NOW + seconds)
+    assert len(server.requests) <= 1 + 4 * lives / (lives - min(EARLY, lives / 2))
+
+
+@pytest.mark.asyncio
 async def test_a_token_shorter_than_the_margin_is_used_for_half_its_life() -> None:
     server, auth = Server(), user(expires_at=NOW)
     server.expires_in = 4
