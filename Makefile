@@ -31,10 +31,11 @@ $(VENV)/.ready: pyproject.toml
 demo: $(VENV)/.ready
 	$(BIN)/python examples/privacy.py
 
-# One worker more than there are cores, as a third of the time is waiting; asyncio's debug mode.
+# One worker more than there are cores, as a third of the time is waiting; asyncio's debug mode, and
+# Python's, but for the checks of its memory: nothing here is written in C.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 test: $(VENV)/.ready
-	PYTHONDEVMODE=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
+	PYTHONDEVMODE=1 PYTHONMALLOC=pymalloc $(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 # What tests/test_third_party.py and test_redis.py run against; nginx and Redis come from the
 # system.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio.constants
 import os
+import traceback
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +21,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+# In debug mode asyncio keeps the stack of whoever made a task, a future or a handle: all of it,
+# read from files, which is a quarter of what the tests cost. So many frames say who it was.
+DEPTH = 4
+asyncio.constants.DEBUG_STACK_DEPTH = DEPTH
+traceback.extract_stack.__defaults__ = (None, DEPTH)  # asyncio, in C, asks for no number of them
 
 
 def pytest_configure(config: pytest.Config) -> None:
