@@ -470,6 +470,13 @@ def test_a_cancelled_holder_and_a_cancelled_waiter_hold_nobody_off(at_place: Ope
     at_place(test)
 
 
+@pytest.fixture
+def without_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a holder give no news: after what he gives, on a busy machine, nobody would take over."""
+    monkeypatch.setattr(stores, "_NEWS", 1e6)
+
+
+@pytest.mark.usefixtures("without_news")
 def test_a_late_holder_does_not_replace_what_a_later_one_saved(at_place: Opened) -> None:
     async def test(place: Place) -> None:
         late, later = place.store(), place.store()
@@ -487,6 +494,7 @@ def test_a_late_holder_does_not_replace_what_a_later_one_saved(at_place: Opened)
     at_place(test)
 
 
+@pytest.mark.usefixtures("without_news")
 def test_a_late_holders_token_is_kept_if_the_later_one_got_none(at_place: Opened) -> None:
     """The server has spent the one before: this one is all there is."""
 
