@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 import aiohttp
+import aiohttp.connector
 import pytest
 from aiohttp import web
 
@@ -929,7 +930,11 @@ def put_inside(name: str, struck: Struck) -> None:
 
 def run(play: Coroutine[Any, Any, T]) -> T:
     loop = WatchedLoop()
-    result = testing.run(play, seed=7, debug=False, loop_factory=lambda: loop)
+    with pytest.MonkeyPatch.context() as patch:
+        # By the real clock, on a machine that stands still for a while, an idle connection would
+        # be too old, and the call be later by another handshake.
+        patch.setattr(aiohttp.connector, "monotonic", loop.time)
+        result = testing.run(play, seed=7, debug=False, loop_factory=lambda: loop)
     loop.assert_forgotten()
     return result
 
