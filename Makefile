@@ -126,7 +126,7 @@ test-lowest: build/lowest/.ready
 	build/lowest/bin/python -m pytest --numprocesses auto -p no:cacheprovider -q $(BUT_LONG) $(BUT_PURE)
 
 # A Python that is not installed, or has no working venv, is named and passed over. `make test` has
-# the debug mode, which takes two fifths more.
+# the debug mode, which takes a fifth more.
 test-pythons:
 	@for python in $(OTHERS); do \
 	  if ! $$python -c 'import venv' 2>/dev/null; then echo "$$python: not here"; continue; fi; \
