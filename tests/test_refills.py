@@ -340,3 +340,10 @@ def test_an_epoch_that_has_passed_tells_of_no_token():
     film = Film().play([(0, Ask("a"), GO), (0, told_epoch("a", 99, 900.0), None)])
     film.play([(10, Ask("b"), GO), (10, told_epoch("b", 100, 9.0), None)])
     film.play([(10, Ask(), Until(900))])
+
+
+def test_who_is_behind_others_is_told_when_their_tokens_and_its_own_may_be_back_at_the_earliest():
+    film = Film().play([(0, Ask("a"), GO), (0, told("a", 99, 10.0), None)])
+    film.play([(2, Ask("b"), GO), (4, told("b", 0, 1000.0), None)])
+    a_token = 999.0 / 100  # at the quickest
+    assert film.bucket.expect(4.0, 10) == pytest.approx(4.0 - 2 * 2.0 + 10 * a_token)
