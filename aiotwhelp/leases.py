@@ -42,8 +42,10 @@ _RENEWED = 0.45 * LEASE / 1000
 #: A probe that nobody takes goes back after so many seconds: as long as others wait at first.
 _UNTAKEN = 0.25
 
-#: Settled calls are reported together, after so many seconds.
+#: Settled calls are reported together, after so many seconds; with what is asked for next, if that
+#: is not much later, and nothing is in them that others wait for.
 _SETTLED = 0.05
+_TOGETHER = 0.4
 
 #: Processes that are to ask at one instant come within so many seconds of it.
 _SPREAD = 0.1
@@ -374,7 +376,8 @@ class Share(Entry):
     ) -> _Said | None:
         """Remember how a call ended until it is reported; return what more calls may count in."""
         self.again = None
-        self.report_by(now + _SETTLED)
+        is_plain = outcome is Outcome.READ and not refused and remaining > 0
+        self.report_by(self._in_time(now) if is_plain else now + _SETTLED)
         probe = 0
         if granted.probes is not None and granted.is_probe_of(self.probing):
             # All wait for what it tells.
@@ -410,9 +413,16 @@ class Share(Entry):
             last.took = took
         if remaining < last.remaining:
             last.remaining = remaining
+            if remaining <= 0:
+                self.report_by(now + _SETTLED)
         if resets_at < last.resets_at:
             last.resets_at = resets_at
         return True
+
+    def _in_time(self, now: float) -> float:
+        """Return when to report what may wait for the next question."""
+        soon = now + _SETTLED
+        return self.ask_at if soon < self.ask_at <= now + _TOGETHER else soon
 
     def _known(self, own: int) -> int:
         """Return the ledger's newest number as of a number of ours."""
@@ -435,6 +445,8 @@ class Share(Entry):
 
         ``ample`` times what callers want is asked for; who gets what they want is not short.
         """
+        # Who has spent all, and waits for more, uses no less than before.
+        self.use = max(self.taken, self.use if want and not self.left else self.use // 2)
         if self.left and not self.turn and (not (self.taken or want) or now >= self.until):
             self.left = 0
         if self.turn and (self.asks or now >= self.until):
@@ -445,7 +457,7 @@ class Share(Entry):
         self._reported = self._said
         self.again = None
         self._told = self.held
-        self.use, self.taken = max(self.taken, self.use // 2), 0
+        self.taken = 0
         self.is_out = True
         rate = self.limit if isinstance(self.limit, Rate) else None
         most = self.limit.limit if isinstance(self.limit, Concurrency) else 0
@@ -531,8 +543,10 @@ class Share(Entry):
 
     def _wait(self, wait: int, now: float, jitter: float) -> None:
         """Ask again after so many milliseconds."""
+        resets_in = self.lease.resets_in if self.lease.confirmed else None
         # After the reset it begins anew, whatever was in vain before.
-        self.vain = self.vain + 1 if wait <= LEASE else 0
+        begins_anew = wait > LEASE or (resets_in is not None and wait >= resets_in)
+        self.vain = 0 if begins_anew else self.vain + 1
         # Others were told the same: whoever comes a little later finds a probe under way, or back.
         spread = min(_SPREAD, wait / 4000) if self.lease.clients > 1 else 0.0
         self.ask_at = now + wait / 1000 + spread * jitter
@@ -542,7 +556,7 @@ class Share(Entry):
         if self.counts is Counts.RATE:
             return INF
         if self.notes or self.held != self._told:
-            return now + _SETTLED
+            return self._in_time(now)
         return sent + _RENEWED if self.held else INF
 
     def failed(self) -> None:
@@ -685,8 +699,9 @@ class LeasedWindow(Window):
             self.in_flight += cost
             return None
         if even and cost and self.is_confirmed and self.reset is not None:
-            left = max(1, share.left + share.lease.remaining)
-            gap = cost * max(0.0, self.ends - now) * share.clients / left
+            # What is leased is this process's alone; what nobody has leased is for all of them.
+            left = max(1.0, share.left + share.lease.remaining / share.clients)
+            gap = cost * max(0.0, self.ends - now) / left
             self.slot = next_slot(self.slot, gap, now, since)
         self.in_flight += cost
         return share.take(now, cost)

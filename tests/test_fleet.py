@@ -32,7 +32,7 @@ from aiotwhelp.permits import Permit
 from aiotwhelp.sharing import shares_of
 from aiotwhelp.testing import VirtualTimeLoop, run
 from tests.fleet import Wire, fleet, sailed
-from tests.simulation import KEY, Server, headers, in_virtual_time, played, settle
+from tests.simulation import KEY, Faults, Server, caller, headers, in_virtual_time, played, settle
 
 #: How a call ends.
 Ending = Callable[[Permit], None]
@@ -72,6 +72,48 @@ def test_a_large_quota_costs_a_sixth_of_a_round_trip_a_permit() -> None:
     # Answers that come between two reports are one number, whatever their calls knew.
     assert max(len(report.notes) for report in played.wire.reports) <= 3
     assert played.makespan < ideal(4000, 900, 15.0) + 3
+
+
+async def steadily(processes: int, callers: int, limit: int, windows: int) -> tuple[Wire, Server]:
+    """Let callers ask again and again, for so many windows of 60 s."""
+    loop = asyncio.get_running_loop()
+    server = Server(limit=limit, length=60.0, faults=Faults(latency=(0.01, 0.01)))
+    wire = Wire(MemoryLedger(clock=loop.time))
+    limiters = [Limiter(ledger=wire) for _ in range(processes)]
+
+    async def asks(limiter: Limiter) -> None:
+        while True:
+            await caller(server, limiter)
+
+    tasks = [asyncio.ensure_future(asks(each)) for each in limiters for _ in range(callers)]
+    await asyncio.sleep(120.0)
+    wire.exchanges = 0
+    await asyncio.sleep(60.0 * windows)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for limiter in limiters:
+        await limiter.close()
+    return wire, server
+
+
+@pytest.mark.parametrize(("limit", "processes"), [(900, 8), (900, 16), (100, 8)])
+def test_who_asks_all_the_time_comes_about_twice_in_a_window(limit: int, processes: int) -> None:
+    """Once for its share of the window, and once to tell of it and hear when the next begins."""
+    wire, server = run(steadily(processes, 50, limit, 4), debug=False)
+    assert server.refused == []
+    assert wire.exchanges <= 3 * 4 * processes
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 8])
+@pytest.mark.parametrize("limit", [15, 100])
+def test_at_an_even_pace_every_window_is_spent(processes: int, limit: int) -> None:
+    """What each process has leased it goes through at a pace of its own."""
+    calls = 3 * limit // processes * processes
+    server = {"limit": limit, "length": 60.0}
+    played = sailed(processes, calls // processes, server=server, limiter={"pace": "even"})
+    assert (played.served, played.refused) == (calls, 0)
+    assert played.makespan <= 3 * 60.0 + 1.5
 
 
 def test_a_small_quota_costs_two_and_a_half_round_trips_a_permit() -> None:

@@ -546,10 +546,14 @@ def test_who_is_told_to_wait_asks_again_a_little_later_than_that():
         (250, 2, 0.0625, 2),
         (2000, 1, 0.0, 3),  # nobody else comes then
         (2001, 2, 0.1, 0),  # the reset: it begins anew
+        (250, 2, 0.0625, 1),
+        (900, 2, 0.1, 0),  # that of a window which lasts no longer
     ):
         share.asks = True
         share.hopes = True
-        said = process.told(want=1, took=0.5, wait=wait, clients=clients)
+        resets_in = 900 if wait == 900 else 9000
+        lease = {"clients": clients, "confirmed": True, "resets_in": resets_in}
+        said = process.told(want=1, took=0.5, wait=wait, **lease)
         assert said.vain == vain
         assert share.ask_at == pytest.approx(NOW + 0.5 + wait / 1000 + spread / 2, abs=1e-9)
         assert (share.vain, share.hopes) == (then, False)
@@ -627,9 +631,42 @@ def test_what_is_asked_for_follows_what_is_used():
         process.report()
         uses.append((process.share.use, process.share.taken))
     assert uses == [(6, 0), (3, 0), (1, 0), (0, 0)]
+    for _ in range(3):
+        process.call()
+    process.report()
+    process.share.left = 0
+    process.report(want=1)
+    assert process.share.use == 3, "it waits for more"
+    process.report()
+    assert process.share.use == 1
 
 
 # Reporting -------------------------------------------------------------------------------------
+
+
+def test_what_was_read_is_reported_with_what_is_asked_next_if_that_is_soon():
+    for settle in (told_plainly, told_in_full):
+        process = as_known(wait=300)
+        share = process.share
+        calls = [process.call() for _ in range(3)]
+        assert settle(process, calls.pop(), 0.01, 80)
+        assert settle(process, calls.pop(), 0.02, 70)
+        assert share.due == share.ask_at == NOW + 0.3
+        assert settle(process, calls.pop(), 0.03, 0)
+        assert share.due == NOW + 0.03 + 0.05, "others wait for what is spent already"
+
+
+@pytest.mark.parametrize("wait", [None, 40, 500])
+def test_what_was_read_is_reported_soon_if_nothing_is_asked_then(wait: int | None):
+    process = as_known(wait=wait)
+    assert told_in_full(process, process.call(), 0.01, 80)
+    assert process.share.due == NOW + 0.01 + 0.05
+
+
+def test_what_was_not_read_is_reported_soon():
+    process = as_known(wait=300)
+    process.gate.lost(process.call(), 0, NOW + 0.01)
+    assert process.share.due == NOW + 0.01 + 0.05
 
 
 def test_tokens_are_added_to_those_that_are_left():
@@ -1388,20 +1425,20 @@ def test_a_window_that_nobody_tells_of_any_more_holds_nobody():
         assert gate.is_untold is refused, "only refusals have told of it"
 
 
-def test_at_an_even_pace_what_is_left_is_for_all_processes():
-    """Six left with two processes, for a minute: one in 20 seconds each."""
+def test_at_an_even_pace_what_is_leased_is_ones_own_and_what_is_left_is_for_all():
+    """Two leased, four left for two processes, for a minute: one in 15 seconds."""
     process = Process.of_window()
     gate = process.gate
     process.leased(2, number=1, clients=2, confirmed=True, remaining=4, resets_in=60_000)
     assert gate.opens(NOW, 1, 0.0, True) == -INF
     gate.take(NOW, 1, NOW, True)
-    assert gate.slot == pytest.approx(NOW + 20.0)
+    assert gate.slot == pytest.approx(NOW + 15.0)
     assert gate.opens(NOW, 1, 0.0, True) == gate.slot
     assert gate.opens(NOW, 1, 0.0, False) == -INF
     process = Process.of_window()
     process.leased(1, number=1, clients=2, confirmed=True, resets_in=60_000)
     process.gate.take(NOW, 1, NOW, True)
-    assert process.gate.slot == pytest.approx(NOW + 120.0), "the only one"
+    assert process.gate.slot == pytest.approx(NOW + 60.0), "the only one"
     process = Process.of_window()
     process.leased(1, number=1, clients=2, confirmed=True, resets_in=60_000)
     process.gate.take(NOW + 90.0, 1, NOW, True)

@@ -216,15 +216,19 @@ def test_nobody_is_granted_what_others_hold() -> None:
     )
 
 
+def waits(taken: int = 0, **more: Any) -> Client:
+    return Client(**{"asks": START + 300, "expires": START + LEASE, "taken": taken} | more)
+
+
 def test_what_is_left_is_divided_among_those_who_ask() -> None:
-    """Half of it once there are fewer than four for each."""
+    """Four at a time once there are fewer for each."""
     film(
         known(80),
         (0, "a", asks(99), {"granted": 40}),
         (0, "b", asks(99), {"granted": 20}),
-        (0, "c", asks(99), {"granted": 10}),
+        (0, "c", asks(99), {"granted": 7}),
         (0, "d", asks(99), {"granted": 5}),
-        (0, "e", asks(99), {"granted": 1}),
+        (0, "e", asks(99), {"granted": 4}),
     )
 
 
@@ -276,14 +280,40 @@ def test_nobody_gets_more_than_it_wants_or_less_than_it_needs() -> None:
 
 
 def test_nobody_runs_far_ahead_of_another_who_asks() -> None:
-    """Of 80 tokens for two, by 20."""
-    record = known(80, clients={"b": Client(asks=START + 300, expires=START + LEASE)})
+    """Of 80 tokens for two, by 40; of those for three of whom one does not ask, by 27."""
     film(
-        record,
-        (0, "a", asks(99), {"granted": 20, "wait": 250}),
-        (1, "a", asks(99, held=20), {"granted": 0, "wait": 250}),
-        (2, "b", asks(99), {"granted": 20, "wait": None}),
-        (3, "a", asks(99, held=20), {"granted": 20, "wait": 250}),
+        known(80, clients={"b": waits()}),
+        (0, "a", asks(99), {"granted": 40, "wait": 250}),
+        (1, "a", asks(99, held=40), {"granted": 0, "wait": 250}),
+        (2, "b", asks(20), {"granted": 20, "wait": None}),
+        (3, "b", asks(99, held=20), {"granted": 10, "wait": None}),
+    )
+    film(
+        known(80, clients={"b": waits(), "c": waits(asks=0)}),
+        (0, "a", asks(99), {"granted": 27, "wait": 250}),
+        (1, "a", asks(99, held=27), {"granted": 0, "wait": 250}),
+        (2, "b", asks(99), {"granted": 27, "wait": None}),
+    )
+
+
+def test_who_waits_at_the_reset_gets_its_share_of_the_window_at_once() -> None:
+    """All of it is leased by one question of each: the ones more go to those who are first."""
+    film(
+        known(899, clients={name: waits() for name in "abcdefgh"}),
+        *((0, name, asks(999), {"granted": 113, "wait": 250}) for name in "abc"),
+        *((0, name, asks(999), {"granted": 112, "wait": 250}) for name in "defg"),
+        (0, "h", asks(999), {"granted": 112, "wait": 250, "remaining": 0}),
+    )
+
+
+def test_what_the_server_has_counted_comes_back_from_nobody() -> None:
+    """Others have reported only some of their calls; the answer of one says that none is left."""
+    film(
+        known(40, clients={"b": waits(held=40)}),
+        (5, "a", asks(9), {"granted": 0, "wait": 250}),
+        (9, "a", tells(read(1, resets_in=SPAN - 9), want=9), {"granted": 0, "wait": 250}),
+        (9, "a", asks(9, need=2), {"granted": 0, "wait": SPAN - 9}),
+        (9, "a", asks(9, keep=1), {"granted": 0, "wait": SPAN - 9}),
     )
 
 
@@ -291,12 +321,10 @@ def test_who_tells_of_calls_while_it_waits_as_it_was_told_still_asks() -> None:
     record = known(80, clients={"b": Client(asks=START + 300, expires=START + LEASE)})
     film(
         record,
-        (0, "a", asks(99), {"granted": 20, "wait": 250}),
-        (1, "b", asks(99), {"granted": 20}),
-        (2, "a", tells(held=20), {}),
-        (3, "b", asks(99, held=20), {"granted": 20, "wait": 250}),
-        (4, "b", asks(99, held=40), {"granted": 0, "wait": 250}),
-        (260, "a", asks(99, held=20), {"granted": 20}),
+        (0, "a", asks(20), {"granted": 20}),
+        (1, "a", asks(99, held=20), {"granted": 20, "wait": 250}),
+        (2, "a", tells(held=40), {}),
+        (3, "b", asks(99), {"granted": 40}),
     )
 
 
@@ -316,12 +344,8 @@ def test_who_begins_to_ask_is_as_far_as_the_others() -> None:
         known(80),
         (0, "a", asks(99), {"granted": 40}),
         (0, "b", asks(99), {"granted": 20}),
-        (1, "a", asks(99, held=40), {"granted": 20}),
+        (1, "a", asks(99, held=40), {"granted": 10}),
     )
-
-
-def waits(taken: int = 0, **more: Any) -> Client:
-    return Client(**{"asks": START + 300, "expires": START + LEASE, "taken": taken} | more)
 
 
 @pytest.mark.parametrize(
@@ -331,13 +355,13 @@ def waits(taken: int = 0, **more: Any) -> Client:
         ({"remaining": 4, "size": 80}, {}, {}, 4, None),
         ({"remaining": 7}, {"b": waits()}, {}, 1, None),
         # What others hold is all that may come yet; one more is there; nobody wants more.
-        ({"remaining": 3, "size": 80}, {"b": waits(asks=0, held=2)}, {}, 1, 250),
-        ({"remaining": 4, "size": 80}, {"b": waits(asks=0, held=2)}, {}, 1, None),
+        ({"remaining": 6, "size": 80}, {"b": waits(asks=0, held=2)}, {}, 4, 250),
+        ({"remaining": 7, "size": 80}, {"b": waits(asks=0, held=2)}, {"want": 4}, 4, None),
         ({"remaining": 3, "size": 80}, {"b": waits(asks=0, held=2)}, {"want": 1}, 1, None),
-        # As far ahead as anybody may be; one less; as far as that, having been behind.
-        ({"remaining": 80}, {"b": waits()}, {}, 20, 250),
-        ({"remaining": 38, "size": 80}, {"b": waits()}, {}, 19, None),
-        ({"remaining": 80}, {"a": waits(), "b": waits(19)}, {"need": 20}, 20, 250),
+        # As far ahead as is worth a question; one less; far ahead of who was before it.
+        ({"remaining": 74, "size": 80}, {"b": waits()}, {}, 37, 250),
+        ({"remaining": 72, "size": 80}, {"b": waits()}, {}, 36, None),
+        ({"remaining": 80}, {"a": waits(), "b": waits(1)}, {"need": 40}, 40, 250),
     ],
 )
 def test_who_would_be_told_to_wait_next_is_told_at_once(
@@ -366,12 +390,11 @@ def test_who_did_not_get_all_it_wants_asks_for_as_long_as_it_takes(at: int, gran
     )
 
 
-@pytest.mark.parametrize(("at", "granted"), [(550, 10), (551, 20)])
+@pytest.mark.parametrize(("at", "granted"), [(550, 20), (551, 40)])
 def test_who_has_not_asked_again_in_time_holds_nobody_back(at: int, granted: int) -> None:
     film(
-        known(80),
-        (0, "b", asks(99), {"granted": 40}),
-        (0, "a", asks(99), {"granted": 20, "wait": 250}),
+        known(80, clients={"b": waits()}),
+        (0, "a", asks(99), {"granted": 40, "wait": 250}),
         (at, "c", asks(99), {"granted": granted}),
     )
 
@@ -389,20 +412,20 @@ def test_who_was_told_to_wait_is_one_of_those_who_ask_for_as_long() -> None:
     record = known(80, clients={"b": Client(asks=START + 300, expires=START + LEASE)})
     film(
         record,
-        (0, "a", asks(99), {"granted": 20}),
-        (1, "a", asks(99, held=20), {"granted": 0, "wait": 250}),
+        (0, "a", asks(99), {"granted": 40}),
+        (1, "a", asks(99, held=40), {"granted": 0, "wait": 250}),
         (500, "b", asks(99), {"granted": 20}),
     )
 
 
 def test_four_tokens_for_each_who_asks_are_enough_to_be_fair_with() -> None:
-    """Of 8 tokens for two, by 2."""
+    """Of 8 tokens for two, by 4."""
     other = {"b": Client(asks=START + 300, expires=START + LEASE)}
     film(
         known(8, clients=dict(other)),
         (0, "a", asks(1), {"granted": 1}),
-        (1, "a", asks(1, held=1), {"granted": 1}),
-        (2, "a", asks(1, held=2), {"granted": 0, "wait": 250}),
+        (1, "a", asks(9, held=1), {"granted": 3, "wait": 250}),
+        (2, "a", asks(1, held=4), {"granted": 0, "wait": 250}),
     )
     film(known(7, clients=dict(other)), (0, "a", asks(99, need=3), {"granted": 3}))
 
@@ -424,7 +447,7 @@ def test_a_reserve_stays() -> None:
 def test_a_new_window_opens_slowly() -> None:
     film(
         known(90, answered=1),
-        (0, "a", asks(50), {"granted": 1}),
+        (0, "a", asks(1), {"granted": 1}),
         (0, "b", asks(50), {"granted": 1}),
         (0, "c", asks(50), {"granted": 0}),
         (1, "a", tells(read(89, times=29), want=50), {"granted": 10}),
@@ -443,7 +466,7 @@ def test_a_new_window_opens_by_calls_whatever_they_cost() -> None:
 def test_a_reserve_does_not_keep_a_new_window_shut() -> None:
     film(
         known(90, answered=1),
-        (0, "a", asks(50, keep=20), {"granted": 1}),
+        (0, "a", asks(1, keep=20), {"granted": 1}),
         (0, "b", asks(50, keep=20), {"granted": 1}),
         (0, "c", asks(50, keep=20), {"granted": 0, "wait": 250}),
     )
@@ -487,9 +510,9 @@ def test_after_an_outage_nobody_gets_what_the_missing_may_have_claimed() -> None
         (0, "a", tells(crew=4, held=10), {"remaining": 80, "void": 0}),
         (1, "a", asks(9, held=10), {"granted": 5, "wait": None}),
         (2, "b", asks(9), {"granted": 0, "wait": 2498}),
-        (3, "b", tells(crew=4, want=30), {"granted": 12}),
-        (4, "c", tells(crew=4, want=30), {"granted": 12}),
-        (5, "a", tells(crew=4, want=30, held=15), {"granted": 15}),
+        (3, "b", tells(crew=4, want=30), {"granted": 13}),
+        (4, "c", tells(crew=4, want=30), {"granted": 13}),
+        (5, "a", tells(crew=4, want=30, held=15), {"granted": 17}),
     )
     assert (record.missing, record.crew, record.back) == (0, 4, START + 2500)
 

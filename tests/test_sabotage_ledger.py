@@ -91,7 +91,7 @@ CAUGHT_BY: list[tuple[Sabotage, Check]] = [
     (sabotages.let_the_quick_run_ahead, films.test_nobody_runs_far_ahead_of_another_who_asks),
     (
         sabotages.wait_for_those_who_ask_no_more,
-        lambda: films.test_who_has_not_asked_again_in_time_holds_nobody_back(551, 20),
+        lambda: films.test_who_has_not_asked_again_in_time_holds_nobody_back(551, 40),
     ),
     (sabotages.no_slow_start, films.test_a_new_window_opens_slowly),
     (sabotages.presume_to_be_alone, films.test_tokens_are_left_to_others_who_use_the_quota_too),

@@ -363,7 +363,8 @@ function grant_from(record, client, report, left, now)
 end
 
 -- What is left, divided among those who ask; nobody runs far ahead of another.
--- Where there is enough for all, nobody has more than half of an equal share more than another.
+-- Where there is enough for all, nobody has more of it than another by more than the equal share
+-- of one of all processes, or half of that of one who asks: who does not ask yet may be about to.
 -- Else half of it is divided, and where others use the quota, too.
 function share_out(record, client, report, left, now)
   local taken = taken_by(record, now)
@@ -371,31 +372,34 @@ function share_out(record, client, report, left, now)
   local most, stride = left, 0
   if record.size >= ENOUGH * #taken then
     local least = of_all(min, taken)
-    stride = floor(record.size / (2 * #taken))
+    stride = ceil(record.size / min(2 * #taken, max(2, #record.clients)))
     most = least + stride - client.taken
     if client.taken > least and most < report.need then
       return 0, patience(report), 0
     end
     local others = {}
     for _, each in ipairs(taken) do
-      if each < least + stride then
+      if each <= least + stride - min(stride, ENOUGH) then
         table.insert(others, each)
       end
     end
     taken = others
   end
   local share = floor(left / #taken)
-  if share < ENOUGH or record.presumed > 0 or foreign(record) > 0 then
+  if record.presumed > 0 or foreign(record) > 0 then
+    share = floor(share / 2)
+  elseif stride > 0 then
+    share = max(ceil(left / #taken), min(left, ENOUGH))
+  elseif share < ENOUGH then
     share = floor(share / 2)
   end
   local granted = min(report.want, max(report.need, min(share, most)))
   local ahead = client.taken + granted - behind
   local is_last = left - granted < report.need and held_by_all(record) > client.held
-  if granted < report.want
-    and (is_last or (stride > 0 and ahead > max(0, stride - report.need)))
-  then
-    -- Who asks again at once would be told so then.
-    return granted, patience(report), 0
+  local is_ahead = stride > 0 and ahead > max(0, stride - max(report.need, ENOUGH))
+  if granted < report.want and (is_last or is_ahead) then
+    -- Who asks again at once would be told so then, or given next to nothing.
+    return granted, FIRST_WAIT, 0
   end
   return granted, nil, 0
 end
@@ -458,6 +462,10 @@ end
 
 function grant_when_spent(record, client, report, now)
   local held = held_by_all(record)
+  local is_told = record.confirmed and record.reset
+  if is_told and record.floor[1][2] - report.keep < report.need then
+    return 0, until_reset(record, now), 0 -- whatever others hold
+  end
   if held > client.held then
     -- What others hold may come back, or turn out to be in the numbers already.
     local wait = patience(report)

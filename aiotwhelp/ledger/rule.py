@@ -311,27 +311,34 @@ def _share(
 ) -> tuple[int, int | None, int]:
     """What is left, divided among those who ask; nobody runs far ahead of another.
 
-    Where there is enough for all, nobody has more than half of an equal share more than another.
+    Where there is enough for all, nobody has more of it than another by more than the equal share
+    of one of all processes, or half of that of one who asks: who does not ask yet may be about to.
     Else half of it is divided, and where others use the quota, too.
     """
     taken = _taken(record, now)
     behind = min(_taken(record, now, client), default=math.inf)
     most, stride = left, 0
     if record.size >= _ENOUGH * len(taken):
-        least, stride = min(taken), record.size // (2 * len(taken))
+        least = min(taken)
+        stride = -(-record.size // min(2 * len(taken), max(2, len(record.clients))))
         most = least + stride - client.taken
         if client.taken > least and most < report.need:
             return 0, _patience(report), 0
-        taken = [each for each in taken if each < least + stride]
+        taken = [each for each in taken if each <= least + stride - min(stride, _ENOUGH)]
     share = left // len(taken)
-    if share < _ENOUGH or record.presumed or _foreign(record):
+    if record.presumed or _foreign(record):
+        share //= 2
+    elif stride:
+        share = max(-(-left // len(taken)), min(left, _ENOUGH))
+    elif share < _ENOUGH:
         share //= 2
     granted = min(report.want, max(report.need, min(share, most)))
     ahead = client.taken + granted - behind
     is_last = left - granted < report.need and _held(record) > client.held
-    if granted < report.want and (is_last or (stride and ahead > max(0, stride - report.need))):
-        # Who asks again at once would be told so then.
-        return granted, _patience(report), 0
+    is_ahead = stride and ahead > max(0, stride - max(report.need, _ENOUGH))
+    if granted < report.want and (is_last or is_ahead):
+        # Who asks again at once would be told so then, or given next to nothing.
+        return granted, _FIRST_WAIT, 0
     return granted, None, 0
 
 
@@ -387,6 +394,9 @@ def _grant_when_spent(
 ) -> tuple[int, int | None, int]:
     """At the reset; or if only calls without an answer block, one goes to see before."""
     held = _held(record)
+    is_told = record.confirmed and record.reset is not None
+    if is_told and record.floor[0][1] - report.keep < report.need:
+        return 0, _until_reset(record, now), 0  # whatever others hold
     if held > client.held:
         # What others hold may come back, or turn out to be in the numbers already.
         wait = _patience(report)
