@@ -116,7 +116,7 @@ LONG := any_api auth_fuzz cancel_everywhere chaos fleet fuzz invariants leaks le
   ledger_script outages processes sabotage scenarios_runs security_servers third_party whole_stack
 BUT_LONG := $(LONG:%=--ignore=tests/test_%.py)
 # What uses none of the packages whose versions are declared, nor what is made with them.
-PURE := architecture clock dialects foreseen heaps leases ledger_rule ledger_sqlite ledgers \
+PURE := architecture clock costs dialects foreseen heaps leases ledger_rule ledger_sqlite ledgers \
   limiter local options_page quota refills routes sabotage_ledger scenarios_page speed values \
   windows
 BUT_PURE := $(PURE:%=--ignore=tests/test_%.py)

@@ -19,6 +19,8 @@ _NAMES = (
 _FIELDS = "fields = headers if isinstance(headers, _CASELESS) else caseless(headers)"
 _NO_CASELESS = "(isinstance(headers, _CASELESS)) and False"
 
+_LONG = "if now + WORTH_A_WARNING < line.timer < INF and line.timer != line.warned:"
+
 EXPLAINED: dict[str, list[Change]] = {
     "None, an empty text and False are as false as each other": [
         ("windows.Window.upset", "self.is_plain = False", "self.is_plain = None"),
@@ -37,13 +39,13 @@ EXPLAINED: dict[str, list[Change]] = {
         ("quota.Bucket._obey", "explained = False", "explained = None"),
         ("quota.Bucket.take_foreseen", "granted.is_settled = False", "granted.is_settled = None"),
         (
-            "limiter.Limiter.__init__",
+            "patience.Patience.__init__",
             "self._reviewed: _Review | None = None",
             'self._reviewed: _Review | None = ""',
         ),
-        ("limiter.Limiter._settled", "goes_on = False", "goes_on = None"),
-        ("limiter.Limiter.__init__", "self._is_closed = False", "self._is_closed = None"),
-        ("limiter.Limiter._pump", "line.pumping = False", "line.pumping = None"),
+        ("turns.Turns.settled", "goes_on = False", "goes_on = None"),
+        ("home.Home.__init__", "self.is_closed = False", "self.is_closed = None"),
+        ("turns.Turns._pump", "line.pumping = False", "line.pumping = None"),
         ("clock.ServerClock.observe", "met = False", "met = None"),
         ("windows.Window.__init__", "self.is_confirmed = False", "self.is_confirmed = None"),
         ("windows.Window._doubt", "self.is_confirmed = False", "self.is_confirmed = None"),
@@ -58,20 +60,20 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "neither None nor a text is the loop that runs": [
         (
-            "limiter.Limiter.__init__",
-            "self._open_in: asyncio.AbstractEventLoop | None = None",
-            'self._open_in: asyncio.AbstractEventLoop | None = ""',
+            "home.Home.__init__",
+            "self.open_in: asyncio.AbstractEventLoop | None = None",
+            'self.open_in: asyncio.AbstractEventLoop | None = ""',
         ),
-        ("limiter.Limiter.close", "self._open_in = None", 'self._open_in = ""'),
+        ("home.Home.close", "self.open_in = None", 'self.open_in = ""'),
     ],
     "a dict serves as an ordered set: its values say nothing": [
         ("quota.Bucket.hold", "rate.buckets[self] = None", 'rate.buckets[self] = ""'),
         (
-            "limiter.Limiter._review",
+            "patience.Patience._review",
             "self._reviews[line, judge] = None",
             'self._reviews[line, judge] = ""',
         ),
-        ("limiter._Siblings.join", "self.buckets[bucket] = None", 'self.buckets[bucket] = ""'),
+        ("registry._Siblings.join", "self.buckets[bucket] = None", 'self.buckets[bucket] = ""'),
         ("quota.Bucket.__init__", "rate.buckets[self] = None", 'rate.buckets[self] = ""'),
         ("quota.Bucket._add", "window.buckets[self] = None", 'window.buckets[self] = ""'),
     ],
@@ -88,6 +90,22 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "a short cut: the way around it comes to the same": [
+        (
+            "turns.Turns.at_once",
+            "granted = line.bucket.take_foreseen(self._home.now(), room)",
+            "granted = None",
+        ),
+        ("turns.Turns.join", "asked = line.asked", "asked = None"),
+        (
+            "turns.Turns.join",
+            "may_be_first = asked is None or priority < asked.priority",
+            "may_be_first = asked is None or priority <= asked.priority",
+        ),
+        (
+            "turns.Turns.join",
+            "if may_be_first and line.head() is waiter:",
+            "if may_be_first or line.head() is waiter:",
+        ),
         *(
             (
                 f"headers.Dialect.{function}",
@@ -179,32 +197,12 @@ EXPLAINED: dict[str, list[Change]] = {
             for line in ("line = None", "line = self._lines.get(None)")
         ),
         (
-            "limiter.Limiter.try_acquire",
-            "return self._at_once(line, key, cost, priority, dialect, room)",
-            "return self._at_once(None, key, cost, priority, dialect, room)",
-        ),
-        (
-            "limiter.Limiter.acquire",
-            "permit = self._at_once(line, key, cost, priority, dialect, room)",
-            "permit = self._at_once(None, key, cost, priority, dialect, room)",
-        ),
-        (
-            "limiter.Limiter.acquire",
-            "if line is None or not line.waiting or get_running_loop() is not self._open_in:",
-            "if line is None or not line.waiting or get_running_loop() is self._open_in:",
-        ),
-        (
-            "limiter.Limiter._join",
-            "if (line.asked is None or waiter.is_before(line.asked)) and line.head() is waiter:",
-            "if (line.asked is None or waiter.is_before(line.asked)) or line.head() is waiter:",
-        ),
-        (
-            "limiter.Limiter._fail_impatient",
+            "patience.Patience._fail_impatient",
             "if line.bucket.patience < INF:",
             "if line.bucket.patience <= INF:",
         ),
         (
-            "limiter.Limiter._found_nothing",
+            "patience.Patience.found_nothing",
             "if window.patience < INF:",
             "if window.patience <= INF:",
         ),
@@ -233,14 +231,14 @@ EXPLAINED: dict[str, list[Change]] = {
             "if not self.limit or self.span <= 0:",
             "if not self.limit or self.span < 0:",
         ),
-        ("limiter.Limiter._unpark", "if line.timer < INF:", "if line.timer <= INF:"),
-        ("limiter.Limiter._arm", "if self._timer_at <= at:", "if self._timer_at < at:"),
+        ("alarm.Alarm.clear", "if line.timer < INF:", "if line.timer <= INF:"),
+        ("alarm.Alarm._arm", "if self._timer_at <= at:", "if self._timer_at < at:"),
         (
-            "limiter.Limiter._in_vain",
+            "patience.Patience.in_vain",
             "needed = line.timer - now if now < line.timer < INF else 0.0",
             "needed = line.timer - now if now <= line.timer < INF else 0.0",
         ),
-        ("limiter.Limiter._review_some", "continue", "break"),
+        ("patience.Patience._review_some", "continue", "break"),
         (
             "windows.Window._spared",
             "spared: float = self._kept(reserve) if reserve else 0",
@@ -470,10 +468,15 @@ EXPLAINED: dict[str, list[Change]] = {
         ("quota.Bucket._opens", "if opens > at:", "if opens >= at:"),
     ],
     "a number, or a turn, is only told apart from those before": [
+        (
+            "turns.Turns.join",
+            "self._tickets = ticket = self._tickets + 1",
+            "self._tickets = ticket = self._tickets + 2",
+        ),
         ("windows.Window.answer_plainly", "numbering.last += 1", "numbering.last += 2"),
         ("windows.Numbering.next", "self.last += 1", "self.last += 2"),
-        ("limiter.Limiter.__init__", "self._tickets = 0", "self._tickets = 1"),
-        ("limiter.Limiter.ticket", "self._tickets += 1", "self._tickets += 2"),
+        ("turns.Turns.__init__", "self._tickets = 0", "self._tickets = 1"),
+        ("turns.Turns.ticket", "self._tickets += 1", "self._tickets += 2"),
         ("windows.Numbering.__init__", "self.last = 0", "self.last = 1"),
         ("leases.Health.__init__", "self.outages = 0", "self.outages = 1"),
         ("leases.Share.__init__", "self._outage = 0", "self._outage = None"),
@@ -486,10 +489,10 @@ EXPLAINED: dict[str, list[Change]] = {
         ("windows.Window.__init__", "self.clock_changes = -1", "*"),
         ("windows.Window.__init__", "self.is_plain = False", "self.is_plain = True"),
         ("clock.ServerClock.__init__", "self.date = 0.0", "*"),
-        ("limiter.Limiter.__init__", "self._wall: Callable[[], float] = time.time", "*"),
+        ("home.Home.__init__", "self.wall: Callable[[], float] = time.time", "*"),
         ("leases.Share.__init__", "self._told = 0", "*"),
         ("leases.Share.__init__", "self._asked = False", "*"),
-        ("limiter.Limiter.__init__", "self._timer_at = INF", "*"),
+        ("alarm.Alarm.__init__", "self._timer_at = INF", "*"),
         ("windows.Probing.__init__", "self.sent = -INF", "*"),
         ("windows.Foreign.__init__", "self.own = 0", "self.own = 1"),
         ("windows.Foreign.__init__", "self._at_first = 0", "self._at_first = 1"),
@@ -536,38 +539,42 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
         ("leases.LeasedWindow.opens", "if even and at <= now:", "if even and at < now:"),
         (
-            "limiter.Limiter._check_deadlines",
+            "patience.Patience.look_again",
             "is_news = answer.at > line.checked + 0.5 or (line.was_busy and not busy)",
             "is_news = answer.at >= line.checked + 0.5 or (line.was_busy and not busy)",
         ),
         (
-            "limiter.Limiter._announce",
-            "if not callers or not _WORTH_A_WARNING < wait < INF or self._is_announced(line):",
-            "if not callers or not _WORTH_A_WARNING <= wait < INF or self._is_announced(line):",
+            "telling.Telling.announce",
+            "if not callers or not WORTH_A_WARNING < wait < INF or self._is_announced(line):",
+            "if not callers or not WORTH_A_WARNING <= wait < INF or self._is_announced(line):",
         ),
         (
-            "limiter.Limiter._is_announced",
-            "return abs(line.timer - line.warned) < span",
-            "return abs(line.timer - line.warned) <= span",
+            "telling.Telling._is_announced",
+            "return line.timer < line.warned + span",
+            "return line.timer <= line.warned + span",
         ),
-        ("limiter.Limiter._give_up_early", "if at > waiter.deadline:", "if at >= waiter.deadline:"),
         (
-            "limiter.Limiter._judge_deadline",
+            "patience.Patience.give_up_early",
+            "if at > waiter.deadline:",
+            "if at >= waiter.deadline:",
+        ),
+        (
+            "patience.Patience._judge_deadline",
             "if expected <= waiter.deadline:",
             "if expected < waiter.deadline:",
         ),
         (
-            "limiter.Limiter._judge_patience",
+            "patience.Patience._judge_patience",
             "return self._nobody_answers(line, waited, patience) if waited > patience else None",
             "return self._nobody_answers(line, waited, patience) if waited >= patience else None",
         ),
         (
-            "limiter.Limiter._worth",
+            "registry.Registry._worth",
             "shut = any(w.shut > now for w in line.bucket.windows) or line.bucket.next > now",
             "shut = any(w.shut >= now for w in line.bucket.windows) or line.bucket.next > now",
         ),
         (
-            "limiter.Limiter._worth",
+            "registry.Registry._worth",
             "shut = any(w.shut > now for w in line.bucket.windows) or line.bucket.next > now",
             "shut = any(w.shut > now for w in line.bucket.windows) or line.bucket.next >= now",
         ),
@@ -594,7 +601,7 @@ EXPLAINED: dict[str, list[Change]] = {
             "def read(self, headers: Mapping[str, str], status: int = 201) -> Reading:",
         ),
         (
-            "limiter.Permit.observed",
+            "permits.Permit.observed",
             "status: int = 200,",
             "status: int = 201,",
         ),
@@ -611,12 +618,12 @@ EXPLAINED: dict[str, list[Change]] = {
             "if self._answers <= _ENOUGH_ANSWERS or round_trip < self._quickest:",
         ),
         (
-            "limiter.Limiter.digest",
+            "registry.Registry.digest",
             "if len(self._materials) > _MATERIALS * max(self._max_quotas, _FEW_QUOTAS):",
             "if len(self._materials) >= _MATERIALS * max(self._max_quotas, _FEW_QUOTAS):",
         ),
         *(
-            ("limiter.Limiter._review_slice", slice_, other)
+            ("patience.Patience._review_slice", slice_, other)
             for slice_, other in (
                 (_REVIEWS, _REVIEWS.replace("left > 0", "left >= 0")),
                 (_REVIEWS, _REVIEWS.replace("left > 0", "left > 1")),
@@ -625,102 +632,103 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
         ("limiter.Limiter.__init__", "max_quotas: int = 100_000,", "*"),
         (
-            "limiter.Limiter._line",
-            "if len(self._lines) >= min(_FEW_QUOTAS, self._max_quotas):",
-            "if len(self._lines) > min(_FEW_QUOTAS, self._max_quotas):",
+            "registry.Registry.line",
+            "if len(self.lines) >= min(_FEW_QUOTAS, self._max_quotas):",
+            "if len(self.lines) > min(_FEW_QUOTAS, self._max_quotas):",
         ),
     ],
     "nothing is worth more than 2": [
         (
-            "limiter.Limiter._forget_some",
+            "registry.Registry._forget_some",
             "needless = 0 if excess < 1.0 else 1 if excess < 1.25 else 2",
             "needless = 0 if excess < 1.0 else 1 if excess < 1.25 else 3",
         ),
     ],
     "a look at the deadlines that was not needed fails nobody": [
         (
-            "limiter.Limiter._tell_others",
+            "patience.Patience.tell_others",
             "if gate.in_flight or not isinstance(gate, Window):",
             "if gate.in_flight and not isinstance(gate, Window):",
         ),
         (
-            "limiter.Limiter._tell_others",
+            "patience.Patience.tell_others",
             "if line.deadlines and line is not first:",
             "if line.deadlines or line is not first:",
         ),
-        ("limiter.Limiter._wake", "self._tell_others(gate, line)", "self._tell_others(gate, None)"),
         (
-            "limiter.Limiter._check_deadlines",
+            "turns.Turns.wake",
+            "self.patience.tell_others(gate, line)",
+            "self.patience.tell_others(gate, None)",
+        ),
+        (
+            "patience.Patience.look_again",
             "is_news = answer.at > line.checked + 0.5 or (line.was_busy and not busy)",
             "is_news = answer.at > line.checked - 0.5 or (line.was_busy and not busy)",
         ),
         (
-            "limiter.Limiter._check_deadlines",
+            "patience.Patience.look_again",
             "is_news = answer.at > line.checked + 0.5 or (line.was_busy and not busy)",
             "is_news = answer.at > line.checked + 0.5 or (line.was_busy or not busy)",
         ),
     ],
     "no two callers hold one ticket": [
         (
-            "limiter.Limiter._ask",
+            "turns.Turns._ask",
             "and first.rank < (waiter.priority, waiter.ticket)",
             "and first.rank <= (waiter.priority, waiter.ticket)",
         ),
     ],
     "what has no turn has no place among the turns": [
         (
-            "limiter.Limiter._set_timer",
-            "def _set_timer(self, line: Line, at: float, ticket: int = 0) -> None:",
-            "def _set_timer(self, line: Line, at: float, ticket: int = 1) -> None:",
+            "alarm.Alarm._note",
+            "def _note(self, line: Line, at: float, ticket: int = 0) -> None:",
+            "def _note(self, line: Line, at: float, ticket: int = 1) -> None:",
         ),
     ],
     "whether a wait is worth a warning is looked at again when it is announced": [
-        (
-            "limiter.Limiter._announce_soon",
-            "and line.timer != line.warned and (line.timer - self._now() > _WORTH_A_WARNING)",
-            "and line.timer != line.warned or (line.timer - self._now() > _WORTH_A_WARNING)",
+        *(
+            ("turns.Turns.join", _LONG, _LONG.replace(one, other))
+            for one, other in (("and", "or"), ("now +", "now -"), ("G <", "G <="))
         ),
         (
-            "limiter.Limiter._announce_soon",
+            "telling.Telling.announce_soon",
+            "and line.timer != line.warned and (line.timer - self._home.now() > WORTH_A_WARNING)",
+            "and line.timer != line.warned or (line.timer - self._home.now() > WORTH_A_WARNING)",
+        ),
+        (
+            "telling.Telling.announce_soon",
             "line.timer < INF and line.timer != line.warned",
             "line.timer < INF or line.timer != line.warned",
         ),
-        ("limiter.Limiter._announce_soon", "line.timer < INF", "line.timer <= INF"),
+        ("telling.Telling.announce_soon", "line.timer < INF", "line.timer <= INF"),
         (
-            "limiter.Limiter._announce_soon",
-            "and (line.timer - self._now() > _WORTH_A_WARNING)",
+            "telling.Telling.announce_soon",
+            "and (line.timer - self._home.now() > WORTH_A_WARNING)",
             "*",
         ),
     ],
     "a route has a single space, after its method": [
         (
-            "limiter._Rates.of",
+            "matching.Rates.of",
             'return self._by_route.get(plain) or self._by_route.get(plain.partition(" ")[2]) or ()',
             "*",
         ),
         (
-            "limiter._covers",
+            "matching.covers",
             'return pattern == "*" or pattern.partition(" ")[0] == route.partition(" ")[0]',
             'return pattern == "*" or pattern.rpartition(" ")[0] == route.partition(" ")[0]',
         ),
         (
-            "limiter._covers",
+            "matching.covers",
             'return pattern == "*" or pattern.partition(" ")[0] == route.partition(" ")[0]',
             'return pattern == "*" or pattern.partition(" ")[0] == route.rpartition(" ")[0]',
         ),
     ],
     "any number from 1 on will do where none is named": [
         (
-            "limiter.as_cost",
+            "costs.as_cost",
             'if cost.get("requests", 1) < 1:',
             'if cost.get("requests", 2) < 1:',
-        ),
-    ],
-    "both are there, or neither; the type checker does not know": [
-        (
-            "limiter._shares",
-            "if bucket.cold is not None and bucket.paced is not None:",
-            "if bucket.cold is not None or bucket.paced is not None:",
         ),
     ],
     "nothing is foreseen, or until no instant: one of them is enough": [
@@ -736,33 +744,33 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "a window that is known is remembered": [
         (
-            "limiter.Limiter._named_window",
-            "self._windows.pop(known.key, None)",
-            "self._windows.pop(known.key, )",
+            "registry.Registry._named_window",
+            "self.windows.pop(known.key, None)",
+            "self.windows.pop(known.key, )",
         ),
         (
-            "limiter.Limiter._forget_window",
-            "self._windows.pop(window.key, None)",
-            "self._windows.pop(window.key, )",
+            "registry.Registry._forget_window",
+            "self.windows.pop(window.key, None)",
+            "self.windows.pop(window.key, )",
         ),
     ],
     "what is unused goes back within a second in any case": [
         (
-            "limiter.Limiter._forget_bucket",
+            "registry.Registry._forget_bucket",
             "share.report_by(-INF)  # what is unused goes back",
             "share.report_by(+INF)  # what is unused goes back",
         ),
     ],
     "a look that is too early finds the same as the one before": [
         (
-            "limiter.Limiter._ask",
+            "turns.Turns._ask",
             "at = line.bucket.expect(now, 0, cost=waiter.cost)",
             "at = line.bucket.expect(now, 0, )",
         ),
     ],
     "a line that is looked at twice in a tick gets no more than there is": [
-        ("limiter.Limiter._pump", "line.pumping = True", "line.pumping = None"),
-        ("limiter.Limiter._pump", "line.pumping = True", "line.pumping = False"),
+        ("turns.Turns._pump", "line.pumping = True", "line.pumping = None"),
+        ("turns.Turns._pump", "line.pumping = True", "line.pumping = False"),
     ],
     "the wording of a message, or of a repr": [
         ("quota.Bucket.__init__", 'key: str = "",', "*"),

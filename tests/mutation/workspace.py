@@ -16,19 +16,8 @@ FORKS = Path(__file__).with_name("forks.py")
 #: The tests of a module. Those of the rule are rows without a loop: a second for all of them.
 RULE = ["tests/test_quota.py", "tests/test_windows.py", "tests/test_foreseen.py"]
 READING = ["tests/test_values.py", "tests/test_headers.py", "tests/test_dialects.py"]
-LIMITER = [
-    "limiter",
-    "turns",
-    "alarm",
-    "patience",
-    "settling",
-    "permits",
-    "telling",
-    "registry",
-    "matching",
-    "costs",
-    "home",
-]
+LIMITER = ["tests/test_limiter.py", "tests/test_bad_input.py", "tests/test_foreseen.py"]
+MANY = [*LIMITER, "tests/test_any_api.py", "tests/test_fleet.py", "tests/test_answers.py"]
 TESTS = {
     "values": READING,
     "ietf": ["tests/test_dialects.py"],
@@ -41,13 +30,17 @@ TESTS = {
     "refills": ["tests/test_refills.py"],
     "ledger/rule": ["tests/test_ledger_rule.py"],
     "leases": ["tests/test_leases.py"],
-    **{
-        module: [
-            f"tests/test_{name}.py"
-            for name in ("limiter", "bad_input", "foreseen", "any_api", "fleet", "answers")
-        ]
-        for module in LIMITER
-    },
+    "matching": ["tests/test_limiter.py", "tests/test_any_api.py"],
+    "costs": ["tests/test_costs.py"],
+    "home": LIMITER,
+    "alarm": LIMITER,
+    "permits": LIMITER,
+    "settling": MANY,
+    "telling": MANY,
+    "patience": MANY,
+    "turns": MANY,
+    "registry": MANY,
+    "limiter": MANY,
 }
 
 #: Words of those that take too long for thousands of runs, or look at a cache, which is not there.
