@@ -17,6 +17,10 @@ DRIFT = 1e-4
 #: So many answers in a row that agree with each other prove that a clock was stepped.
 _STEPPED = 3
 
+#: A clock that was stepped never shows its old time again. One that does is another back end's, and
+#: twice as many must agree from then on, up to so many.
+_MOST_STEPPED = 32
+
 #: Contradicting clocks (edges of a network) that are remembered at once.
 _MOST_BOUNDS = 3
 
@@ -66,11 +70,13 @@ class ServerClock:
     Contradicting Dates widen the bound instead of breaking it, once they are no rare exception.
     """
 
-    __slots__ = ("__weakref__", "_assumed", "_bounds", "changes", "date", "news_from")
+    __slots__ = ("__weakref__", "_assumed", "_bounds", "_proof", "changes", "date", "news_from")
 
     def __init__(self) -> None:
         self._bounds: list[_Bound] = []
         self._assumed: float | None = None
+        #: So many answers in a row prove a step.
+        self._proof = _STEPPED
         #: The last Date. A call that was sent before that instant tells nothing new with it.
         self.date = 0.0
         self.news_from = -inf
@@ -109,6 +115,8 @@ class ServerClock:
         for bound in bounds:
             bound.trust *= _FADING
             if not met and bound.narrow(low, high, received):
+                if not bound.run:
+                    self._proof = min(2 * self._proof, _MOST_STEPPED)
                 bound.run += 1
                 bound.trust += 1.0
                 met = True
@@ -118,8 +126,9 @@ class ServerClock:
             self._make_room()
             self._bounds.append(_Bound(low, high, received))
         else:
-            stepped = [bound for bound in self._bounds if bound.run >= _STEPPED]
-            self._bounds = stepped or self._bounds
+            stepped = [bound for bound in self._bounds if bound.run >= self._proof]
+            if stepped:
+                self._bounds, self._proof = stepped, _STEPPED
         # Of clocks that contradict each other one is trusted by how many answers agree with it.
         self.news_from = sent + _SAME_NEWS if len(self._bounds) == 1 else -inf
 

@@ -206,3 +206,14 @@ def test_the_clock_says_what_it_believes():
     clock.observe(100.0, 10.0, 10.5)
     assert repr(clock) == "<ServerClock offset 89.500 to 91.000>"
     assert clock.epoch(10.0) == pytest.approx(100.25)
+
+
+def test_a_clock_that_showed_its_old_time_again_was_not_stepped_but_is_one_of_two():
+    clock = ServerClock()
+    shown = [0.0, 3.5, 0.0, 3.5, 3.5, 3.5, 3.5]
+    for at, skew in enumerate(shown):
+        clock.observe(1000.0 + int(at + skew), at + 0.1, at + 0.2)
+    assert clock.local(1100.0) > 99.0  # the late one may not have come to it before
+    for at in range(7, 40):
+        clock.observe(1000.0 + int(at + 3.5), at + 0.1, at + 0.2)
+    assert clock.local(1100.0) < 98.0  # nobody shows the old time any more
