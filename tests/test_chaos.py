@@ -114,8 +114,8 @@ NOTICED_BY: list[tuple[Sabotage, int]] = [
     (sabotages.forget_what_may_be_of_either_window, 483),
 ]
 
-#: What breaks no invariant in 500 schedules: callers go a little later than they might, or learn later
-#: that they wait in vain. `tests/test_sabotage.py` notices.
+#: What breaks no invariant in 500 schedules: callers go a little later than they might, or learn
+#: later that they wait in vain. `tests/test_sabotage.py` notices.
 UNNOTICED = {
     sabotages.take_the_way_back_for_tokens_that_come_back,
     sabotages.expect_nobody_ahead_to_take_what_comes_back,
