@@ -29,6 +29,7 @@ from aiotwhelp.ledger import Lease, Report, database, from_url
 from aiotwhelp.ledger.database import APPLICATION, Database
 from aiotwhelp.ledger.hosts import RENEWED, Anchor, Clocks
 from aiotwhelp.ledger.port import Counts, Note, Outcome
+from tests import children
 from tests.stack import in_virtual_time
 
 SECONDS = 1000
@@ -517,6 +518,7 @@ def test_an_open_ledger_does_not_keep_the_interpreter(path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, path],
+        env=children.ENVIRONMENT,
         capture_output=True,
         timeout=60,
         check=True,

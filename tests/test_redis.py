@@ -26,6 +26,7 @@ from aiotwhelp import LedgerError, Limiter, QuotaKey, WrongLoopError, events
 from aiotwhelp.ledger import Lease, Report, from_url
 from aiotwhelp.ledger.port import Note, Outcome
 from aiotwhelp.ledger.redis import RedisLedger
+from tests import children
 from tests.servers import engines
 from tests.servers.engines import Running, cluster_of, running
 from tests.servers.proxy import proxy_to
@@ -276,8 +277,14 @@ asyncio.run(main())
 
 
 def test_a_limiter_that_nobody_closes_ends_without_a_word(server: Running) -> None:
-    command = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", UNCLOSED]
-    done = subprocess.run([*command, server.url], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", UNCLOSED]
+    done = subprocess.run(
+        [*command, server.url],
+        env=children.ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert (done.stdout, done.stderr) == ("", "")
 
 

@@ -25,6 +25,7 @@ from aiotwhelp.emulator import Emulator
 from aiotwhelp.ledger.hosts import Clocks
 from aiotwhelp.stores import LEASE, RedisStore, SQLiteStore, _Store
 from aiotwhelp.testing import VirtualTimeLoop
+from tests import children
 from tests.servers import engines
 from tests.stack import in_virtual_time, session_of
 from tests.test_auth import NOW, Server, bearer, ok, says
@@ -366,7 +367,13 @@ def test_a_store_that_nobody_closes_ends_without_a_word(
     where = str(tmp_path / "tokens.db") if kind == "sqlite" else url_of(kind)
     command = [sys.executable, "-W", "error::ResourceWarning", "-c", UNCLOSED]
     told = [kind, where, KEY.decode(), *(["cluster"] if kind in CLUSTERS else [])]
-    done = subprocess.run([*command, *told], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *told],
+        env=children.ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
