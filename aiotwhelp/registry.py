@@ -84,11 +84,7 @@ class Registry:
         return line
 
     def adopt(self, api: str, rates: Mapping[str, LocalLimit | Sequence[LocalLimit]]) -> None:
-        """Hold the limits that an API does not announce, written as ``rates``, from now on.
-
-        ``api`` is what the keys of its quotas have as theirs. Sessions do this for their `Api`;
-        what several of them know of one API is held together.
-        """
+        """Hold an API's own limits from now on, beside those that are held already."""
         if not rates:
             return
         own = Rates(rates)
@@ -106,11 +102,7 @@ class Registry:
                 bucket.hold(each for each in windows if each not in bucket.local)
 
     def digest(self, material: str) -> str:
-        """Return a keyed digest of what names a credential, valid in this process only.
-
-        Where a ledger shares quotas the material is remembered: its records are named by digests
-        under a key that all processes have.
-        """
+        """Return a keyed digest, and remember what it is of where a ledger is told of it."""
         digest = hashlib.blake2b(material.encode(), key=_DIGEST_KEY, digest_size=9).hexdigest()
         if self._sharing is not None:
             # What is used stays; of what nobody has used for longest the name is forgotten.

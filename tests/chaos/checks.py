@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from aiotwhelp.headers import FIFTEEN_MINUTES, Frame, Reading, WindowKind
+from aiotwhelp.headers import FIFTEEN_MINUTES, Reading, WindowKind
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.local import RateWindow, Room
 from aiotwhelp.queues import Line, Priority, Waiter
@@ -241,9 +241,7 @@ class CheckedLimiter(Limiter):
         granted: Granted,
         reading: Reading,
         status: int,
-        cost: int | None,
-        frame: Frame | None = None,
-        remaining: int = 0,
+        *others: Any,
     ) -> None:
         self._check_probes(line, granted)
         self._note_answer(line, granted, reading, status)
@@ -253,7 +251,7 @@ class CheckedLimiter(Limiter):
         unread = {each.kind: each.debts.unread for each in line.bucket.windows}
         self._note_turns(line, granted, reading)
         self._note_missing(line, granted, reading)
-        plain(line, granted, reading, status, cost, frame, remaining)
+        plain(line, granted, reading, status, *others)
         self._note_left_out(line, granted, reading)
         if gap or pace.gap:
             is_success = not (reading.refused or reading.cached or status >= 500)
