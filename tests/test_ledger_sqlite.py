@@ -388,6 +388,27 @@ async def test_a_file_that_is_locked_for_long_is_an_error_within_the_bound(path:
     await ledger.close()
 
 
+@pytest.mark.parametrize("is_left", [True, False])
+def test_a_file_that_another_begins_at_the_same_time_is_waited_for(
+    path: Path, *, is_left: bool
+) -> None:
+    fresh = database._File(path, patience=60 if is_left else 0.1)
+    fresh._make()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    fresh._fill(other, Clocks.read())
+    other.execute("BEGIN IMMEDIATE")  # all may read still, none may change the journal
+    leaving = threading.Timer(0.3, other.execute, ["COMMIT"])
+    if is_left:
+        leaving.start()
+        assert fresh.transact(lambda _, host: host.secret, Clocks.read) == fresh.secret
+        leaving.join()
+    else:
+        with pytest.raises(LedgerError, match="locked by others"):
+            fresh.transact(lambda _, host: host.secret, Clocks.read)
+    fresh.close()
+    other.close()
+
+
 @in_virtual_time
 async def test_a_file_that_is_deleted_is_made_anew_with_the_same_secret(path: Path) -> None:
     ledger, neighbour = SQLiteLedger(path), SQLiteLedger(path)

@@ -20,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import tenacity
+
 from aiotwhelp import checks
 from aiotwhelp.errors import LedgerError
 from aiotwhelp.ledger.hosts import Anchor, Clocks
@@ -178,6 +180,14 @@ class _File:
         self.secret = secrets.token_bytes(32)
         #: Device and inode of what is open.
         self._opened: tuple[int, int] | None = None
+        #: SQLite waits by itself where it begins a transaction, but not where it changes the
+        #: journal, which it does in the midst of one.
+        self._until_free = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_is_busy),
+            stop=tenacity.stop_after_delay(patience),
+            wait=tenacity.wait_random(0.001, 0.01),
+            reraise=True,
+        )
 
     def transact(self, work: Work[T], clocks: Callable[[], Clocks]) -> T:
         """Do something in one transaction, on the file that is at the path now."""
@@ -189,7 +199,7 @@ class _File:
                 self.secret = host.secret
                 return work(connection, host)
         except sqlite3.Error as error:
-            if _code(error) != sqlite3.SQLITE_BUSY:
+            if not _is_busy(error):
                 self.close()
             raise LedgerError(self._explained(error)) from error
         except OSError as error:
@@ -251,7 +261,7 @@ class _File:
             if is_new:
                 self._fill(connection, clocks())
             # Before this line nothing has been written to a file of somebody else's.
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._until_free(connection.execute, "PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA journal_size_limit = {_LONGEST_LOG}")
         except BaseException:
@@ -318,6 +328,10 @@ def _code(error: sqlite3.Error) -> int | None:
     """Return the primary code of a failure; None if the module itself raised it."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_BUSY
 
 
 class _Worker(Executor):
