@@ -13,14 +13,13 @@ import secrets
 import sqlite3
 import stat
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
-
-import tenacity
 
 from aiotwhelp import checks
 from aiotwhelp.errors import LedgerError
@@ -61,6 +60,9 @@ CREATE TABLE tokens (
 
 #: The log of changes is cut to so many bytes when its content has moved into the file.
 _LONGEST_LOG = 4 * 1024 * 1024
+
+#: Seconds between two tries of what SQLite does not wait for.
+_BREATH = 0.005
 
 #: Closing waits for the thread so many seconds; a disk that hangs is left to itself.
 _CLOSING = 1.0
@@ -180,14 +182,6 @@ class _File:
         self.secret = secrets.token_bytes(32)
         #: Device and inode of what is open.
         self._opened: tuple[int, int] | None = None
-        #: SQLite waits by itself where it begins a transaction, but not where it changes the
-        #: journal, which it does in the midst of one.
-        self._until_free = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_busy),
-            stop=tenacity.stop_after_delay(patience),
-            wait=tenacity.wait_random(0.001, 0.01),
-            reraise=True,
-        )
 
     def transact(self, work: Work[T], clocks: Callable[[], Clocks]) -> T:
         """Do something in one transaction, on the file that is at the path now."""
@@ -261,13 +255,27 @@ class _File:
             if is_new:
                 self._fill(connection, clocks())
             # Before this line nothing has been written to a file of somebody else's.
-            self._until_free(connection.execute, "PRAGMA journal_mode = WAL")
+            self._keep_a_log(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA journal_size_limit = {_LONGEST_LOG}")
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _keep_a_log(self, connection: sqlite3.Connection) -> None:
+        # SQLite waits for others by itself where it begins a transaction; this lock it wants in
+        # the midst of one, and does not.
+        given_up = time.monotonic() + self.patience
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.Error as error:
+                if not _is_busy(error) or time.monotonic() > given_up:
+                    raise
+                time.sleep(_BREATH)
+            else:
+                return
 
     def _is_new(self, connection: sqlite3.Connection) -> bool:
         """Whether nobody has put anything there; raises LedgerError if it is not for us."""
@@ -330,8 +338,8 @@ def _code(error: sqlite3.Error) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _is_busy(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_BUSY
+def _is_busy(error: sqlite3.Error) -> bool:
+    return _code(error) == sqlite3.SQLITE_BUSY
 
 
 class _Worker(Executor):
