@@ -144,7 +144,7 @@ class _Said:
 
 
 def _ms(seconds: float) -> int:
-    return round(seconds * 1000) if seconds > 0 else 0
+    return round(1000 * max(0.0, seconds))
 
 
 class Health:
@@ -477,7 +477,7 @@ class Share(Entry):
             leaves=leaves,
             crew=self._known_by if self._returns else 0,
             ceiling=self.ceiling,
-            shut=_ms(self.shut_until - now) if self.shut_until > now else 0,
+            shut=_ms(self.shut_until - now),
             paused=0 if household is None else _ms(household.refused_until - now),
             pauses=0 if household is None else household.pauses,
             shown=self.shown,
@@ -573,7 +573,7 @@ class Share(Entry):
         Of those that come back to a ledger some may be yet to come.
         """
         told = self.lease.clients if self.lease.number else self.health.clients or _PRESUMED
-        return max(1, told, self._known_by)
+        return max(told, self._known_by)
 
     @property
     def is_away(self) -> bool:
@@ -691,7 +691,7 @@ class LeasedWindow(Window):
         """Take tokens that `opens` said are there; return the probe if the call is one."""
         share = self.share
         if share.health.is_away and share.is_away:
-            if share.left >= cost and now < share.until:
+            if share.left >= cost:
                 share.left -= cost
                 share.taken += cost
             return super().take(now, cost, since, even)
@@ -847,17 +847,20 @@ class LeasedWindow(Window):
         self.observations = [(self.numbering.last, lease.remaining + self.share.held)]
         self.debts.clear(self.numbering.last, now)
         if lease.resets_in is None:
-            self.reset = None
-        elif lease.epoch is not None and self.clock.tells:
-            self.counts_down, self.reset = False, lease.epoch / 1000
-            self.low = self.reset
+            self.reset, self.ends = None, now + self.kind.ceiling
         else:
-            self.counts_down, self.reset = True, now + lease.resets_in / 1000
-            self.low = self.reset
-        self.span = max(self.span, (lease.resets_in or 0) / 1000)
-        self.ends = now + (self.kind.ceiling if lease.resets_in is None else lease.resets_in / 1000)
+            self._believe_reset(now + lease.resets_in / 1000, lease.epoch)
+            self.span = max(self.span, lease.resets_in / 1000)
         if was_plain:
             self.foresee(now, 0.0)
+
+    def _believe_reset(self, ends: float, epoch: int | None) -> None:
+        self.ends = ends
+        if epoch is not None and self.clock.tells:
+            self.counts_down, self.reset = False, epoch / 1000
+        else:
+            self.counts_down, self.reset = True, ends
+        self.low = self.reset
 
     @property
     def frees(self) -> bool:

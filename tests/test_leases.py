@@ -30,6 +30,7 @@ from aiotwhelp.windows import INF, Numbering, Probing
 
 NAME = ("api.example", "app", "GET /")
 NOW = 1000.0
+EPOCH = 1_700_000_000.0
 
 
 class Bucket:
@@ -345,6 +346,19 @@ def test_answers_that_tell_what_is_known_are_told_of_as_any_others() -> None:
     assert (note.remaining, note.resets_in, len(plainly[1]), len(plainly[2])) == (79, 59_256, 2, 1)
 
 
+def test_where_the_reset_comes_late_the_best_known_one_is_told_of_many_answers() -> None:
+    for settle in (told_plainly, told_in_full):
+        process = as_known()
+        process.gate.late = 0.4
+        calls = [process.call() for _ in range(3)]
+        assert settle(process, calls.pop(), 0.1, 80)
+        assert settle(process, calls.pop(), 0.2, 79)
+        process.gate.clock.observe(EPOCH + 1.0, NOW + 0.7, NOW + 0.7)
+        assert settle(process, calls.pop(), 0.7, 78)
+        (note,) = process.report(0.7).notes
+        assert (note.times, note.resets_in) == (3, 59_006), "and not with what it is late by"
+
+
 def test_what_was_reported_or_answered_meanwhile_is_added_to_no_more() -> None:
     process = as_known()
     calls = [process.call() for _ in range(6)]
@@ -485,7 +499,9 @@ def test_a_pause_is_told_and_heard_of_one_identity_alone():
     for process, tells in ((app, False), (Process(), False), (local, False), (cold, True)):
         bucket.household = Household()
         bucket.household.keep_shut(NOW, 9.0)
-        assert process.report().paused == (9000 if tells else 0)
+        bucket.household.pauses = 2
+        report = process.report()
+        assert (report.paused, report.pauses) == ((9000, 2) if tells else (0, 0))
         bucket.household = Household()
         process.told(1.0, paused=5000, pauses=3)
         heard = (NOW + 6.0, 3) if tells else (-INF, 0)
@@ -555,6 +571,7 @@ def test_who_is_told_to_wait_asks_again_a_little_later_than_that():
         lease = {"clients": clients, "confirmed": True, "resets_in": resets_in}
         said = process.told(want=1, took=0.5, wait=wait, **lease)
         assert said.vain == vain
+        assert not share.may_ask_sooner(NOW + 0.5), "what it waits for is up to others"
         assert share.ask_at == pytest.approx(NOW + 0.5 + wait / 1000 + spread / 2, abs=1e-9)
         assert (share.vain, share.hopes) == (then, False)
         vain = then
@@ -565,6 +582,14 @@ def test_who_is_told_to_wait_asks_again_a_little_later_than_that():
     assert not share.asks
     process.leased(1, 5.0)
     assert (share.vain, share.ask_at, share.hopes) == (0, NOW + 5.0, False)
+
+
+def test_who_waits_for_the_probe_of_another_has_asked_in_vain_each_time():
+    process = Process()
+    for at in range(4):
+        process.share.asks = True
+        said = process.told(at, want=1, wait=145, confirmed=False, resets_in=-20 - 1000 * at)
+        assert said.vain == at
 
 
 def test_who_stands_in_its_own_way_asks_again_when_its_calls_are_settled_or_at_the_reset():
@@ -580,6 +605,8 @@ def test_who_stands_in_its_own_way_asks_again_when_its_calls_are_settled_or_at_t
         share.asks = True
         process.told(want=1, took=0.5, **lease)
         assert (share.ask_at, share.hopes) == (ask_at, True)
+        assert share.may_ask_sooner(NOW + 30.0)
+    assert not share.may_ask_sooner(NOW + 30.5), "it is time"
     process.told(1.0)
     assert share.ask_at == NOW + 1.0, "a report without a question: its calls may be over"
     share.asks = True
@@ -650,10 +677,13 @@ def test_what_was_read_is_reported_with_what_is_asked_next_if_that_is_soon():
         share = process.share
         calls = [process.call() for _ in range(3)]
         assert settle(process, calls.pop(), 0.01, 80)
-        assert settle(process, calls.pop(), 0.02, 70)
+        assert settle(process, calls.pop(), 0.02, 1)
         assert share.due == share.ask_at == NOW + 0.3
         assert settle(process, calls.pop(), 0.03, 0)
         assert share.due == NOW + 0.03 + 0.05, "others wait for what is spent already"
+    process = as_known(wait=400)
+    assert told_in_full(process, process.call(), 0.0, 1)
+    assert process.share.due == NOW + 0.4, "the last one, and what is soon at the latest"
 
 
 @pytest.mark.parametrize("wait", [None, 40, 500])
@@ -720,7 +750,7 @@ def test_a_probe_that_never_left_goes_back_if_it_could_not_go_from_here(why: str
     process.leased(1, probe=0 if why == "no probe" else 3)
     granted = process.call()
     process.health.is_away = why == "away"
-    at = 2.0 if why == "late" else 0.1
+    at = 1.8 if why == "late" else 0.1
     process.unsent(granted, at, failed=why == "failed")
     assert (process.share.left, process.share.turn) == (0, 0)
     assert process.share.held == 0
@@ -873,6 +903,11 @@ def test_processes_are_as_many_as_shared_it_last_or_as_shared_anything():
     assert (process.share.clients, another.share.clients) == (5, 7)
     process.told(number=5, clients=0)
     assert process.share.clients == 1
+    for clients in (0, 1):
+        health = Health()
+        process, another = Process(health=health), Process(health=health)
+        process.told(number=3, clients=clients)
+        assert another.share.clients == 1, "who is told so is the only one, or was the last"
 
 
 #: A window of 100 that four processes share, and of which nobody holds so many.
@@ -893,9 +928,12 @@ def test_in_an_outage_what_is_leased_is_used_for_as_long_as_it_is_leased():
     away(process)
     assert process.share.is_away
     assert goes(process, 1.7, cost=3), "though it leaves nothing for the others"
-    process.call(1.7, cost=2)
+    process.call(1.7)
+    process.call(1.7)
     assert (process.share.left, process.share.taken, process.gate.in_flight) == (1, 2, 2)
+    process.gate.slot = NOW + 1.75
     assert goes(process, 1.7)
+    assert process.gate.opens(NOW + 1.7, 1, 0.0, True) == NOW + 1.75, "at its pace"
     assert process.gate.opens(NOW + 1.8, 1, 0.0, False) == NOW + 60.0, "as others may have it now"
     assert not goes(process, 1.7, cost=2)
     process.health.failure = LedgerError("away")
@@ -922,6 +960,8 @@ def test_in_an_outage_one_call_goes_to_see_what_is_left_and_a_share_of_it_is_cla
     assert share.left == 5, "once for each window"
     process.call(30.0, cost=5)
     assert process.gate.opens(NOW + 30.0, 1, 0.0, False) == NOW + 60.0
+    process.gate.keep_shut(NOW, 30.0)
+    assert process.gate.opens(NOW + 30.0, 1, 0.0, False) == NOW + 60.0, "a pause adds none"
 
 
 def test_who_gets_what_it_wants_is_not_short_though_it_has_asked_for_more():
@@ -979,6 +1019,17 @@ def test_a_claim_is_reported_as_held_and_ends_with_its_window():
     process.gate.share.claim(7, NOW + 2.5)
     process.told(2.0, want=1)
     assert share.until == NOW + 2.5, "an answer that knows no window makes it no longer"
+
+
+def test_as_soon_as_the_ledger_is_back_a_probe_is_one_for_all():
+    process = Process.of_window()
+    process.leased(1, **SHARED)
+    away(process)
+    assert process.share.is_away
+    back(process)
+    process.leased(1, 60.0, number=2, probe=3)
+    assert process.call(60.0).is_probe_of(process.share.probing)
+    assert process.report(60.1).probes == 1
 
 
 def test_a_claim_of_which_the_others_have_some_is_given_up_for_as_much():
@@ -1218,6 +1269,7 @@ def test_what_was_foreseen_is_foreseen_anew_with_every_lease():
 
 def test_an_answer_frees_nobody_who_waits_for_a_lease():
     process = as_known()
+    process.share.left = 1
     assert process.gate.frees
     process.share.left = 0
     assert not process.gate.frees
@@ -1327,9 +1379,6 @@ def test_what_an_answer_tells_is_told(
     assert process.gate.limit == reading.limit, "its own belief is kept up to date"
 
 
-EPOCH = 1_700_000_000.0
-
-
 def plain() -> Process:
     """A window of one bucket, with two tokens that are leased, of which nothing is in doubt."""
     process = Process.of_window()
@@ -1356,11 +1405,18 @@ def test_what_is_leased_may_surely_go_until_it_goes_back_or_the_window_ends():
     gate.ends = NOW + 1.0
     gate.foresee(NOW, 0.5)
     assert gate.foreseen_until == NOW + 1.0
+    assert not gate.take_plainly(NOW + 1.0)
     assert gate.take_plainly(NOW)
+    gate.upset()
+    assert not gate.take_plainly(NOW), "all is to be asked anew"
+    gate.foresee(NOW, 0.5)
     assert gate.take_plainly(NOW)
     assert (share.left, share.taken, gate.in_flight, share.held) == (0, 2, 2, 2)
     assert not gate.take_plainly(NOW)
     assert (share.left, share.taken, gate.in_flight, gate.foreseen) == (0, 2, 2, 0)
+    gate.foreseen = 2
+    assert not gate.take_plainly(NOW), "they went back meanwhile"
+    assert share.taken == 2
     share.left = -1
     gate.foresee(NOW, 0.0)
     assert gate.foreseen == 0
@@ -1400,6 +1456,17 @@ def test_a_plain_answer_is_told_to_the_others_and_leaves_what_is_leased():
     (note,) = process.report(0.5).notes
     assert (note.outcome, note.times, note.refused, note.took) == (Outcome.READ, 2, False, 500)
     assert (note.remaining, note.limit, note.epoch) == (3, 15, round((EPOCH + 60.0) * 1000))
+
+
+def test_an_answer_that_counts_down_to_another_reset_is_not_plain():
+    process = Process.of_window()
+    process.leased(2, confirmed=True, remaining=10, limit=15, resets_in=60_000)
+    bucket: Any = Bucket()
+    process.gate.buckets = {bucket: None}
+    process.gate.foresee(NOW, 0.0)
+    granted = process.call()
+    assert not process.gate.answer_plainly(granted, NOW + 0.5, 9, 80.0)
+    assert process.gate.answer_plainly(granted, NOW + 0.5, 9, 59.5)
 
 
 def test_a_window_that_nobody_tells_of_any_more_holds_nobody():

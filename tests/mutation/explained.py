@@ -52,6 +52,9 @@ EXPLAINED: dict[str, list[Change]] = {
         ("quota.Granted.__init__", "self.is_settled = False", "self.is_settled = None"),
         ("quota.Bucket.__init__", "self.shown = False", "self.shown = None"),
         ("refills.Refill.forget", "self._is_seen = False", "self._is_seen = None"),
+        ("leases.Share.__init__", "self._returns = False", "self._returns = None"),
+        ("leases.Share._hold", "self._returns = False", "self._returns = None"),
+        ("leases.Share.is_away", "self.is_claim = False", "self.is_claim = None"),
         (
             "ledger.rule._answer_probe",
             "_open(record, note, now, is_placed=False)",
@@ -222,11 +225,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "ahead += self._kept(reserve) - (self.floor if self.is_confirmed else 1)",
         ),
         (
-            "leases.Share.report",
-            "shut=_ms(self.shut_until - now) if self.shut_until > now else 0,",
-            "shut=_ms(self.shut_until - now) if self.shut_until >= now else 0,",
-        ),
-        (
             "leases.LeasedWindow.expect",
             "if not self.limit or self.span <= 0:",
             "if not self.limit or self.span < 0:",
@@ -334,6 +332,26 @@ EXPLAINED: dict[str, list[Change]] = {
             "if resets_at is not None and self.resets_at is not None:",
             "if resets_at is not None or self.resets_at is not None:",
         ),
+    ],
+    "of two that are the same either may be written down": [
+        *(
+            ("leases.Share.say_again", line, line.replace(one, f"{one}="))
+            for line, one in (
+                ("if known > last.known:", ">"),
+                ("if took > last.took:", ">"),
+                ("if remaining < last.remaining:", "<"),
+                ("if resets_at < last.resets_at:", "<"),
+            )
+        ),
+        (
+            "leases.Share._in_time",
+            "return self.ask_at if soon < self.ask_at <= now + _TOGETHER else soon",
+            "return self.ask_at if soon <= self.ask_at <= now + _TOGETHER else soon",
+        ),
+    ],
+    "what is leased has left a reserve already": [
+        ("leases.LeasedWindow.leased", "self.foresee(now, 0.0)", "self.foresee(now, None)"),
+        ("leases.LeasedWindow.leased", "self.foresee(now, 0.0)", "self.foresee(now, 1.0)"),
     ],
     "is asked for where there is one; the type checker does not know": [
         (
@@ -491,7 +509,9 @@ EXPLAINED: dict[str, list[Change]] = {
         ("clock.ServerClock.__init__", "self.date = 0.0", "*"),
         ("home.Home.__init__", "self.wall: Callable[[], float] = time.time", "*"),
         ("leases.Share.__init__", "self._told = 0", "*"),
-        ("leases.Share.__init__", "self._asked = False", "*"),
+        ("leases.Share.__init__", "self._asked = 0", "*"),
+        ("leases.Share.__init__", "self._since = 0", "*"),
+        ("leases.Share.__init__", "self.again: _Said | None = None", "*"),
         ("alarm.Alarm.__init__", "self._timer_at = INF", "*"),
         ("windows.Probing.__init__", "self.sent = -INF", "*"),
         ("windows.Foreign.__init__", "self.own = 0", "self.own = 1"),
