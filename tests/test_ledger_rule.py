@@ -112,7 +112,7 @@ def test_a_report_that_is_not_newer_is_stale_and_changes_nothing() -> None:
                 1,
                 "a",
                 asks(sequence=sequence, held=9, shut=900),
-                {"granted": 0, "stale": True, "remaining": 9},
+                {"granted": 0, "void": 0, "stale": True, "remaining": 9},
             ),
         )
     assert record.dumps() == before
@@ -195,6 +195,7 @@ def test_a_record_is_written_down_and_read_again() -> None:
         (known(1), SPAN + 60_000),
         (Record(shut=START + 90_000), 150_000),
         (Record(hold=START + 90_000), 150_000),
+        (Record(paused=START + 90_000), 150_000),
         (Record(slot=1000 * (START + 90_000) + 999), 150_000),
         (known(1, reset=START - 90_000), 4 * LEASE + 60_000),
     ],
@@ -354,14 +355,20 @@ def test_who_begins_to_ask_is_as_far_as_the_others() -> None:
         # There are four for each; not four for each.
         ({"remaining": 4, "size": 80}, {}, {}, 4, None),
         ({"remaining": 7}, {"b": waits()}, {}, 1, None),
+        ({"remaining": 7}, {"b": waits()}, {"need": 3}, 3, None),
+        ({"remaining": 8, "size": 7}, {"b": waits()}, {}, 4, None),
         # What others hold is all that may come yet; one more is there; nobody wants more.
         ({"remaining": 6, "size": 80}, {"b": waits(asks=0, held=2)}, {}, 4, 250),
         ({"remaining": 7, "size": 80}, {"b": waits(asks=0, held=2)}, {"want": 4}, 4, None),
+        ({"remaining": 7, "size": 80}, {"b": waits(held=2)}, {}, 4, None),
         ({"remaining": 3, "size": 80}, {"b": waits(asks=0, held=2)}, {"want": 1}, 1, None),
         # As far ahead as is worth a question; one less; far ahead of who was before it.
         ({"remaining": 74, "size": 80}, {"b": waits()}, {}, 37, 250),
         ({"remaining": 72, "size": 80}, {"b": waits()}, {}, 36, None),
         ({"remaining": 80}, {"a": waits(), "b": waits(1)}, {"need": 40}, 40, 250),
+        # Its last one before it is as far ahead as it may be; there are so few that one is enough.
+        ({"remaining": 80}, {"a": waits(39), "b": waits()}, {}, 1, 250),
+        ({"remaining": 1, "size": 8}, {"b": waits()}, {}, 1, 250),
     ],
 )
 def test_who_would_be_told_to_wait_next_is_told_at_once(
@@ -811,6 +818,15 @@ def test_an_answer_without_headers_is_owed_until_one_that_knows_of_it_is_read() 
         (1, "b", tells(read(10, known=newest - 2)), {"remaining": 8}),
         (2, "b", tells(read(10, known=newest - 1)), {"remaining": 9}),
         (3, "b", tells(read(10, known=newest)), {"remaining": 10}),
+    )
+
+
+def test_answers_without_headers_may_have_taken_the_last_token_until_the_reset() -> None:
+    film(
+        known(2),
+        (0, "a", tells(ended(Outcome.UNREAD), ended(Outcome.UNREAD)), {"remaining": 0}),
+        (1, "a", asks(), {"granted": 0, "wait": SPAN - 1, "probe": 0}),
+        (1, "b", asks(), {"granted": 0, "wait": SPAN - 1}),
     )
 
 

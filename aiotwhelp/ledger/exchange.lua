@@ -365,7 +365,7 @@ end
 -- What is left, divided among those who ask; nobody runs far ahead of another.
 -- Where there is enough for all, nobody has more of it than another by more than the equal share
 -- of one of all processes, or half of that of one who asks: who does not ask yet may be about to.
--- Else half of it is divided, and where others use the quota, too.
+-- Where there is not, one call goes at a time; where others use the quota, too, half is divided.
 function share_out(record, client, report, left, now)
   local taken = taken_by(record, now)
   local behind = of_all(min, taken_by(record, now, client)) or math.huge
@@ -391,7 +391,7 @@ function share_out(record, client, report, left, now)
   elseif stride > 0 then
     share = max(ceil(left / #taken), min(left, ENOUGH))
   elseif share < ENOUGH then
-    share = floor(share / 2)
+    share = report.need
   end
   local granted = min(report.want, max(report.need, min(share, most)))
   local ahead = client.taken + granted - behind

@@ -313,7 +313,7 @@ def _share(
 
     Where there is enough for all, nobody has more of it than another by more than the equal share
     of one of all processes, or half of that of one who asks: who does not ask yet may be about to.
-    Else half of it is divided, and where others use the quota, too.
+    Where there is not, one call goes at a time; where others use the quota, too, half is divided.
     """
     taken = _taken(record, now)
     behind = min(_taken(record, now, client), default=math.inf)
@@ -331,7 +331,7 @@ def _share(
     elif stride:
         share = max(-(-left // len(taken)), min(left, _ENOUGH))
     elif share < _ENOUGH:
-        share //= 2
+        share = report.need
     granted = min(report.want, max(report.need, min(share, most)))
     ahead = client.taken + granted - behind
     is_last = left - granted < report.need and _held(record) > client.held

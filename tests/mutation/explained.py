@@ -21,6 +21,10 @@ _NO_CASELESS = "(isinstance(headers, _CASELESS)) and False"
 
 _LONG = "if now + WORTH_A_WARNING < line.timer < INF and line.timer != line.warned:"
 
+_ENDS = (
+    "ends = max(record.reset or 0, record.shut, record.paused, record.hold, record.slot // 1000)"
+)
+
 EXPLAINED: dict[str, list[Change]] = {
     "None, an empty text and False are as false as each other": [
         ("windows.Window.upset", "self.is_plain = False", "self.is_plain = None"),
@@ -433,11 +437,10 @@ EXPLAINED: dict[str, list[Change]] = {
             "client.asks = now + _OVERDUE + (wait or 0) if granted < report.want else 0",
             "client.asks = now + _OVERDUE + (wait or 0) if granted < report.want else 1",
         ),
-        ("ledger.rule._hear", "client.asks = 0", "client.asks = 1"),
         (
             "ledger.rule.lifetime",
-            "ends = max(record.reset or 0, record.shut, record.hold, record.slot // 1000)",
-            "ends = max(record.reset or 1, record.shut, record.hold, record.slot // 1000)",
+            _ENDS,
+            _ENDS.replace("or 0", "or 1"),
         ),
     ],
     "so little is none": [
