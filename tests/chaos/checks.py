@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -199,6 +200,9 @@ class CheckedLimiter(Limiter):
                 kept = min(int(self._turns._reserve * window.limit), window.limit - 1)
                 left = max(window.available, self._come_back(line, window, kept))
                 assert left >= kept, "the reserve was spent"
+        elif window.is_confirmed and self.plan.seconds and not self.plan.lies:
+            may_go = window.debts.ghosts or self.plan.has("retry_after", "steps")
+            assert may_go, "early, as if calls came back one by one"
         elif not window.is_confirmed and window.reset is not None and self.plan.has_one_clock:
             clock = self.world.clock()
             assert clock >= window.reset - 1e-6, f"case 17: {window.reset - clock:.3f} s too early"
@@ -533,7 +537,25 @@ class CheckedLimiter(Limiter):
         is_known = since < self._home.now() - 0.01 and not self.plan.refills
         if not waiter.future.done() and is_known:
             assert at <= waiter.deadline + 1.0, "case 36: it was known to be too late"
+        if not waiter.future.done():
+            self._check_those_ahead(line, waiter)
         plain(line, waiter)
+
+    def _check_those_ahead(self, line: Line, waiter: Waiter) -> None:
+        """Nobody is left waiting behind more callers than calls can come back in time."""
+        queues = line.queues[: waiter.priority + 1]
+        ahead = sum(
+            not each.future.done()
+            and (each.priority, each.ticket) < (waiter.priority, waiter.ticket)
+            for each in chain.from_iterable(queues)
+        )
+        for window in line.bucket.windows:
+            count = self.world.counts.get(self.name_of(line.key, window.kind))
+            *_, is_known = self._missing.get(window, (False,))
+            if is_known and count is not None:
+                # How fast they come back is believed too high by a half at most.
+                at = window.seen - 2 * window.round_trip + (ahead - 1) * count.gap / 2
+                assert at <= waiter.deadline + 1.0, f"case 36: {ahead} were ahead, as was known"
 
     def _fail(self, plain: Plain, line: Line, waiter: Waiter, error: Exception) -> None:
         plain(line, waiter, error)

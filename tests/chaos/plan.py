@@ -32,6 +32,9 @@ SELDOM = 0.1
 #: Kinds that speak X's language, or of windows that begin and end.
 OF_FIXED_WINDOWS = frozenset({"brink", "lasting", "lull", "outcry", "restored"})
 
+#: Seconds until a reset, as servers write them.
+WRITTEN = ("exact", "up", "down")
+
 #: When a late rollover is looked for, in seconds after the reset.
 PROBES = (0, 1, 3, 7, 15, 31, 63, 123)
 
@@ -49,6 +52,8 @@ class Plan:
     shy: bool = False
     # Calls come back one by one: how the seconds are written until all have.
     refills: str = ""
+    # They come back together, and the seconds until then are told, written so.
+    seconds: str = ""
     # A second window that takes turns with the first, and when it is lifted.
     narrow: int = 0
     narrow_length: float = 0.0
@@ -132,9 +137,10 @@ class Plan:
     @property
     def fields(self) -> str:
         """The names of the fields that tell of a user's own windows."""
-        if self.refills == "exact":
+        written = self.refills or self.seconds
+        if written == "exact":
             return "x-ratelimit-{}-requests"
-        return "x-ratelimit-{}" if self.refills or self.narrow else "x-rate-limit-{}"
+        return "x-ratelimit-{}" if written or self.narrow else "x-rate-limit-{}"
 
     @property
     def most_at_once(self) -> int:
@@ -240,6 +246,11 @@ def compose(seed: int) -> Plan:
         last = dice.choice(list(LAST_KINDS))
         _with(plan, last)
         LAST_KINDS[last](plan, dice)
+    dice = random.Random(seed ^ 0x1A7E2)
+    if dice.random() < SELDOM and not plan.has(*OF_FIXED_WINDOWS, *LAST_KINDS):
+        last = dice.choice(list(LATEST_KINDS))
+        _with(plan, last)
+        LATEST_KINDS[last](plan, dice)
     return plan
 
 
@@ -471,7 +482,7 @@ def _common(plan: Plan, dice: random.Random) -> None:
 
 def _refilling(plan: Plan, dice: random.Random) -> None:
     """Calls come back one by one; the reset is when all are there."""
-    plan.refills = dice.choice(["exact", "up", "down"])
+    plan.refills = dice.choice(WRITTEN)
     plan.length = dice.choice([60.0, 900.0])
     chance = dice.random()
     if chance < 0.3:
@@ -494,6 +505,21 @@ def _turns(plan: Plan, dice: random.Random) -> None:
     elif dice.random() < 0.5:
         _with(plan, "backends")
         plan.backends = (0.0, 3.0)
+
+
+def _countdown(plan: Plan, dice: random.Random) -> None:
+    """Answers that take long tell how many seconds are left of a window."""
+    plan.seconds = dice.choice(WRITTEN)
+    plan.length, plan.latency = dice.choice([60.0, 900.0]), (0.0, 16.0)
+    plan.limit, plan.spread = dice.choice([8, 15]), 0.0
+    plan.timeout = plan.timeout and 60.0
+
+
+def _queue(plan: Plan, dice: random.Random) -> None:
+    """Impatient callers wait behind many others for calls that come back one by one."""
+    _refilling(plan, dice)
+    _with(plan, "refilling", "impatient")
+    plan.impatient, plan.spread = 0.5, 0.0
 
 
 def _blurred(plan: Plan, dice: random.Random) -> None:
@@ -571,4 +597,9 @@ MORE_KINDS: dict[str, Callable[[Plan, random.Random], None]] = {
 #: Kinds that came last: other servers, for the most part.
 LAST_KINDS: dict[str, Callable[[Plan, random.Random], None]] = {
     function.__name__.removeprefix("_"): function for function in (_refilling, _turns, _blurred)
+}
+
+#: As those, with dice of their own.
+LATEST_KINDS: dict[str, Callable[[Plan, random.Random], None]] = {
+    function.__name__.removeprefix("_"): function for function in (_countdown, _queue)
 }

@@ -334,7 +334,8 @@ class World:
             remaining = self.dice.choice(NONSENSE)
         if self.falls(self.plan.garbled_resets or self.plan.garbled, "garbled headers"):
             # Seconds are believed, however many: that would be a lie.
-            reset = self.dice.choice(NONSENSE if not count.gap else NO_NUMBERS)
+            is_told_in_seconds = self.plan.refills or self.plan.seconds
+            reset = self.dice.choice(NO_NUMBERS if is_told_in_seconds else NONSENSE)
         if self.falls(self.plan.misled, "a reset that is told too late"):
             reset = self.written(count, count.ends + self.dice.uniform(30.0, 700.0))
         told = {"limit": str(count.limit), "remaining": remaining, "reset": reset}
@@ -343,13 +344,14 @@ class World:
         return {fields.format(name): value for name, value in told.items()}
 
     def written(self, count: Count, reset: float) -> str:
-        """Return a reset as it is told: an epoch, or seconds where calls come back one by one."""
-        if not count.gap:
+        """Return a reset as it is told: as an epoch or, of some windows of users, in seconds."""
+        written = "" if is_of_app(count.key) else self.plan.refills or self.plan.seconds
+        if not written:
             return str(int(reset))
         seconds = max(0.0, reset - self.clock())
-        if self.plan.refills == "exact":
+        if written == "exact":
             return f"{seconds:.3f}s"
-        return str(ceil(seconds - 1e-6) if self.plan.refills == "up" else int(seconds))
+        return str(ceil(seconds - 1e-6) if written == "up" else int(seconds))
 
     def current(self, name: object) -> Count:
         """Return the window of that name that counts now."""
