@@ -72,6 +72,17 @@ def member(name: str, value: int, kind: type[E]) -> E:
         raise ValueError(f"{name} is a {kind.__name__}: {names}; not {value!r}") from None
 
 
+def instances(name: str, values: Iterable[T], kind: type[T], meaning: str) -> tuple[T, ...]:
+    """Return several values of one kind, of which ``meaning`` is the plural."""
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name} is a list of {meaning}, not {described(values)}")
+    listed = tuple(values)
+    for each in listed:
+        if not isinstance(each, kind):
+            raise TypeError(f"each of {name} is one of {meaning}, not {described(each)}")
+    return listed
+
+
 def function(name: str, value: T, meaning: str) -> T:
     """Return what can be called, and is no class."""
     if not callable(value) or isinstance(value, type):

@@ -51,6 +51,11 @@ class Home:
         self.open_in = None
 
     @property
+    def is_open(self) -> bool:
+        """Whether there is a loop in which somebody may still come in."""
+        return self.open_in is not None and not self.open_in.is_closed()
+
+    @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop, which whoever has come in has bound."""
         assert self._loop is not None  # noqa: S101 - for the type checker

@@ -31,6 +31,8 @@ from aiotwhelp.telling import Telling, describe
 from aiotwhelp.turns import Turns
 from aiotwhelp.views import Quota, QuotaKey, Stats, as_key
 
+_ROOM_OR_NONE = (Room, type(None))
+
 
 class Limiter:
     """Shares quotas between all callers of one event loop.
@@ -174,6 +176,12 @@ class Limiter:
             priority = checks.member("priority", priority, Priority)
         if cost is not ONE:
             cost = as_cost(cost)
+        if (
+            dialect.__class__ is not Dialect
+            or room.__class__ not in _ROOM_OR_NONE
+            or ticket is not None
+        ):
+            _check(dialect, room, ticket)
         line = self._lines.get(key)  # type: ignore[arg-type] # the name of a route is not found
         if line is None or get_running_loop() is not self._home.open_in:
             line = self._first(key)
@@ -215,6 +223,8 @@ class Limiter:
             priority = checks.member("priority", priority, Priority)
         if cost is not ONE:
             cost = as_cost(cost)
+        if dialect.__class__ is not Dialect or room.__class__ not in _ROOM_OR_NONE:
+            _check(dialect, room)
         line = self._lines.get(key)  # type: ignore[arg-type] # the name of a route is not found
         if line is None or get_running_loop() is not self._home.open_in:
             line = self._first(key)
@@ -278,10 +288,12 @@ class Limiter:
 
         They may be stale: they lower what is believed, never raise it, and replace no probe.
         """
+        readings = checks.instances("readings", readings, WindowReading, "WindowReadings")
         self._registry.line(as_key(key)).bucket.prime(readings)
 
     def restore(self, key: QuotaKey | str, readings: Iterable[WindowReading]) -> None:
         """Start from the state of an earlier run; what has reset since counts as unknown."""
+        readings = checks.instances("readings", readings, WindowReading, "WindowReadings")
         line = self._first(key)
         if not line.clock.is_known:
             line.clock.assume(self._home.wall() - self._home.now())
@@ -335,3 +347,11 @@ def _close_slice(steps: Iterator[None], closed: asyncio.Future[None]) -> None:
         closed.get_loop().call_soon(_close_slice, steps, closed)
     elif not closed.done():
         closed.set_result(None)
+
+
+def _check(dialect: Dialect, room: Room | None, ticket: int | None = None) -> None:
+    """Refuse what is no such thing, nor of a kind of it."""
+    checks.instance("dialect", dialect, Dialect, "a Dialect, such as DIALECTS['github']")
+    checks.instance("room", room, _ROOM_OR_NONE, "a Room")
+    if ticket is not None:
+        checks.whole("ticket", ticket)

@@ -14,7 +14,10 @@ from aiotwhelp.quota import Granted
 
 
 class Permit(Granted):
-    """One caller's go. Settle it exactly once: `observed`, `unsent` or `lost`."""
+    """One caller's go. Settle it exactly once: `observed`, `unsent` or `lost`.
+
+    One that is dropped unsettled counts as lost, with a ResourceWarning.
+    """
 
     __slots__ = ("_dialect", "_line", "waited")
 
@@ -25,6 +28,10 @@ class Permit(Granted):
 
     def __repr__(self) -> str:
         return f"<Permit {self._line.key} {'settled' if self.is_settled else 'out'}>"
+
+    def __del__(self) -> None:
+        if not self.is_settled and hasattr(self, "_line"):
+            self._line.settling.dropped(self._line, self)
 
     def observed(
         self,

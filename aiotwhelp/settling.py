@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import suppress
+from functools import partial
+
 from aiotwhelp import events
 from aiotwhelp.headers import Frame, Reading
 from aiotwhelp.home import Home
@@ -93,6 +97,24 @@ class Settling:
             self._telling.tell(events.Lost(str(line.key), line.key.identity))
         self._found_nothing(line)
         self._turns.settled(line, granted.room)
+
+    def dropped(self, line: Line, granted: Granted) -> None:
+        """Count a call whose permit nobody has any more as lost, and warn.
+
+        May be called in any thread, as garbage is collected in any.
+        """
+        if not self._home.is_open:
+            return
+        warnings.warn(
+            f"a permit for {line.key} was dropped, which counts its call as lost: settle it, or"
+            " hold it by `async with limiter.permit(...)`",
+            ResourceWarning,
+            source=granted,
+            stacklevel=3,
+        )
+        lose = partial(self.lost, line, granted, reason="")
+        with suppress(RuntimeError):  # another thread has closed the loop by now
+            self._home.loop.call_soon_threadsafe(lose)
 
     def _found_nothing(self, line: Line) -> None:
         """A call has ended in vain; a ledger will tell what the calls of all processes have."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio.constants
 import os
 import traceback
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import aiotwhelp.testing
+from aiotwhelp import turns
+from aiotwhelp.permits import Permit, handed_out
 
 # The same examples in every run. Another profile explores: HYPOTHESIS_PROFILE=default make test
 # How slow the machine is just then is no fault of a strategy.
@@ -33,3 +36,16 @@ def pytest_configure(config: pytest.Config) -> None:
     # Installed, the entry point has registered it already.
     if not config.pluginmanager.is_registered(aiotwhelp.testing):
         config.pluginmanager.register(aiotwhelp.testing, "aiotwhelp")
+
+
+@pytest.fixture
+def calls_in_flight(monkeypatch: pytest.MonkeyPatch) -> list[Permit]:
+    """Keep each permit that a test does not settle, as that of a call without an answer so far."""
+    kept: list[Permit] = []
+
+    def keeping(*given: Any) -> Permit:
+        kept.append(handed_out(*given))
+        return kept[-1]
+
+    monkeypatch.setattr(turns, "handed_out", keeping)
+    return kept

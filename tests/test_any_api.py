@@ -57,6 +57,8 @@ from tests.stack import (
     serving,
 )
 
+pytestmark = pytest.mark.usefixtures("calls_in_flight")
+
 #: Dialects in which an answer tells all that there is to know.
 TELLING = [
     *("x", "x-ads", "ietf-03", "ietf-06", "ietf-07", "ietf-10", "ietf-10-token", "ietf-10-pk"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from http.client import HTTPMessage
 from typing import Any
@@ -197,6 +196,9 @@ def test_a_limiter_refuses_what_it_cannot_use(
             {"cost": 0},
             "cost is a whole number from 1 on, or a mapping such as {'tokens': 1200}, not 0",
         ),
+        ({"dialect": "github"}, "dialect is a Dialect, such as DIALECTS['github'], not a str"),
+        ({"ticket": -1}, "ticket is a whole number from 0 on, not -1"),
+        ({"room": 5}, "room is a Room, not an int"),
     ],
 )
 def test_a_permit_is_refused_even_where_nobody_would_wait(
@@ -204,12 +206,11 @@ def test_a_permit_is_refused_even_where_nobody_would_wait(
 ) -> None:
     async def main() -> None:
         limiter = Limiter()
-        with pytest.raises(ValueError, match="is a") as caught:
+        with pytest.raises((TypeError, ValueError), match="is a") as caught:
             await limiter.acquire("k", **options)
         assert str(caught.value) == words
-        if "max_wait" not in options:  # who never waits says nothing of it
-            with pytest.raises(ValueError, match=re.escape(words)):
-                limiter.try_acquire("k", **options)
+        if not options.keys() & {"max_wait", "ticket"}:  # who never waits says nothing of these
+            refused(caught.type, words, lambda: limiter.try_acquire("k", **options))
         assert limiter.stats().granted == 0
 
     testing.run(main())
@@ -250,6 +251,22 @@ async def test_a_key_is_a_quota_key_or_a_name(key: Any) -> None:
         await limiter.acquire(key)
     refused(TypeError, words, lambda: limiter.try_acquire(key))
     refused(TypeError, words, lambda: limiter.quota(key))
+    assert limiter.stats().quotas == 0
+
+
+@pytest.mark.parametrize(
+    ("readings", "words"),
+    [
+        (None, "readings is a list of WindowReadings, not None"),
+        ([{"remaining": 4}], "each of readings is one of WindowReadings, not a dict"),
+        (5, "readings is a list of WindowReadings, not an int"),
+    ],
+)
+@in_virtual_time
+async def test_numbers_of_an_earlier_run_are_readings(readings: Any, words: str) -> None:
+    limiter = Limiter()
+    refused(TypeError, words, lambda: limiter.restore("k", readings))
+    refused(TypeError, words, lambda: limiter.prime("k", readings))
     assert limiter.stats().quotas == 0
 
 

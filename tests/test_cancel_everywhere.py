@@ -1132,7 +1132,7 @@ async def leave_a_timer(on: Stage) -> None:
 
 
 async def leave_a_permit(on: Stage) -> None:
-    on.session.limiter.try_acquire("another API")
+    KEEPSAKES.append(on.session.limiter.try_acquire("another API"))
 
 
 async def leave_a_connection(on: Stage) -> None:

@@ -34,6 +34,8 @@ from aiotwhelp.testing import VirtualTimeLoop, run
 from tests.fleet import Wire, fleet, sailed
 from tests.simulation import KEY, Faults, Server, caller, headers, in_virtual_time, played, settle
 
+pytestmark = pytest.mark.usefixtures("calls_in_flight")
+
 #: How a call ends.
 Ending = Callable[[Permit], None]
 

@@ -38,6 +38,8 @@ from tests.film import EPOCH, GO, Answer, Ask, Film, opened, reading
 from tests.simulation import in_virtual_time
 from tests.stack import quota_headers
 
+pytestmark = pytest.mark.usefixtures("calls_in_flight")
+
 
 def believed(bucket: Bucket) -> dict[str, object]:
     """Return what is known of a quota, but for what is foreseen of it."""

@@ -318,6 +318,9 @@ async def all_deadlines_come(limiter: Limiter, n: int, work: Work) -> None:
     with work:
         await asyncio.wait(waiters)
     held.unsent()
+    for each in waiters:
+        if each.exception() is None:  # it went to see, as a probe does
+            each.result().unsent()
 
 
 async def all_deadlines_turn_out_too_short(limiter: Limiter, n: int, work: Work) -> None:

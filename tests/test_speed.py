@@ -141,8 +141,9 @@ def test_the_plain_way_of_a_call_is_short(kind: str, auth: str) -> None:
     scene()
 
 
-#: What a grant and the settling of it may cost, an answer's headers read.
-RULES_BOUND = 15
+#: What a grant and the settling of it may cost, an answer's headers read; one looks, in the end,
+#: whether the permit was settled.
+RULES_BOUND = 16
 
 
 @in_a_crowd

@@ -1,0 +1,102 @@
+"""A permit that nobody settles: it counts as a lost call, and whoever forgot it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from aiotwhelp import Limiter, SessionClosedError, testing
+from aiotwhelp.permits import Permit
+from tests.simulation import KEY, headers, in_virtual_time, opened, settle
+
+DROPPED = r"^a permit for GET /1\.1/help/privacy\.json was dropped, which counts its call as lost"
+
+
+@in_virtual_time
+async def test_a_dropped_permit_is_a_lost_call_and_no_lost_token() -> None:
+    limiter = Limiter()
+    await opened(limiter, 2)
+    with pytest.warns(ResourceWarning, match=DROPPED) as told:
+        await limiter.acquire(KEY)
+    assert told[0].filename == __file__
+    await settle()
+    assert (limiter.stats().in_flight, limiter.stats().lost) == (0, 1)
+    (await limiter.acquire(KEY)).observed(headers(0, 600))
+    # The window after it has all of its calls, however many were dropped.
+    for left in range(14, -1, -1):
+        (await limiter.acquire(KEY)).observed(headers(left, 1500))
+
+
+@in_virtual_time
+async def test_who_fails_between_the_permit_and_the_answer_drops_it() -> None:
+    limiter = Limiter()
+    await opened(limiter, 1)
+
+    async def call() -> None:
+        permit = await limiter.acquire(KEY)
+        raise ConnectionError(f"before {permit} was settled")
+
+    async def fail() -> None:
+        await asyncio.gather(call(), return_exceptions=True)
+        await settle()  # the loop holds the handle that it is at
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match=DROPPED):
+        await fail()
+    await settle()
+    assert (limiter.stats().in_flight, limiter.stats().lost) == (0, 1)
+
+
+@in_virtual_time
+async def test_garbage_is_collected_in_any_thread() -> None:
+    limiter = Limiter()
+    await opened(limiter, 1)
+    threads: list[int] = []
+    limiter.listen(lambda _: threads.append(threading.get_ident()))
+    held = [await limiter.acquire(KEY)]
+    with pytest.warns(ResourceWarning, match=DROPPED), ThreadPoolExecutor(1) as executor:
+        executor.submit(held.clear).result()
+    assert limiter.stats().lost == 0, "nothing happens outside the loop"
+    await settle()
+    assert (limiter.stats().in_flight, limiter.stats().lost) == (0, 1)
+    assert set(threads) == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("end", [Permit.unsent, Permit.lost, lambda p: p.observed(headers(0, 600))])
+@in_virtual_time
+async def test_a_settled_permit_goes_without_a_word(end: Callable[[Permit], object]) -> None:
+    limiter = Limiter()
+    await opened(limiter, 1)
+    lost = int(end is Permit.lost)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        end(await limiter.acquire(KEY))
+        gc.collect()
+    await settle()
+    assert (limiter.stats().in_flight, limiter.stats().lost) == (0, lost)
+
+
+def test_nothing_is_said_of_a_limiter_or_a_loop_that_is_closed() -> None:
+    async def leave(limiter: Limiter) -> list[Permit]:
+        return [await limiter.acquire(KEY)]
+
+    async def close() -> None:
+        limiter = Limiter()
+        held = await leave(limiter)
+        await limiter.close()
+        held.clear()
+        with pytest.raises(SessionClosedError):
+            await limiter.acquire(KEY)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        held = testing.run(leave(Limiter()))
+        held.clear()
+        testing.run(close())
+        gc.collect()
