@@ -42,33 +42,41 @@ class Settling:
         With a ``frame`` it says what the one before did, but that so many calls are ``remaining``.
         """
         now, clock = self._home.now(), line.clock
-        if (
+        if not (
             frame is not None
             and granted.sent < clock.news_from
             and frame.date == clock.date
             and not self._is_shared
             and line.bucket.answered_plainly(granted, now, remaining, frame.resets_in)
         ):
-            line.trouble = ""
-            if self._telling.handlers:
-                self._telling.observed(line, reading, status, now)
-            self._turns.settled(line, granted.room)
-            return
+            self._learn(line, granted, reading, status, cost, now)
+        line.trouble = f"it was answered with {status}" if status >= 500 else ""
+        if self._telling.handlers:
+            self._telling.observed(line, reading, now)
+            if reading.refused:
+                self._telling.refused(line, status, now)
+        if status >= 500 and not reading.windows:
+            self._found_nothing(line)
+        self._turns.settled(line, granted.room)
+
+    def _learn(
+        self,
+        line: Line,
+        granted: Granted,
+        reading: Reading,
+        status: int,
+        cost: int | None,
+        now: float,
+    ) -> None:
         if reading.date is None or reading.cached:
             self._presume_time(line, now, reading)
         else:
-            clock.observe(reading.date, granted.sent, now)
+            line.clock.observe(reading.date, granted.sent, now)
         line.bucket.observed(granted, now, reading, status=status, cost=cost)
         if reading.refused:
             self.refused += 1
         if reading.dialect:
             self._telling.recognized(line, reading.dialect)
-        line.trouble = f"it was answered with {status}" if status >= 500 else ""
-        if self._telling.handlers:
-            self._telling.observed(line, reading, status, now)
-        if status >= 500 and not reading.windows:
-            self._found_nothing(line)
-        self._turns.settled(line, granted.room)
 
     def refused_after_all(
         self, line: Line, granted: Granted, reading: Reading, status: int

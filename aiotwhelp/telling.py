@@ -49,7 +49,7 @@ class Telling:
             except Exception:
                 logger.exception("an event handler failed")
 
-    def observed(self, line: Line, reading: Reading, status: int, now: float) -> None:
+    def observed(self, line: Line, reading: Reading, now: float) -> None:
         """Say what an answer said of the windows that it told of."""
         key, identity = str(line.key), line.key.identity
         for window in line.bucket.windows:
@@ -61,8 +61,6 @@ class Telling:
                             key, identity, said.kind.name, said.limit, said.remaining, resets_in
                         )
                     )
-        if reading.refused:
-            self.refused(line, status, now)
 
     def refused(self, line: Line, status: int, now: float) -> None:
         """Say that a call was refused."""

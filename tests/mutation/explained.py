@@ -515,6 +515,7 @@ EXPLAINED: dict[str, list[Change]] = {
         ("leases.Share.__init__", "self._asked = 0", "*"),
         ("leases.Share.__init__", "self._since = 0", "*"),
         ("leases.Share.__init__", "self.again: _Said | None = None", "*"),
+        ("settling.Settling.observed", "remaining: int = 0,", "remaining: int = 1,"),
         ("alarm.Alarm.__init__", "self._timer_at = INF", "*"),
         ("windows.Probing.__init__", "self.sent = -INF", "*"),
         ("windows.Foreign.__init__", "self.own = 0", "self.own = 1"),
@@ -565,6 +566,11 @@ EXPLAINED: dict[str, list[Change]] = {
             "patience.Patience.look_again",
             "is_news = answer.at > line.checked + 0.5 or (line.was_busy and not busy)",
             "is_news = answer.at >= line.checked + 0.5 or (line.was_busy and not busy)",
+        ),
+        (
+            "settling.Settling.observed",
+            "and granted.sent < clock.news_from",
+            "and granted.sent <= clock.news_from",
         ),
         (
             "telling.Telling.announce",

@@ -35,7 +35,7 @@ TESTS = {
     "home": LIMITER,
     "alarm": LIMITER,
     "permits": LIMITER,
-    "settling": MANY,
+    "settling": [*MANY, "tests/test_settling.py"],
     "telling": MANY,
     "patience": MANY,
     "turns": MANY,
