@@ -736,6 +736,13 @@ EXPLAINED: dict[str, list[Change]] = {
             "*",
         ),
     ],
+    "a wait that is announced lasts for more than a second": [
+        (
+            "telling.Telling.announce",
+            "line.warned = max(line.timer, now + (quota.resets_in or 0.0))",
+            "line.warned = max(line.timer, now + (quota.resets_in or 1.0))",
+        ),
+    ],
     "a route has a single space, after its method": [
         (
             "matching.Rates.of",
@@ -781,13 +788,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "registry.Registry._forget_window",
             "self.windows.pop(window.key, None)",
             "self.windows.pop(window.key, )",
-        ),
-    ],
-    "what is unused goes back within a second in any case": [
-        (
-            "registry.Registry._forget_bucket",
-            "share.report_by(-INF)  # what is unused goes back",
-            "share.report_by(+INF)  # what is unused goes back",
         ),
     ],
     "a look that is too early finds the same as the one before": [
