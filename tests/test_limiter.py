@@ -1701,6 +1701,15 @@ async def test_events_tell_what_happened():
     assert told[-1] == events.Lost(*who)
 
 
+def test_what_a_session_tells_of_its_calls_reaches_all_who_listen():
+    told: list[events.Event] = []
+    limiter = Limiter(on_event=told.append)
+    limiter.listen(told.append)
+    retrying = events.Retrying(str(KEY), "someone", 2, "it was cut off", 0.5)
+    limiter.tell(retrying)
+    assert told == [retrying] * 2
+
+
 @in_virtual_time
 async def test_a_refusal_that_only_a_body_tells_of_is_told_and_obeyed():
     told: list[events.Event] = []
