@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from aiotwhelp.headers import WindowKind
@@ -56,6 +56,7 @@ def test_what_a_fixed_window_may_have_said_tells_nothing(readings: list[tuple[fl
     st.floats(2.0, 1000.0),
     st.lists(st.tuples(st.floats(0.0, 0.3), st.floats(0.0, 0.9), st.floats(0.0, 0.9))),
 )
+@example(2, 2.0, [(0.0, 0.0, 0.0), (0.0, 0.0, 0.75)])
 def test_no_answer_of_a_fixed_window_is_taken_for_one_that_refills(
     limit: int, length: float, calls: list[tuple[float, float, float]]
 ):
