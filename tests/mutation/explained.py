@@ -102,6 +102,13 @@ EXPLAINED: dict[str, list[Change]] = {
             "granted = line.bucket.take_foreseen(self._home.now(), room)",
             "granted = None",
         ),
+        (
+            "permits.Permit.observed",
+            "if headers.__class__ is not CIMultiDictProxy and not isinstance(headers, Mapping):",
+            "if headers.__class__ is not CIMultiDictProxy or not isinstance(headers, Mapping):",
+        ),
+        ("permits.Permit.observed", "if remaining >= 0:", "if remaining > 0:"),
+        ("permits.Permit.observed", "if remaining >= 0:", "if remaining >= 1:"),
         ("turns.Turns.join", "asked = line.asked", "asked = None"),
         (
             "turns.Turns.join",
@@ -631,8 +638,8 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
         (
             "permits.Permit.observed",
-            "status: int = 200,",
-            "status: int = 201,",
+            "line.settling.observed(line, self, reading, 200, None, frame, remaining)",
+            "line.settling.observed(line, self, reading, 201, None, frame, remaining)",
         ),
         (
             "quota.Bucket.observed",

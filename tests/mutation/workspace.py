@@ -34,7 +34,7 @@ TESTS = {
     "costs": ["tests/test_costs.py"],
     "home": LIMITER,
     "alarm": LIMITER,
-    "permits": LIMITER,
+    "permits": [*LIMITER, "tests/test_permits.py", "tests/test_speed.py"],
     "settling": [*MANY, "tests/test_settling.py"],
     "telling": MANY,
     "patience": MANY,

@@ -1,0 +1,60 @@
+"""A permit is settled with whatever answer comes, also with one that is read at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from aiotwhelp import CostError, Limiter, Rate
+from aiotwhelp.permits import Permit
+from tests.simulation import KEY, at_rest, headers, in_virtual_time, opened
+
+
+async def next_permit(limiter: Limiter) -> Permit:
+    """Return a permit whose answer is read at a glance if it says what the one before did."""
+    await opened(limiter, 13)
+    (await limiter.acquire(KEY)).observed(headers(12))
+    assert limiter._lines[KEY].bucket.plain is not None
+    return await limiter.acquire(KEY)
+
+
+@in_virtual_time
+async def test_a_refusal_that_says_what_the_answer_before_did_is_one():
+    limiter = Limiter()
+    permit = await next_permit(limiter)
+    assert permit.observed(headers(11), status=429).refused
+    assert limiter.stats().refused == 1
+    assert limiter.try_acquire(KEY) is None, "there are tokens left, and a limit that is not told"
+
+
+@pytest.mark.parametrize("cost", [0, -1, {"tokens": -1}])
+@in_virtual_time
+async def test_a_cost_that_makes_no_sense_is_refused_of_any_answer(cost: int | Mapping[str, int]):
+    limiter = Limiter()
+    permit = await next_permit(limiter)
+    with pytest.raises(ValueError, match="cost"):
+        permit.observed(headers(11), cost=cost)
+    permit.observed(headers(11), cost=1)
+    assert at_rest(limiter)
+
+
+@in_virtual_time
+async def test_the_last_token_is_told_of_by_any_answer():
+    limiter = Limiter()
+    (await next_permit(limiter)).observed(headers(0))
+    assert limiter.quota(KEY).remaining == 0
+    assert limiter.try_acquire(KEY) is None
+
+
+@in_virtual_time
+async def test_what_a_call_really_took_corrects_a_local_rate():
+    limiter = Limiter(rates={"*": Rate(100, per=1, burst=1000, unit="tokens")})
+    cost: dict[str, Any] = {"tokens": 1000}
+    (await limiter.acquire(KEY, cost=cost)).observed({}, cost={"tokens": 200})
+    held = await limiter.acquire(KEY, cost={"tokens": 800})
+    assert held.waited == 0.0
+    with pytest.raises(CostError, match="never fits"):
+        limiter.try_acquire(KEY, cost={"tokens": 1001})
+    held.unsent()
