@@ -117,8 +117,8 @@ LONG := any_api auth_fuzz cancel_everywhere chaos fleet fuzz invariants leaks le
 BUT_LONG := $(LONG:%=--ignore=tests/test_%.py)
 # What uses none of the packages whose versions are declared, nor what is made with them.
 PURE := architecture clock costs dialects foreseen heaps leases ledger_rule ledger_sqlite ledgers \
-  limiter local options_page quota refills routes sabotage_ledger scenarios_page settling speed \
-  values windows
+  limiter local matching options_page quota refills routes sabotage_ledger scenarios_page settling \
+  speed values windows
 BUT_PURE := $(PURE:%=--ignore=tests/test_%.py)
 
 # Without the debug mode, in which aiohttp 3.14.0's own server warns.

@@ -55,16 +55,18 @@ def _check(name: str) -> None:
 
 
 def _slashed(name: str) -> str:
-    method, space, path = name.rpartition(" ")
-    return name if path.startswith("/") else _plain(f"{method}{space}/{path}")
+    method, space, path = name.strip().rpartition(" ")
+    return _plain(f"{method}{space}/{path}")
 
 
 def _plain(route: str) -> str:
     """Return a route by which templates are compared: the names of placeholders do not matter."""
-    method, space, path = route.rpartition(" ")
-    if not path.startswith("/"):
-        return route
-    return method.strip().upper() + space + generic_template(path)
+    method, _, path = route.strip().rpartition(" ")
+    if path != "*":
+        if not path.startswith("/"):
+            return route
+        path = generic_template(path)
+    return f"{method.strip().upper()} {path}".lstrip()
 
 
 def _as_limits(name: str, rate: LocalLimit | Sequence[LocalLimit]) -> tuple[LocalLimit, ...]:

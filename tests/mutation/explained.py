@@ -750,21 +750,11 @@ EXPLAINED: dict[str, list[Change]] = {
             "line.warned = max(line.timer, now + (quota.resets_in or 1.0))",
         ),
     ],
-    "a route has a single space, after its method": [
-        (
-            "matching.Rates.of",
-            'return self._by_route.get(plain) or self._by_route.get(plain.partition(" ")[2]) or ()',
-            "*",
-        ),
+    "a limit of many routes has a single blank, after its method": [
         (
             "matching.covers",
             'return pattern == "*" or pattern.partition(" ")[0] == route.partition(" ")[0]',
             'return pattern == "*" or pattern.rpartition(" ")[0] == route.partition(" ")[0]',
-        ),
-        (
-            "matching.covers",
-            'return pattern == "*" or pattern.partition(" ")[0] == route.partition(" ")[0]',
-            'return pattern == "*" or pattern.partition(" ")[0] == route.rpartition(" ")[0]',
         ),
     ],
     "any number from 1 on will do where none is named": [

@@ -30,7 +30,7 @@ TESTS = {
     "refills": ["tests/test_refills.py"],
     "ledger/rule": ["tests/test_ledger_rule.py"],
     "leases": ["tests/test_leases.py"],
-    "matching": ["tests/test_limiter.py", "tests/test_any_api.py"],
+    "matching": ["tests/test_matching.py"],
     "costs": ["tests/test_costs.py"],
     "home": LIMITER,
     "alarm": LIMITER,
