@@ -32,7 +32,7 @@ TESTS = {
     "leases": ["tests/test_leases.py"],
     "matching": ["tests/test_matching.py"],
     "costs": ["tests/test_costs.py"],
-    "home": LIMITER,
+    "home": [*LIMITER, "tests/test_home.py"],
     "alarm": LIMITER,
     "permits": [*LIMITER, "tests/test_permits.py", "tests/test_speed.py"],
     "settling": [*MANY, "tests/test_settling.py"],
