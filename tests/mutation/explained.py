@@ -594,6 +594,7 @@ EXPLAINED: dict[str, list[Change]] = {
             "if at > waiter.deadline:",
             "if at >= waiter.deadline:",
         ),
+        ("patience.Patience._review_later", "if rest > 0:", "if rest >= 0:"),
         (
             "patience.Patience._judge_deadline",
             "if expected <= waiter.deadline:",
@@ -724,7 +725,12 @@ EXPLAINED: dict[str, list[Change]] = {
     "whether a wait is worth a warning is looked at again when it is announced": [
         *(
             ("turns.Turns.join", _LONG, _LONG.replace(one, other))
-            for one, other in (("and", "or"), ("now +", "now -"), ("G <", "G <="))
+            for one, other in (
+                ("and", "or"),
+                ("now +", "now -"),
+                ("G <", "G <="),
+                ("< INF", "<= INF"),
+            )
         ),
         (
             "telling.Telling.announce_soon",

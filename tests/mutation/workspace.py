@@ -37,7 +37,7 @@ TESTS = {
     "permits": [*LIMITER, "tests/test_permits.py", "tests/test_speed.py"],
     "settling": [*MANY, "tests/test_settling.py"],
     "telling": MANY,
-    "patience": MANY,
+    "patience": [*MANY, "tests/test_patience.py"],
     "turns": MANY,
     "registry": MANY,
     "limiter": MANY,
