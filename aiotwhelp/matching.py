@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from aiotwhelp import checks
 from aiotwhelp.rates import LocalLimit
 from aiotwhelp.routes import generic_template
+
+_Limits = tuple[LocalLimit, ...]
 
 #: A URL, or what looks like one without its scheme.
 _HOST = re.compile(r"(?:\S+ )?(?:https?://|(?:[\w-]+\.)+[a-z]{2,}(?::\d+)?/)", re.IGNORECASE)
@@ -21,15 +23,15 @@ class Rates:
     def __init__(self, rates: Mapping[str, LocalLimit | Sequence[LocalLimit]]) -> None:
         for name in rates:
             _check(name)
-        limits = {_plain(name): _as_limits(name, rate) for name, rate in rates.items()}
+        limits = _gathered((_plain(name), _as_limits(name, rate)) for name, rate in rates.items())
         self.limits = limits
         #: Those that many routes share: ``"*"``, and ``"POST *"``.
         self.wide = [(n, each) for n, some in limits.items() if _is_wide(n) for each in some]
         self._by_route = {name: some for name, some in limits.items() if not _is_wide(name)}
         #: What is written without its slash is the quota of that name, or else the path.
-        self._by_path = {_slashed(name): some for name, some in self._by_route.items()}
+        self._by_path = _gathered((_slashed(name), some) for name, some in self._by_route.items())
 
-    def of(self, route: str) -> tuple[LocalLimit, ...]:
+    def of(self, route: str) -> _Limits:
         """Return those of one route."""
         plain = _plain(route)
         path = plain.partition(" ")[2]
@@ -54,6 +56,14 @@ def _check(name: str) -> None:
         )
 
 
+def _gathered(limits: Iterable[tuple[str, _Limits]]) -> dict[str, _Limits]:
+    """Return limits by name, each once; where names mean the same, the limits of all hold."""
+    found: dict[str, _Limits] = {}
+    for name, some in limits:
+        found[name] = tuple(dict.fromkeys((*found.get(name, ()), *some)))
+    return found
+
+
 def _slashed(name: str) -> str:
     method, space, path = name.strip().rpartition(" ")
     return _plain(f"{method}{space}/{path}")
@@ -69,7 +79,7 @@ def _plain(route: str) -> str:
     return f"{method.strip().upper()} {path}".lstrip()
 
 
-def _as_limits(name: str, rate: LocalLimit | Sequence[LocalLimit]) -> tuple[LocalLimit, ...]:
+def _as_limits(name: str, rate: LocalLimit | Sequence[LocalLimit]) -> _Limits:
     limits = tuple(rate) if isinstance(rate, Sequence) else (rate,)
     if not all(isinstance(each, LocalLimit) for each in limits):
         raise TypeError(f"rates[{name!r}] is a Rate, a Concurrency, or several, not {rate!r}")

@@ -91,6 +91,25 @@ def test_a_route_has_all_the_limits_of_its_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "route"),
+    [
+        (["/users/{id}", "/users/{user}"], "GET /users/12"),
+        (["get /orders", "GET /orders", " GET  /orders"], "GET /orders"),
+        (["POST orders", "post orders"], "POST /orders"),
+    ],
+)
+def test_the_limits_of_all_names_that_mean_the_same_hold(names: list[str], route: str) -> None:
+    rates = {name: Rate(number, per=60) for number, name in enumerate(names, 1)}
+    assert Rates(rates).of(route) == tuple(rates.values())
+    assert Rates(dict.fromkeys(names, [Rate(1, per=60)] * 2)).of(route) == (Rate(1, per=60),)
+
+
+def test_the_limits_of_all_patterns_that_mean_the_same_hold() -> None:
+    rates = {"POST *": Rate(1, per=1), "post *": Rate(2, per=1)}
+    assert Rates(rates).wide == [("POST *", rate) for rate in rates.values()]
+
+
+@pytest.mark.parametrize(
     ("pattern", "held"),
     [
         ("*", ["GET /a", "POST /a", "POST /a b", "all of it"]),
