@@ -179,7 +179,7 @@ class Turns:
         if not self.waiting:
             return
         plain = line.bucket.plain
-        if plain is not None and len(plain.buckets) == 1 and (room is None or not room.blocked):
+        if plain is not None and (room is None or not room.blocked):
             # No other line stands before what it has given back.
             if line.waiting and (plain.frees or line.parked is None):
                 if not line.pumping:
@@ -191,44 +191,38 @@ class Turns:
         if waiter is not None and line.parked is None and gates:
             # It waited for its own calls; now it stands in the order of tickets with the others.
             line.park(gates[0], waiter)
-        goes_on = False
         for gate in gates if room is None else (*gates, room):
-            goes_on = self.wake(gate) or goes_on
-        if goes_on and not line.pumping:
-            # A slice has been granted: the rest after the next breath of the loop.
-            line.pumping = True
-            self._home.soon(self._pump, line)
-        elif not line.pumping:
+            self.wake(gate)
+        if not line.pumping:
             self._pump(line)
         self._telling.announce_soon(line)
 
-    def wake(self, gate: Gate) -> bool:
+    def wake(self, gate: Gate) -> None:
         """Grant to the lines that wait for a gate, in ticket order, until it blocks again.
 
-        Returns whether it goes on after a slice.
+        After a slice of them the loop takes a breath.
         """
         for _ in range(self._home.SLICE):
             first = gate.blocked.first
             if first is None:
-                return False
+                return
             line = first.line
             if len(gate.blocked) == 1:
                 self._pump(line)  # nobody else's turn may come before its own callers'
                 self._telling.announce_soon(line)
-                return False
+                return
             line.unpark()
             if not self._grant_head(line):
                 self._telling.announce_soon(line)
                 if line.parked is not None and line.parked.gate is gate:
                     self.patience.tell_others(gate, line)
-                    return False
+                    return
             elif (waiter := line.head()) is None:
                 self._unpark(line)
             else:
                 # Its next caller may have to let another line's go first.
                 line.park(gate, waiter)
         self._home.soon(self.wake, gate)
-        return True
 
     # Granting ----------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ import pytest
 import aiotwhelp
 from aiotwhelp import Bearer, Limiter, OAuth1, QuotaKey, RateLimitMiddleware, Session, X
 from aiotwhelp.dialects import DISCORD
+from aiotwhelp.local import Room
 from tests.stack import in_a_crowd, quota_headers
 
 PACKAGE = Path(aiotwhelp.__file__).parent
@@ -180,3 +181,23 @@ async def test_a_window_that_routes_share_takes_hardly_more_steps() -> None:
     rule, _ = await per_call(calls)
     # Of seconds the bounds are looked at with each answer.
     assert rule / len(keys) <= RULES_BOUND + 4
+
+
+#: With the places of those who wait, and the room that they wait for.
+WAITERS_BOUND = 65
+
+
+@in_a_crowd
+async def test_callers_who_wait_for_room_go_by_what_was_foreseen() -> None:
+    limiter, key, room = Limiter(), QuotaKey("GET /2/users/me", "api.x.com", "u:1"), Room(4)
+
+    async def call() -> None:
+        permit = await limiter.acquire(key, room=room)
+        await asyncio.sleep(0.01)
+        permit.observed(quota_headers(100_000))
+
+    async def calls() -> None:
+        await asyncio.gather(*(call() for _ in range(10)))
+
+    rule, _ = await per_call(calls)
+    assert rule / 10 <= WAITERS_BOUND

@@ -47,7 +47,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "self._reviewed: _Review | None = None",
             'self._reviewed: _Review | None = ""',
         ),
-        ("turns.Turns.settled", "goes_on = False", "goes_on = None"),
         ("home.Home.__init__", "self.is_closed = False", "self.is_closed = None"),
         ("turns.Turns._pump", "line.pumping = False", "line.pumping = None"),
         ("clock.ServerClock.observe", "met = False", "met = None"),
@@ -98,17 +97,18 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "a short cut: the way around it comes to the same": [
         (
-            "turns.Turns.at_once",
-            "granted = line.bucket.take_foreseen(self._home.now(), room)",
-            "granted = None",
-        ),
-        (
             "permits.Permit.observed",
             "if headers.__class__ is not CIMultiDictProxy and not isinstance(headers, Mapping):",
             "if headers.__class__ is not CIMultiDictProxy or not isinstance(headers, Mapping):",
         ),
         ("permits.Permit.observed", "if remaining >= 0:", "if remaining > 0:"),
         ("permits.Permit.observed", "if remaining >= 0:", "if remaining >= 1:"),
+        ("turns.Turns.settled", "plain = line.bucket.plain", "plain = None"),
+        (
+            "turns.Turns.settled",
+            "if line.waiting and (plain.frees or line.parked is None):",
+            "if line.waiting or (plain.frees or line.parked is None):",
+        ),
         ("turns.Turns.join", "asked = line.asked", "asked = None"),
         (
             "turns.Turns.join",

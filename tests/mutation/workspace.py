@@ -38,7 +38,7 @@ TESTS = {
     "settling": [*MANY, "tests/test_settling.py"],
     "telling": MANY,
     "patience": [*MANY, "tests/test_patience.py"],
-    "turns": MANY,
+    "turns": [*MANY, "tests/test_turns.py", "tests/test_speed.py"],
     "registry": MANY,
     "limiter": MANY,
 }
