@@ -22,3 +22,18 @@ def test_a_loop_with_a_time_of_its_own_is_left_to_it_also_where_uvloop_is_not_us
         return home.now() - asyncio.get_running_loop().time()
 
     assert run(ahead()) == 0.0
+
+
+def test_a_home_is_open_from_its_first_use_until_it_or_its_loop_is_closed() -> None:
+    async def use(*, closes: bool) -> Home:
+        home = Home()
+        assert not home.is_open
+        home.bind()
+        assert home.is_open
+        if closes:
+            home.close()
+            assert not home.is_open
+        return home
+
+    for closes in (True, False):
+        assert not run(use(closes=closes)).is_open

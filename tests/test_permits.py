@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from aiotwhelp import CostError, Limiter, Rate
 from aiotwhelp.permits import Permit
-from tests.simulation import KEY, at_rest, headers, in_virtual_time, opened
+from tests.simulation import KEY, at_rest, headers, in_virtual_time, opened, settle
 
 
 async def next_permit(limiter: Limiter) -> Permit:
@@ -58,3 +60,20 @@ async def test_what_a_call_really_took_corrects_a_local_rate():
     with pytest.raises(CostError, match="never fits"):
         limiter.try_acquire(KEY, cost={"tokens": 1001})
     held.unsent()
+
+
+@in_virtual_time
+async def test_who_drops_a_permit_is_told_and_nobody_else():
+    limiter = Limiter()
+    permit = await next_permit(limiter)
+    with pytest.warns(ResourceWarning, match="^a permit for GET /1.1/help/privacy.json was drop"):
+        del permit
+    await settle()
+    assert limiter.stats().lost == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (await limiter.acquire(KEY)).unsent()
+        # What the rule has granted, and nobody was given, is no permit yet.
+        limiter._lines[KEY].bucket.ask(asyncio.get_running_loop().time())
+    await settle()
+    assert limiter.stats().lost == 1

@@ -64,14 +64,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "_open(record, note, now, is_placed=None)",
         ),
     ],
-    "neither None nor a text is the loop that runs": [
-        (
-            "home.Home.__init__",
-            "self.open_in: asyncio.AbstractEventLoop | None = None",
-            'self.open_in: asyncio.AbstractEventLoop | None = ""',
-        ),
-        ("home.Home.close", "self.open_in = None", 'self.open_in = ""'),
-    ],
     "a dict serves as an ordered set: its values say nothing": [
         ("quota.Bucket.hold", "rate.buckets[self] = None", 'rate.buckets[self] = ""'),
         (
