@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -40,9 +41,10 @@ class ErrorBody:
     """What an error's body said: v1.1 codes, the v2 problem's type, a text for people."""
 
     codes: tuple[int, ...] = ()
-    problem: str | None = None
-    message: str = ""
-    snippet: str = ""
+    #: What a server quotes may be a credential, which no frame's locals shall show.
+    problem: str | None = field(default=None, repr=False)
+    message: str = field(default="", repr=False)
+    snippet: str = field(default="", repr=False)
     is_cap: bool = False
 
 
@@ -51,15 +53,14 @@ class Json:
     """A body that is JSON, raw too, so that each caller can have a copy of its own."""
 
     response: aiohttp.ClientResponse
-    raw: bytes
-    value: Any
+    raw: bytes = field(repr=False)
+    value: Any = field(repr=False)
 
     def copy(self) -> Any:
         """Decode it once more; BodyError if the caller's stack has no room for its nesting."""
-        try:
+        with suppress(RecursionError):  # whose frames hold the body, see `no_json`
             return decode(self.raw)
-        except RecursionError as problem:
-            raise body_error(self.response, "the body is nested too deeply", self.raw) from problem
+        raise body_error(self.response, "the body is nested too deeply")
 
 
 def read_within(response: aiohttp.ClientResponse, most: int) -> Coroutine[Any, Any, bytes | None]:
@@ -193,6 +194,17 @@ def body_error(response: aiohttp.ClientResponse, message: str, body: bytes = b""
     return BodyError(
         message, **evidence(response, ErrorBody(snippet=body[:_SNIPPET].decode("utf-8", "replace")))
     )
+
+
+def no_json(response: aiohttp.ClientResponse, body: bytes, problem: Exception) -> BodyError:
+    """Make the exception for a body that could not be decoded.
+
+    To be raised where ``problem`` is not being handled: the decoder's error, and its frames, hold
+    all of the body, and whatever a server has repeated there.
+    """
+    if isinstance(problem, RecursionError):
+        return body_error(response, "the body is not JSON, or nested too deeply", body)
+    return body_error(response, f"the body is not JSON: {_line(str(problem))}", body)
 
 
 def decode(body: bytes) -> Any:

@@ -22,7 +22,7 @@ import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from typing import Any, ClassVar, Literal, NoReturn, ParamSpec, Protocol, TypeVar
@@ -34,7 +34,7 @@ from oauthlib import oauth1
 from oauthlib.oauth1.rfc5849 import parameters, signature, utils
 from yarl import URL
 
-from aiotwhelp import checks
+from aiotwhelp import checks, values
 from aiotwhelp.errors import AiotwhelpError, AuthError, SessionClosedError
 
 #: Seconds before its end at which a token is replaced, so that none ends on the way.
@@ -61,6 +61,12 @@ ANSWER_LIMIT = 64 * 1024
 _TOKEN_LIMIT = 8000
 
 _SHORTEST_SECRET = 6
+
+#: The longest form of an HTTP-date, "Wednesday, 31-Dec-2031 23:59:59 GMT", has a few less.
+_LONGEST_DATE = 40
+
+#: A Retry-After in seconds; some servers write decimals.
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
 
 #: Lifetimes beyond 300 years are a server's slip, and would not add up.
 _LIFETIME_LIMIT = 1e10
@@ -741,10 +747,17 @@ class OAuth2User(_Renewed):
 _LOG_IN = "the refresh token is not valid any more: log in again, and save the new token"
 
 
-def secrets_in(authorization: str) -> list[str]:
-    """Return the parts of an Authorization value that a server might echo, longest first."""
+def secrets_in(authorization: str, form: bytes = b"") -> list[str]:
+    """Return the parts of an Authorization value, and a form, that a server might echo.
+
+    Longest first.
+    """
     value = authorization.partition(" ")[2]
     parts = re.findall(r'oauth_(?:token|signature)="([^"]+)"', value)
+    if authorization.startswith("Basic "):
+        with suppress(ValueError):
+            parts += base64.b64decode(value).decode().partition(":")[::2]
+    parts += [value for _, value in parse_qsl(form.decode())]
     found = {authorization, value, *parts, *map(unquote, parts)}
     # A shorter one is no credential, and would be found in any text.
     return sorted((each for each in found if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
@@ -1169,13 +1182,20 @@ def _refusal(answer: TokenAnswer, text: str) -> AuthError:
 
 def _auth_error(text: str, answer: TokenAnswer) -> AuthError:
     """Build an error that keeps nothing of the body, and of the headers only the dates."""
-    kept = ("Date", "Retry-After")
+    told = [(name, answer.headers.get(name, "")) for name in ("Date", "Retry-After")]
     return AuthError(
         text,
         request_info=_request_info(answer.url),
         status=answer.status,
-        headers={name: answer.headers[name] for name in kept if name in answer.headers},
+        headers={name: value for name, value in told if _is_time(value)},
         codes=_codes(answer),
+    )
+
+
+def _is_time(text: str) -> bool:
+    """Whether a header tells an instant or a number of seconds, and nothing that it was told."""
+    return bool(_SECONDS.fullmatch(text)) or (
+        len(text) <= _LONGEST_DATE and values.http_date(text) is not None
     )
 
 

@@ -16,13 +16,12 @@ from aiohttp import hdrs
 from yarl import URL
 
 from aiotwhelp import answers, checks, events
-from aiotwhelp.auth import secrets_in
 from aiotwhelp.bodies import Body
 from aiotwhelp.errors import (
-    AiotwhelpError,
     ApiError,
     BodyNotReplayableError,
     SessionClosedError,
+    forget_frames,
     hide,
     hide_request,
 )
@@ -236,7 +235,7 @@ class Call:
             again = self._again(first, finish)
             del first  # the error that it holds may lead here
             return await again
-        except (asyncio.CancelledError, AiotwhelpError) as error:
+        except (asyncio.CancelledError, Exception) as error:
             self._retell(error)
             raise
         finally:
@@ -270,13 +269,21 @@ class Call:
 
         Raises what a cancellation means if nobody but the closing session wanted it.
         """
-        if isinstance(error, AiotwhelpError):
-            if self._pass is not None:
-                hide(error, secrets_in(self._pass.authorization))
+        if isinstance(error, Exception):
+            if self._conceal(error):
+                forget_frames(error)
             return
         task = self._task
         if self._is_cut and task is not None and task.cancelling() - 1 <= self._cancelling:
             raise SessionClosedError("the session was closed during a call") from error
+
+    def _conceal(self, error: BaseException) -> bool:
+        """Leave out the credential; True if a server has repeated it where frames may show it."""
+        one = self._pass
+        if one is None:
+            return False
+        words = one.secrets()
+        return hide(error, words) or one.is_quoted(words)
 
     def _prepare(self) -> None:
         """Look at what was asked for."""
@@ -422,6 +429,7 @@ class Call:
             return  # it frees the response itself
         response.close()
         if isinstance(error, Exception):
+            self._conceal(error)
             self._judged().of_failure(self._target.method, error)
 
     def _wait_at(self, hop: PermitNeeded, one: Pass) -> None:
@@ -442,6 +450,7 @@ class Call:
                 one.answer.close()
             return
         hide_request(error)
+        self._conceal(error)
         if one.hides_a_cancellation(error):
             raise asyncio.CancelledError from error
         self._judged().of_failure(self._target.method, error, never_left=one.sends == 0)
@@ -567,14 +576,15 @@ class Call:
         try:
             return answers.Json(response, body, answers.decode(body))
         except (ValueError, RecursionError) as problem:
-            message = "the body is not JSON"
-            if (
-                answers.is_delimited(response)
-                or self._target.method not in self._settings.caller.api.idempotent
-            ):
-                raise answers.body_error(response, message, body) from problem
-            error = answers.body_error(response, message, body)
-            raise Failure("a body that broke off", error=error) from problem
+            error = answers.no_json(response, body, problem)
+        del body  # nor shall a traceback's locals show it
+        is_whole = answers.is_delimited(response)
+        try:
+            if is_whole or self._target.method not in self._settings.caller.api.idempotent:
+                raise error
+            raise Failure("a body that broke off", error=error)
+        finally:
+            del error  # its traceback leads here
 
     async def error(self, response: aiohttp.ClientResponse) -> ApiError:
         """Read an answer that is an error, and say where a credential was wanted and not given."""

@@ -34,6 +34,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -250,13 +251,63 @@ class BodyError(_AnswerError):
     """An answer's body was larger than allowed, or not the JSON that was asked for."""
 
 
-def hide(error: BaseException, words: Collection[str]) -> None:
-    """Take words, such as a credential that was echoed, out of an error and what it came from."""
-    each: BaseException | None = error
-    while each is not None:
+#: Errors of aiohttp's and the system's, which may quote what a server wrote.
+_QUOTING = (aiohttp.ClientError, HttpProcessingError, OSError)
+
+
+def hide(error: BaseException, words: Collection[str]) -> bool:
+    """Take words, such as a credential that was echoed, out of an error and what it came from.
+
+    Also where an error of aiohttp's quotes what a server wrote. Returns whether any was there.
+    """
+    found = False
+    for each in _origins(error) if words else ():
         if isinstance(each, _AnswerError):
+            was = dict(each.__dict__)
             each.hide(words)
-        each = each.__cause__
+            found = found or was != each.__dict__
+        elif isinstance(each, _QUOTING):
+            for name, value in (("args", each.args), *each.__dict__.items()):
+                shown = _without(value, words)
+                if shown is not value:
+                    found = True
+                    setattr(each, name, shown)
+    return found
+
+
+def forget_frames(error: BaseException) -> None:
+    """Leave no frames to an error and what it came from: their locals show what a server wrote."""
+    for each in _origins(error):
+        each.__traceback__ = None
+
+
+def _origins(error: BaseException) -> Iterable[BaseException]:
+    """Return an error, and those that it was raised from or during."""
+    left: list[BaseException | None] = [error]
+    found: dict[int, BaseException] = {}
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in found:
+            found[id(each)] = each
+            left += (each.__cause__, each.__context__)
+    return found.values()
+
+
+def _without(value: Any, words: Collection[str]) -> Any:
+    """Return what an error holds without these words; the same object if they are not in it."""
+    if isinstance(value, BaseException):
+        hide(value, words)
+        return value
+    if isinstance(value, str):
+        for word in words:
+            value = value.replace(word, "***") if word in value else value
+        return value
+    if isinstance(value, (tuple, list)):
+        shown = [_without(each, words) for each in value]
+        if all(new is old for new, old in zip(shown, value, strict=True)):
+            return value
+        return type(value)(*shown) if hasattr(value, "_fields") else type(value)(shown)
+    return "***" if any(word in repr(value) for word in words) else value
 
 
 def hide_request(error: BaseException) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,9 +19,9 @@ from yarl import URL
 
 from aiotwhelp import checks
 from aiotwhelp.apis import Api, is_local
-from aiotwhelp.auth import Auth, Send, TokenAnswer
+from aiotwhelp.auth import Auth, Send, TokenAnswer, secrets_in
 from aiotwhelp.costs import as_cost
-from aiotwhelp.errors import SessionClosedError, hide_request, redacted
+from aiotwhelp.errors import SessionClosedError, forget_frames, hide, hide_request, redacted
 from aiotwhelp.headers import Dialect, Reading
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.permits import Permit
@@ -178,6 +178,8 @@ class Pass:
     has_left = False
     #: What the last request was signed with; empty if it went unsigned.
     authorization = ""
+    #: What an earlier one was signed with, before a redirect.
+    told = ""
     #: Whether the limiter saw the last request: not where a redirect led elsewhere.
     is_gated = True
     #: What the last answer said of quota, if the limiter saw it.
@@ -272,6 +274,7 @@ class Pass:
 
     def _goes_on(self, request: aiohttp.ClientRequest) -> bool:
         """Take a permit for a hop, or a resend; False if the limiter has no say where it leads."""
+        self.told = self.authorization or self.told
         if self.url is not None and request.url is not self.url:
             self._note_hop(self.url, request.url)
         if self.answer is not None and self.answer.status in _REDIRECTS:
@@ -325,6 +328,7 @@ class Pass:
     def _failed(self, permit: Permit, error: BaseException, *, was_sent: bool) -> None:
         """Settle the permit of a request that got no answer."""
         self.was_cut_off = was_sent and isinstance(error, asyncio.CancelledError)
+        hide(error, self.secrets())
         if _never_left(error, was_sent):
             permit.unsent(failed=True, reason=_reason(error))
             return
@@ -343,6 +347,15 @@ class Pass:
         if self.budget is not None and status < 500:
             self.budget.refill(self.drawn)
             self.drawn = 0
+
+    def secrets(self) -> list[str]:
+        """Return what a server was told of the credential, and may repeat."""
+        return secrets_in(self.authorization or self.told)
+
+    def is_quoted(self, words: Collection[str]) -> bool:
+        """Whether an answer repeats one of these words where its repr shows it."""
+        answers = self.history if self.answer is None else (*self.history, self.answer)
+        return any(word in repr(each) for each in answers for word in words)
 
     def hides_a_cancellation(self, error: Exception) -> bool:
         """Whether aiohttp's total timeout took a cancellation in the same tick for its own.
@@ -646,8 +659,18 @@ class TokenSender(Send):
         whole = self._api.url(url)
         if not self._api.is_own(whole):
             raise ValueError("a token request goes to the API's own origins only, over https")
-        form, seal = aiohttp.BytesPayload(data), _Seal(headers)
+        form, seal = aiohttp.BytesPayload(data), _Seal(headers, data)
         del data, headers  # an error's traceback may be printed with the locals of this frame
+        try:
+            return await self._ask(method, whole, form, seal)
+        except (aiohttp.ClientError, OSError) as error:
+            hide(error, seal.secrets())
+            forget_frames(error)  # which show what came of the answer
+            raise
+
+    async def _ask(
+        self, method: str, whole: str, form: aiohttp.BytesPayload, seal: _Seal
+    ) -> TokenAnswer:
         async with self._session.request(
             method,
             whole,
@@ -669,10 +692,15 @@ class TokenSender(Send):
 class _Seal:
     """Puts the headers on a token request where neither traces nor a netrc file can see them."""
 
-    __slots__ = ("_headers",)
+    __slots__ = ("_data", "_headers")
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
+    def __init__(self, headers: Mapping[str, str], data: bytes) -> None:
         self._headers = headers
+        self._data = data
+
+    def secrets(self) -> list[str]:
+        """Return what a server is told, and may repeat."""
+        return secrets_in(self._headers.get(hdrs.AUTHORIZATION, ""), self._data)
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType

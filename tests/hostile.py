@@ -120,6 +120,69 @@ def echoes(status: int) -> Answer:
     return answer
 
 
+def echoes_as_text(status: int, *, is_nested: bool, is_delimited: bool) -> Answer:
+    """Give back the request's own credential in a body that is no JSON, or too deep for a stack."""
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        found = re.search(rb"(?i)\r\nauthorization: (.*)\r\n", head)
+        told = found[1] if found else b"nothing"
+        body = b'["' + told + b'",' + b"[" * 100_000 if is_nested else told + b" is wrong"
+        length = b"Content-Length: %d" % len(body) if is_delimited else b"Connection: close"
+        await says(b"HTTP/1.1 %d X\r\n%s\r\n\r\n" % (status, length) + body)(head, writer)
+        if not is_delimited:
+            writer.close()
+
+    return answer
+
+
+def _body(*headers: bytes) -> bytes:
+    return b"\r\n".join((b"HTTP/1.1 200 OK", *headers, b"Content-Length: 3", b"", b"{}x"))
+
+
+#: Answers that aiohttp quotes in errors of its own, or that are seen in the locals of its frames,
+#: with ``%s`` for the credential; where there is a second part, it comes later.
+QUOTED: dict[str, tuple[bytes, ...]] = {
+    "no answer": (b"%s\r\n\r\n",),
+    "status": (b"HTTP/1.1 %s\r\n\r\n",),
+    "version": (b"HTTP/%s 200 OK\r\n\r\n",),
+    "reason": (b"HTTP/1.1 400 %s\r\nContent-Length: 2\r\n\r\n{}",),
+    "name of a header": (_body(b"X %s: 1"),),
+    "no header": (_body(b"%s"),),
+    "zero byte": (_body(b"X: %s\0"),),
+    "length": (b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n{}",),
+    "chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n",),
+    "later chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"%s\r\n"),
+    "chunk of a 503": (b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n", b"%s\r\n"),
+    "coding": (_body(b"Content-Encoding: %s"),),
+    "packed": (_body(b"Content-Encoding: gzip", b"X: %s"),),
+    "cut": (_body(b"X: %s")[:-2], b""),
+    "charset": (_body(b"Content-Type: application/json; charset=%s"),),
+    "cookie": (_body(b"Set-Cookie: %s/@=1"),),
+    "times": (b"HTTP/1.1 429 No\r\nDate: %s\r\nRetry-After: %s\r\nContent-Length: 0\r\n\r\n",),
+    "redirect to another scheme": (b"HTTP/1.1 302 X\r\nLocation: ftp://%s/\r\n\r\n",),
+    "redirect to nowhere": (b"HTTP/1.1 302 X\r\nLocation: http://[%s/\r\n\r\n",),
+    "redirects": (b"HTTP/1.1 302 X\r\nX: %s\r\nLocation: ?a\r\nContent-Length: 0\r\n\r\n",),
+    "redirect to another host": (b"HTTP/1.1 302 X\r\nX: %s\r\nLocation: http://%s.x/\r\n\r\n",),
+    "text": (b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n%s", b""),
+}
+
+
+def quotes(parts: tuple[bytes, ...], also: bytes = b"") -> Answer:
+    """Give back the request's own credential, or another one, where aiohttp may quote it."""
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        found = re.search(rb"(?i)\r\nauthorization: (\w+ )?(.*)\r\n", head)
+        told = also or (found[2] if found else b"nothing")
+        for part in parts:
+            writer.write(part.replace(b"%s", told))
+            await writer.drain()
+            await asyncio.sleep(0.1)
+        if parts[-1] == b"" or b"Location: http" in parts[0]:
+            writer.close()
+
+    return answer
+
+
 def by_path(paths: Mapping[bytes, Answer], otherwise: Answer) -> Answer:
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         path = head.split()[1].partition(b"?")[0]

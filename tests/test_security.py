@@ -31,6 +31,7 @@ from aiotwhelp import (
 from aiotwhelp.emulator import Emulator
 from aiotwhelp.events import Retrying
 from tests.hostile import (
+    QUOTED,
     Answer,
     all_logs,
     answers,
@@ -38,9 +39,11 @@ from tests.hostile import (
     causes,
     drips,
     echoes,
+    echoes_as_text,
     falls_silent,
     frame_locals,
     hostile,
+    quotes,
     resets,
     says,
     shown,
@@ -420,7 +423,8 @@ def test_a_credential_that_the_server_echoes_is_in_no_error(kind: str, status: i
                     session.get("/x", raise_for_status=True),
                     return_exceptions=True,
                 )
-        texts = [text for each in errors if isinstance(each, Exception) for text in shown(each)]
+        failed = [each for each in errors if isinstance(each, Exception)]
+        texts = [text for each in failed for text in [*shown(each), frame_locals(each)]]
         texts += [*map(repr, told), *lines]
         assert status == 200 or any("***" in text for text in texts)
         sent = re.findall(rb"(?i)\nauthorization: \w+ (.*)\r\n", b"".join(server.heads))
@@ -429,6 +433,71 @@ def test_a_credential_that_the_server_echoes_is_in_no_error(kind: str, status: i
             assert not [text for text in texts if secret in text]
 
     scene()
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 429, 503])
+@pytest.mark.parametrize("is_nested", [False, True])
+@pytest.mark.parametrize("is_delimited", [True, False])
+def test_a_credential_that_is_echoed_in_a_body_that_is_no_json_is_in_no_error(
+    status: int, is_nested: bool, is_delimited: bool
+) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        echo = echoes_as_text(status, is_nested=is_nested, is_delimited=is_delimited)
+        with all_logs() as lines:
+            async with (
+                hostile(echo) as server,
+                Session(server.url, auth=Bearer("s3cret"), retries=1) as session,
+            ):
+                texts = await gather_errors(
+                    session.fetch("/x"),
+                    session.fetch("/y", coalesce=True),
+                    session.fetch("/z", method="POST"),
+                )
+        assert any("***" in text for text in texts)
+        assert not [text for text in (*texts, *lines) if "s3cret" in text]
+
+    scene()
+
+
+@pytest.mark.parametrize("at", ["the API", "the token endpoint", "the token endpoint, in plain"])
+@pytest.mark.parametrize("where", QUOTED)
+def test_a_credential_that_a_server_has_aiohttp_quote_is_shown_nowhere(where: str, at: str) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        told: list[Any] = []
+        if at == "the API":
+            tokens, otherwise = token(access_token="s3cret"), quotes(QUOTED[where])
+        else:
+            plain = b"s3cret" if "plain" in at else b""
+            tokens, otherwise = quotes(QUOTED[where], plain), answers(200)
+        with all_logs() as lines:
+            async with (
+                hostile(by_path({b"/oauth2/token": tokens}, otherwise)) as server,
+                Session(
+                    server.url,
+                    auth=ClientCredentials("the-key", "s3cret"),
+                    retries=1,
+                    on_event=told.append,
+                ) as session,
+            ):
+                texts = await gather_errors(
+                    session.fetch("/x"),
+                    session.fetch("/x", coalesce=True),
+                    session.fetch("/y", method="POST", json={}),
+                    enters(session.get("/z", raise_for_status=True)),
+                )
+        assert texts or where in ("coding", "charset", "cookie")
+        basic = base64.b64encode(b"the-key:s3cret").decode()
+        for secret in ("s3cret", basic):
+            assert not [text for text in (*texts, *lines, *map(repr, told)) if secret in text]
+
+    scene()
+
+
+async def enters(call: Any) -> None:
+    async with call:
+        pass
 
 
 async def iter_of(*chunks: bytes) -> AsyncIterator[bytes]:
