@@ -47,6 +47,13 @@ _LONGEST_LOOK = 0.5
 #: A file that another process writes to, or a server, is waited for so many seconds.
 _PATIENCE = 5.0
 
+#: A server's answer is looked for so often: a process that was held up for longer, by work of its
+#: own or by others on the machine, has not waited for the server meanwhile.
+_LOOKS = 20
+
+#: To connect may take longer: the bound of a command holds for that, too, and counts as above.
+_CONNECT = 4 * _PATIENCE
+
 #: A command that was cancelled may take so many seconds to end.
 _CANCELLING = 1.0
 
@@ -348,7 +355,7 @@ class RedisStore(_Store):
         cluster: bool = False,
     ) -> None:
         super().__init__(user, key)
-        self._server = Server(redis, is_cluster=cluster, connects_in=_PATIENCE)
+        self._server = Server(redis, is_cluster=cluster, connects_in=_CONNECT)
         self._prefix = checked_prefix(prefix)
         #: Closes it with the loop, if nobody does before.
         self._end: AsyncGenerator[None] | None = None
@@ -405,7 +412,9 @@ async def _bounded(command: Coroutine[Any, Any, Any]) -> Any:
     """
     task = asyncio.create_task(command)
     try:
-        await asyncio.wait([task], timeout=_PATIENCE)
+        for _ in range(_LOOKS):
+            if not task.done():
+                await asyncio.wait([task], timeout=_PATIENCE / _LOOKS)
     finally:
         if not task.done():
             task.cancel()
