@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.abc import AbstractCookieJar
 from yarl import URL
 
 from aiotwhelp import answers, checks, events
@@ -73,6 +74,12 @@ _ELSEWHERE = {
     "max_body": "it is an option of fetch",
 }
 
+#: What aiohttp takes as it is, and stumbles over at the first call.
+_OBJECTS = {
+    "connector": (aiohttp.BaseConnector, "an aiohttp connector, or None for one of its own"),
+    "cookie_jar": (AbstractCookieJar, "a cookie jar of aiohttp's, or None for none"),
+}
+
 _NO_TIMEOUT = signature(aiohttp.ClientSession).parameters["timeout"].default
 
 
@@ -81,13 +88,17 @@ def check_options(options: dict[str, Any]) -> None:
     for name in ("headers", "cookies"):
         if name in options:
             options[name] = checks.pairs(name, options[name])
+    for name, (kind, meaning) in _OBJECTS.items():
+        if options.get(name) is not None:
+            checks.instance(name, options[name], kind, meaning)
     timeout = options.get("timeout", _NO_TIMEOUT)
     if timeout is _NO_TIMEOUT or isinstance(timeout, (aiohttp.ClientTimeout, type(None))):
         return
     if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
         meaning = "an aiohttp.ClientTimeout, or seconds for each attempt"
         raise TypeError(f"timeout is {meaning}, not {checks.described(timeout)}")
-    options["timeout"] = aiohttp.ClientTimeout(total=checks.seconds("timeout", timeout))
+    total = checks.seconds("timeout", timeout)
+    options["timeout"] = aiohttp.ClientTimeout(total=None if total == math.inf else total)
 
 
 def check_raise_for_status(wanted: Any) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 #: So many seconds are as good as no bound.
-_AGES = 1e15
+AGES = 1e15
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.IntEnum)
@@ -24,7 +24,7 @@ def seconds(name: str, value: float | None) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         raise ValueError(f"{name} is a number of seconds from 0 on, or None, not {value!r}")
     # An int may be greater than any float.
-    return float(value) if value <= _AGES else math.inf
+    return float(value) if value <= AGES else math.inf
 
 
 def flag(name: str, value: bool) -> bool:
@@ -35,7 +35,7 @@ def flag(name: str, value: bool) -> bool:
 def positive(name: str, value: float, what: str) -> float:
     """Return a number above 0 that has an end; ``what`` says what it is a number of."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 < value < _AGES:
+    if not is_number or not 0 < value < AGES:
         raise ValueError(f"{name} is a number of {what} above 0, not {value!r}")
     return value
 

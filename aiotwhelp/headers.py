@@ -7,7 +7,6 @@ time in proportion to its length, and gives finite numbers only.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -87,7 +86,8 @@ class WindowKind:
     def __post_init__(self) -> None:
         if self.scope not in ("identity", "app"):
             raise ValueError(f'scope is "identity" or "app", not {self.scope!r}')
-        if not (0 <= self.length < math.inf and 0 <= self.ceiling < math.inf):
+        told = (self.length, self.ceiling)
+        if not all(isinstance(each, (int, float)) and 0 <= each < checks.AGES for each in told):
             raise ValueError(f"length and ceiling are seconds, 0 where nobody told: {self!r}")
         if not self.ceiling:
             longest = self.length + max(_GRACE, self.length / 24)

@@ -83,7 +83,8 @@ class Help:
 
         A call itself, of 180 per 15 minutes.
         """
-        params = {"resources": ",".join(families)} if families else {}
+        named = checks.texts("families", families, "families such as 'help'")
+        params = {"resources": ",".join(named)} if named else {}
         answer = await self._session.fetch("/1.1/application/rate_limit_status.json", params=params)
         resources = answer.get("resources") if isinstance(answer, dict) else None
         if not isinstance(resources, dict):

@@ -313,8 +313,9 @@ class Limiter:
         self._telling.handlers.append(handler)
 
     def unlisten(self, handler: events.Handler) -> None:
-        """Undo one `listen` with this handler."""
-        self._telling.handlers.remove(handler)
+        """Undo one `listen` with this handler, if it listens."""
+        if handler in self._telling.handlers:
+            self._telling.handlers.remove(handler)
 
     def tell(self, event: events.Event) -> None:
         """Hand an event to the handlers; what they raise is logged and goes no further."""

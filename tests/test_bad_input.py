@@ -92,6 +92,8 @@ OF_A_REQUEST = [
         ({"apis": [X]}, TypeError, "unknown option 'apis': did you mean api?"),
         ({"max_waiters": 3}, TypeError, "unknown option 'max_waiters': it is the limiter's: limit"),
         ({"zzz": 3}, TypeError, "unknown option 'zzz'"),
+        ({"connector": "x"}, TypeError, "connector is an aiohttp connector, or None for one of"),
+        ({"cookie_jar": {}}, TypeError, "cookie_jar is a cookie jar of aiohttp's, or None for no"),
         *OF_A_REQUEST,
     ],
 )
@@ -388,6 +390,9 @@ def test_a_dialect_finds_its_words_in_any_case() -> None:
         (ValueError, 'scope is "identity" or "app", not 5', lambda: WindowKind("w", 5)),  # type: ignore[arg-type]
         (ValueError, "length and ceiling are seconds", lambda: WindowKind("w", length=-1)),
         (ValueError, "length and ceiling are seconds", lambda: WindowKind("w", ceiling=NAN)),
+        (ValueError, "length and ceiling are seconds", lambda: WindowKind("w", length="60")),  # type: ignore[arg-type]
+        (ValueError, "length and ceiling are seconds", lambda: WindowKind("w", length=None)),  # type: ignore[arg-type]
+        (ValueError, "length and ceiling are seconds", lambda: WindowKind("w", length=10**400)),
         (TypeError, "kind is a WindowKind, not a str", lambda: Family("w", remaining="r")),  # type: ignore[arg-type]
         (TypeError, "remaining is the name of a header, or '', no", lambda: Family(KIND, "", 5)),  # type: ignore[arg-type]
         (TypeError, "hides is a tuple of names", lambda: Family(KIND, "", "r", hides="w")),  # type: ignore[arg-type]
@@ -522,11 +527,14 @@ async def test_a_timeout_in_seconds_and_headers_one_by_one_are_taken() -> None:
     async with (
         Emulator() as api,
         session_of(api, timeout=30, headers=iter([("a", "1")])) as session,
+        session_of(api, timeout=10**400) as patient,
     ):
         await session.fetch(PRIVACY)
         await session.fetch(PRIVACY, timeout=20, headers=iter([("a", "2")]))
         await session.fetch(PRIVACY, timeout=None, headers=None, cookies=None)
         assert [request.headers["a"] for request in api.requests] == ["1", "2", "1"]
+        await patient.fetch(PRIVACY, timeout=float("inf"))
+        await patient.fetch(PRIVACY)
 
 
 @in_virtual_time

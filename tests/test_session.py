@@ -32,6 +32,7 @@ from aiotwhelp import (
     testing,
 )
 from aiotwhelp.emulator import Emulator
+from aiotwhelp.events import Event
 from tests.stack import (
     LANGUAGES,
     PRIVACY,
@@ -958,6 +959,16 @@ async def test_leaving_by_an_error_closes_too() -> None:
             await leave(api)
         assert sessions[0].closed
     await assert_nothing_is_left()
+
+
+@in_virtual_time
+async def test_a_session_closes_whose_handler_listens_no_more() -> None:
+    told: list[Event] = []
+    async with Emulator() as api, session_of(api, on_event=told.append) as session:
+        await session.fetch(PRIVACY)
+        session.limiter.unlisten(told.append)
+    assert session.closed
+    await assert_at_rest(session)
 
 
 def test_case_34_a_second_event_loop_needs_a_session_of_its_own() -> None:
