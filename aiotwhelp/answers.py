@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 from aiohttp import hdrs
 
-from aiotwhelp.errors import ApiError, AuthError, BodyError, UsageCapError
+from aiotwhelp.errors import ApiError, AuthError, BodyError, UsageCapError, one_line
 
 #: An error's body is read up to this; the API's are below 1 KiB, gateways' pages some 10 KiB.
 ERROR_BODY = 64 * 1024
@@ -22,9 +22,6 @@ _ERROR_TIME = 10.0
 
 #: So much of a body an exception carries.
 _SNIPPET = 2048
-
-#: So much of what a server says its text shows; the API's messages are below 200 characters.
-_LONGEST_SAYING = 500
 
 #: Error codes have a few digits; a number in JSON may have thousands.
 _NO_CODE = 2**31
@@ -172,7 +169,7 @@ def already_done(response: aiohttp.ClientResponse, body: ErrorBody) -> ApiError:
 
 def describe(response: aiohttp.ClientResponse, body: ErrorBody) -> str:
     """Say what an error answer says, in one line that can be printed."""
-    text = body.message or _line(response.reason or "") or "error"
+    text = body.message or one_line(response.reason or "") or "error"
     codes = ", ".join(f"code {code}" for code in body.codes)
     return f"{text} ({codes})" if codes else text
 
@@ -204,7 +201,7 @@ def no_json(response: aiohttp.ClientResponse, body: bytes, problem: Exception) -
     """
     if isinstance(problem, RecursionError):
         return body_error(response, "the body is not JSON, or nested too deeply", body)
-    return body_error(response, f"the body is not JSON: {_line(str(problem))}", body)
+    return body_error(response, f"the body is not JSON: {one_line(str(problem))}", body)
 
 
 def decode(body: bytes) -> Any:
@@ -235,16 +232,8 @@ def _last_segment(kind: object) -> str | None:
     """Return the last segment of a problem's type: its base has had three spellings."""
     if not isinstance(kind, str) or not kind or kind == "about:blank":
         return None
-    return _line(kind.rstrip("/").rpartition("/")[2].rpartition("#")[2][:100])
+    return one_line(kind.rstrip("/").rpartition("/")[2].rpartition("#")[2][:100])
 
 
 def _text(value: object) -> str:
-    return _line(value) if isinstance(value, str) else ""
-
-
-def _line(text: str) -> str:
-    """Leave out what breaks a line, steers a terminal, or is half a character and unprintable."""
-    shown = text[:_LONGEST_SAYING]
-    if shown.isprintable():
-        return shown
-    return " ".join("".join(each if each.isprintable() else " " for each in shown).split())
+    return one_line(value) if isinstance(value, str) else ""

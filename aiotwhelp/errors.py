@@ -251,6 +251,18 @@ class BodyError(_AnswerError):
     """An answer's body was larger than allowed, or not the JSON that was asked for."""
 
 
+#: So much of what a server says is shown; an API's messages are below 200 characters.
+_LONGEST_SAYING = 500
+
+
+def one_line(text: str) -> str:
+    """Leave out what breaks a line, steers a terminal, or is half a character and unprintable."""
+    shown = text[:_LONGEST_SAYING]
+    if shown.isprintable():
+        return shown
+    return " ".join("".join(each if each.isprintable() else " " for each in shown).split())
+
+
 #: Errors of aiohttp's and the system's, which may quote what a server wrote.
 _QUOTING = (aiohttp.ClientError, HttpProcessingError, OSError)
 

@@ -572,6 +572,8 @@ async def test_a_replica_says_so_and_the_name_is_looked_up_again(engine: Running
         ("NOPERM this user has no permissions to run the 'evalsha' command", "may not run scripts"),
         ("BUSY Redis is busy running a script.", "BUSY"),
         ("ERR unknown command 'EVALSHA'", "unknown command"),
+        ("ERR \x1b[31mred\x07 \u202etext", r"ResponseError: \[31mred text$"),
+        (f"ERR {'long ' * 1000}", "long"),
     ],
 )
 async def test_what_an_engine_refuses_with_is_told_in_our_words(says: str, meaning: str) -> None:
@@ -588,8 +590,10 @@ async def test_what_an_engine_refuses_with_is_told_in_our_words(says: str, meani
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as refusing:
         port = refusing.sockets[0].getsockname()[1]
         async with ledger_on(f"redis://127.0.0.1:{port}") as ledger:
-            with pytest.raises(LedgerError, match=meaning):
+            with pytest.raises(LedgerError, match=meaning) as caught:
                 await exchanged(ledger, ask())
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 600
         await asyncio.wait_for(over.wait(), 5)
 
 

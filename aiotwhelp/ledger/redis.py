@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aiotwhelp import checks
-from aiotwhelp.errors import LedgerError, WrongLoopError
+from aiotwhelp.errors import LedgerError, WrongLoopError, one_line
 from aiotwhelp.ledger.port import Lease, Report
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ def _meaning(error: Exception) -> str:
     for words, meaning in _MEANINGS:
         if any(word in said.lower() for word in words):
             return meaning
-    return said
+    return one_line(said)
 
 
 # What is passed --------------------------------------------------------------------------------
