@@ -544,7 +544,7 @@ class Call:
         self._count_redirects(hop, sends)
         options, before = self._options, self._target
         _drop(options, "params")  # they are in the URL by now, or were for another
-        if hop.url.origin() != before.url.origin():
+        if self._has_left or hop.url.origin() != before.url.origin():
             # What aiohttp leaves behind on the way to another origin.
             _drop(options, "auth", "cookies")
             _drop_headers(options, "Authorization", "Cookie", "Proxy-Authorization")

@@ -34,8 +34,9 @@ from aiotwhelp.views import QuotaKey
 _TOKEN_ANSWER = 64 * 1024 + 1
 _TOKEN_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 
-#: What aiohttp does not take off by itself, or puts on anew, where a redirect leads elsewhere.
-_KEYS = (hdrs.AUTHORIZATION, "X-Api-Key")
+#: What aiohttp does not take off by itself, or puts on anew, where a redirect leads elsewhere, or
+#: a call goes on after a wait there.
+_KEYS = (hdrs.AUTHORIZATION, hdrs.PROXY_AUTHORIZATION, hdrs.COOKIE, "X-Api-Key")
 
 #: Takes the place of a credential that was sent: responses and errors hold on to the headers.
 _SEALED = "***"
@@ -422,8 +423,10 @@ def _refuse_plain_proxy(request: aiohttp.ClientRequest) -> None:
 
 
 def _take_off_keys(request: aiohttp.ClientRequest) -> None:
+    """Leave what the call and its session brought along; a jar knows what is for which host."""
     for name in _KEYS:
         request.headers.popall(name, None)
+    request.update_cookies(request.session.cookie_jar.filter_cookies(request.url))
 
 
 def _seal(

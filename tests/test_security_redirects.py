@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from aiotwhelp import Bearer, ClientCredentials, Limiter, RateLimitMiddleware, Session, X
 from aiotwhelp.apis import is_local
@@ -143,8 +144,9 @@ async def test_headers_of_the_session_that_are_keys_do_not_follow_a_call_away() 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
 @pytest.mark.parametrize("start", ["/2/start", f"{EVIL}/x"], ids=["from home", "from elsewhere"])
+@pytest.mark.parametrize("whose", ["of the call", "of the session"])
 def test_a_call_that_a_foreign_origin_sends_back_is_not_signed(
-    start: str, waits: bool, method: str
+    whose: str, start: str, waits: bool, method: str
 ) -> None:
     @in_virtual_time
     async def scene() -> None:
@@ -157,8 +159,9 @@ def test_a_call_that_a_foreign_origin_sends_back_is_not_signed(
                     {}, headers=quota_headers(spent, resets_in=60)
                 ),
             }
-            headers = {"X-Api-Key": "mine"}
-            async with Session(X, auth=Bearer("a-token")) as session:
+            headers = {"X-Api-Key": "mine", "Cookie": "a=b", "Proxy-Authorization": "mine"}
+            options = {"headers": headers} if whose == "of the session" else {}
+            async with Session(X, auth=Bearer("a-token"), **options) as session:
                 await session.fetch("/2/act", method=method)
                 network.asked.clear()
                 await session.fetch(start, method=method, headers=headers)
@@ -169,6 +172,25 @@ def test_a_call_that_a_foreign_origin_sends_back_is_not_signed(
             assert network.asked[-1].secrets == set()
 
     scene()
+
+
+@in_virtual_time
+async def test_a_call_that_is_sent_back_has_the_cookies_of_the_jar_alone() -> None:
+    async with internet(*HOSTS) as network:
+        network.routes |= {
+            f"{API}/2/start": redirect(f"{EVIL}/x"),
+            f"{EVIL}/x": redirect(f"{API}/2/act"),
+            f"{API}/2/act": lambda _: web.json_response({}, headers=quota_headers(0, resets_in=60)),
+        }
+        jar = aiohttp.CookieJar()
+        jar.update_cookies({"of-the-jar": "1"}, URL(API))
+        async with Session(X, cookie_jar=jar, headers={"Cookie": "of-the-session=1"}) as session:
+            await session.fetch("/2/act")
+            await session.fetch("/2/start")
+        assert elapsed() > 50
+        cookies = [each.headers.get("Cookie", "") for each in network.asked]
+        both = "of-the-jar=1; of-the-session=1"
+        assert cookies == [both, both, "", "of-the-jar=1"]
 
 
 @in_virtual_time
