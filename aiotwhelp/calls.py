@@ -198,6 +198,7 @@ class Call:
     _deadline: float | None = None
     _waited = 0.0
     _has_left = False
+    _has_crossed = False
     _is_queued = False
     #: Answers that sent the call elsewhere, up to the hop that it goes on at.
     _history: tuple[aiohttp.ClientResponse, ...] = ()
@@ -392,8 +393,8 @@ class Call:
                 settings.retries.budget,
                 target.written,
             )
-            if self._has_left:
-                one.leave()
+            if self._has_crossed:
+                one.cross(has_left=self._has_left)
             try:
                 response = await client.request(
                     target.method,
@@ -545,6 +546,7 @@ class Call:
         options, before = self._options, self._target
         _drop(options, "params")  # they are in the URL by now, or were for another
         if self._has_left or hop.url.origin() != before.url.origin():
+            self._has_crossed = True
             # What aiohttp leaves behind on the way to another origin.
             _drop(options, "auth", "cookies")
             _drop_headers(options, "Authorization", "Cookie", "Proxy-Authorization")

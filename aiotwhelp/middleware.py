@@ -36,7 +36,8 @@ _TOKEN_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 
 #: What aiohttp does not take off by itself, or puts on anew, where a redirect leads elsewhere, or
 #: a call goes on after a wait there.
-_KEYS = (hdrs.AUTHORIZATION, hdrs.PROXY_AUTHORIZATION, hdrs.COOKIE, "X-Api-Key")
+_KEYS_OF_AN_ORIGIN = (hdrs.AUTHORIZATION, hdrs.PROXY_AUTHORIZATION, hdrs.COOKIE)
+_KEYS = (*_KEYS_OF_AN_ORIGIN, "X-Api-Key")
 
 #: Takes the place of a credential that was sent: responses and errors hold on to the headers.
 _SEALED = "***"
@@ -177,6 +178,8 @@ class Pass:
     #: Whether a redirect led from or to a foreign origin. Nothing is signed from then on, or
     #: who sent the call away could have it come back, signed, to a path of his choice.
     has_left = False
+    #: Headers that a call, or its session, brought along, and that stay where it began.
+    left_behind: tuple[str, ...] = ()
     #: What the last request was signed with; empty if it went unsigned.
     authorization = ""
     #: What an earlier one was signed with, before a redirect.
@@ -234,9 +237,9 @@ class Pass:
         permit, auth = self.permit, self.caller.auth
         self.authorization = ""
         try:
-            if self.has_left:
-                _take_off_keys(request)
-            elif auth is not None and (
+            if self.left_behind:
+                _take_off_keys(request, self.left_behind)
+            if (auth is not None and not self.has_left) and (
                 (request.url is self.own_url and request.proxy is None) or self._is_signed(request)
             ):
                 # Now, after every wait: with a fresh nonce, by the server's clock.
@@ -268,9 +271,16 @@ class Pass:
         self.reading = permit.observed(response.headers, status=response.status)
         return response
 
+    def cross(self, *, has_left: bool) -> None:
+        """Go on at another origin than the call began at, and leave what was for that one."""
+        self.left_behind = _KEYS_OF_AN_ORIGIN
+        if has_left:
+            self.leave()
+
     def leave(self) -> None:
         """Sign nothing from now on: see `has_left`."""
         self.has_left = True
+        self.left_behind = _KEYS
         self.own_url = None
 
     def _goes_on(self, request: aiohttp.ClientRequest) -> bool:
@@ -290,8 +300,8 @@ class Pass:
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Follow a redirect to where neither our credential nor our limiter has a say."""
-        if self.has_left:
-            _take_off_keys(request)
+        if self.left_behind:
+            _take_off_keys(request, self.left_behind)
         self.authorization = ""
         self.reading = None
         self.answer = await handler(request)
@@ -422,9 +432,9 @@ def _refuse_plain_proxy(request: aiohttp.ClientRequest) -> None:
         raise ValueError("credentials are not sent in the clear through a proxy: set NO_PROXY")
 
 
-def _take_off_keys(request: aiohttp.ClientRequest) -> None:
+def _take_off_keys(request: aiohttp.ClientRequest, keys: tuple[str, ...]) -> None:
     """Leave what the call and its session brought along; a jar knows what is for which host."""
-    for name in _KEYS:
+    for name in keys:
         request.headers.popall(name, None)
     request.update_cookies(request.session.cookie_jar.filter_cookies(request.url))
 

@@ -202,6 +202,32 @@ async def test_own_origins_may_send_a_call_to_each_other_and_it_stays_signed() -
         assert [each.secrets for each in network.asked] == [{"authorization"}] * 3
 
 
+@pytest.mark.parametrize("spent", [0, 9], ids=["after a wait", "at once"])
+@pytest.mark.parametrize("auth", [Bearer("a-token"), None], ids=["signed", "unsigned"])
+def test_what_a_session_brings_to_one_origin_is_not_sent_on_to_another(
+    auth: Bearer | None, spent: int
+) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        async with internet(*HOSTS) as network:
+            there = "https://upload.x.com/2/x"
+            network.routes |= {
+                f"{API}/2/start": redirect(there),
+                there: lambda _: web.json_response({}, headers=quota_headers(spent, resets_in=60)),
+            }
+            headers = {"Cookie": "a=b", "Proxy-Authorization": "mine", "X-Api-Key": "mine"}
+            if auth is None:
+                headers["Authorization"] = "Bearer mine"
+            async with Session(X, auth=auth, headers=headers) as session:
+                await session.fetch(there)
+                await session.fetch("/2/start")
+            assert (elapsed() > 50) == (spent == 0)
+            brought = {"x-api-key"} if auth is None else {"x-api-key", "authorization"}
+            assert network.asked[-1].secrets == brought
+
+    scene()
+
+
 # Into this machine -------------------------------------------------------------------------
 
 INSIDE = [
