@@ -550,13 +550,13 @@ class Call:
             # What aiohttp leaves behind on the way to another origin.
             _drop(options, "auth", "cookies")
             _drop_headers(options, "Authorization", "Cookie", "Proxy-Authorization")
-        if hop.method != before.method:
-            # 303, or a redirected POST: the body stays behind (RFC 9110, 15.4).
+        if hop.method != before.method or not hop.has_body:
+            # 303, or a redirected POST: the body stays behind, as aiohttp has it.
             if self._body is not None:
                 self._body.close()
                 self._body = None
             _drop(options, "json")
-            _drop_headers(options, "Content-Type", "Content-Length")
+            _drop_headers(options, "Content-Length")
         self._target = self._settings.caller.target(hop.method, hop.url, before.written)
         self._rewind(hop)
 

@@ -161,6 +161,7 @@ class PermitNeeded(Exception):  # noqa: N818 - a signal that never leaves the se
         super().__init__("a redirect hop or resend waits for quota")
         self.method = request.method
         self.url = request.url
+        self.has_body = bool(request.body)
         self.request_info = redacted(request.request_info)
 
 

@@ -11,7 +11,15 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from aiotwhelp import Bearer, ClientCredentials, Limiter, RateLimitMiddleware, Session, X
+from aiotwhelp import (
+    Bearer,
+    ClientCredentials,
+    Limiter,
+    RateLimitMiddleware,
+    Session,
+    X,
+    testing,
+)
 from aiotwhelp.apis import is_local
 from tests.hostile import Internet, answers, by_path, hostile, internet, redirect, token
 from tests.stack import (
@@ -226,6 +234,41 @@ def test_what_a_session_brings_to_one_origin_is_not_sent_on_to_another(
             assert network.asked[-1].secrets == brought
 
     scene()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "HEAD"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"json": {"a": 1}},
+        {"data": b"abc", "headers": {"Content-Length": "3", "X-Mine": "1"}},
+        {"headers": {"Content-Type": "text/plain"}},
+    ],
+    ids=["nothing", "json", "bytes", "headers"],
+)
+def test_a_redirect_that_waits_sends_on_what_one_at_once_does(
+    options: dict[str, Any], method: str, status: int
+) -> None:
+    async def sent(spent: int) -> list[tuple[str, str, dict[str, str], bytes]]:
+        async with internet(*HOSTS) as network:
+            there = f"{API}/2/there"
+            network.routes |= {
+                f"{API}/2/start": redirect(there, status),
+                there: lambda _: web.json_response({}, headers=quota_headers(spent, resets_in=60)),
+            }
+            async with Session(X, auth=Bearer("a-token")) as session:
+                becomes_get = status == 303 or (status < 303 and method == "POST")
+                becomes = "GET" if becomes_get and method != "HEAD" else method
+                await session.request(becomes, there)
+                network.asked.clear()
+                response = await session.request(method, "/2/start", **options)
+                assert response.status == 200
+                assert (elapsed() > 50) == (spent == 0)
+            return [(one.method, one.url, dict(one.headers), one.body) for one in network.asked]
+
+    assert testing.run(sent(0)) == testing.run(sent(9))
 
 
 # Into this machine -------------------------------------------------------------------------
