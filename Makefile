@@ -112,13 +112,13 @@ build/lowest/.ready: pyproject.toml
 	@touch $@
 
 # What is random or long, and says nothing of versions: `make test` has it.
-LONG := any_api auth_fuzz cancel_everywhere chaos fleet fuzz invariants leaks ledger_machine \
-  ledger_script outages processes sabotage scenarios_runs security_servers third_party whole_stack
+LONG := any_api architecture auth_fuzz cancel_everywhere chaos fleet fuzz invariants leaks \
+  ledger_machine ledger_script options_page outages processes sabotage scenarios_page scenarios_runs \
+  security_servers third_party whole_stack
 BUT_LONG := $(LONG:%=--ignore=tests/test_%.py)
 # What uses none of the packages whose versions are declared, nor what is made with them.
-PURE := architecture clock costs dialects foreseen heaps leases ledger_rule ledger_sqlite ledgers \
-  limiter local matching options_page quota refills routes sabotage_ledger scenarios_page settling \
-  speed values windows
+PURE := clock costs dialects dropped foreseen heaps leases ledger_rule ledger_sqlite ledgers limiter \
+  local matching quota refills routes sabotage_ledger settling speed values windows
 BUT_PURE := $(PURE:%=--ignore=tests/test_%.py)
 
 # Without the debug mode, in which aiohttp 3.14.0's own server warns.
