@@ -43,13 +43,14 @@ TESTS = {
     "limiter": MANY,
 }
 
-#: Words of those that take too long for thousands of runs, or look at a cache, which is not there.
+#: Words of those that take too long for thousands of runs, or look at what is not there: a cache, or
+#: calls that come from where they do.
 TOO_LONG = (
     "ten_thousand hundred_thousand fifteen_thousand fifty_thousand two_thousand "
     "coincide go_in_slices is_finite forgotten_spent whatever_is_sent not_remembered "
     "no_more_than_in_one_process recognised_and_nobody_is_refused cut_off_cost "
     "slide_refill_or_leak decompression_bomb large_quota_costs two_probes_and_never_a_third "
-    "at_a_glance_are_believed"
+    "at_a_glance_are_believed warning_is_where"
 )
 
 SETTINGS = """
