@@ -161,7 +161,9 @@ def test_four_workers_share_one_quota(runs: dict[str, Run]) -> None:
     out = runs["workers"].out
     assert numbers(r"(\d+) of (\d+) processes ended well", out) == [4, 4]
     assert numbers(r"saw (\d+) requests and refused (\d+) of them", out) == [24, 0]
-    assert len(re.findall(r"^process +\d +6 of 6 done; \d+ left", out, re.MULTILINE)) >= 4
+    # Nobody knows what is left where a busy machine tells of an answer after its window's end.
+    finished = re.findall(r"^process +(\d) +6 of 6 done; (?:\d+|\?) left", out, re.MULTILINE)
+    assert set(finished) == {"1", "2", "3", "4"}
 
 
 def test_a_fleet_without_a_server_says_how_to_get_one() -> None:
