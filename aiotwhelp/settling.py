@@ -120,7 +120,7 @@ class Settling:
             source=granted,
             stacklevel=3,
         )
-        lose = partial(self.lost, line, granted, reason="")
+        lose = partial(self.lost, line, granted, reason="its permit was dropped")
         with suppress(RuntimeError):  # another thread has closed the loop by now
             self._home.loop.call_soon_threadsafe(lose)
 

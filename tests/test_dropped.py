@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -11,19 +12,24 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from aiotwhelp import Limiter, SessionClosedError, testing
+from aiotwhelp import Limiter, QuotaTimeoutError, SessionClosedError, testing
+from aiotwhelp.home import Home
 from aiotwhelp.permits import Permit
 from tests.simulation import KEY, headers, in_virtual_time, opened, settle
 
-DROPPED = r"^a permit for GET /1\.1/help/privacy\.json was dropped, which counts its call as lost"
+DROPPED = re.escape(
+    "a permit for GET /1.1/help/privacy.json was dropped, which counts its call as lost: settle"
+    " it, or hold it by `async with limiter.permit(...)`"
+)
 
 
 @in_virtual_time
 async def test_a_dropped_permit_is_a_lost_call_and_no_lost_token() -> None:
     limiter = Limiter()
     await opened(limiter, 2)
-    with pytest.warns(ResourceWarning, match=DROPPED):
+    with pytest.warns(ResourceWarning, match=f"^{DROPPED}$") as told:
         await limiter.acquire(KEY)
+    assert isinstance(told[0].source, Permit), "tracemalloc tells where it was granted"
     await settle()
     assert (limiter.stats().in_flight, limiter.stats().lost) == (0, 1)
     (await limiter.acquire(KEY)).observed(headers(0, 600))
@@ -35,7 +41,7 @@ async def test_a_dropped_permit_is_a_lost_call_and_no_lost_token() -> None:
 @in_virtual_time
 async def test_the_warning_is_where_the_permit_was_dropped() -> None:
     limiter = Limiter()
-    with pytest.warns(ResourceWarning, match=r"a permit for") as told:
+    with pytest.warns(ResourceWarning, match=DROPPED) as told:
         await limiter.acquire(KEY)
     assert told[0].filename == __file__
 
@@ -58,6 +64,17 @@ async def test_who_fails_between_the_permit_and_the_answer_drops_it() -> None:
         await fail()
     await settle()
     assert (limiter.stats().in_flight, limiter.stats().lost) == (0, 1)
+
+
+@in_virtual_time
+async def test_who_waits_in_vain_is_told_of_it() -> None:
+    limiter = Limiter()
+    await opened(limiter, 1)
+    with pytest.warns(ResourceWarning, match=DROPPED):
+        await limiter.acquire(KEY)
+    await settle()
+    with pytest.raises(QuotaTimeoutError, match="call failed: its permit was dropped;"):
+        await limiter.acquire(KEY, max_wait=0)
 
 
 @in_virtual_time
@@ -87,6 +104,16 @@ async def test_a_settled_permit_goes_without_a_word(end: Callable[[Permit], obje
         gc.collect()
     await settle()
     assert (limiter.stats().in_flight, limiter.stats().lost) == (0, lost)
+
+
+def test_a_loop_that_closes_meanwhile_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def leave() -> list[Permit]:
+        return [await Limiter().acquire(KEY)]
+
+    held = testing.run(leave())
+    monkeypatch.setattr(Home, "is_open", True)  # as it was when that was looked at
+    with pytest.warns(ResourceWarning, match=DROPPED):
+        held.clear()
 
 
 def test_nothing_is_said_of_a_limiter_or_a_loop_that_is_closed() -> None:

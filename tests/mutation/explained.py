@@ -26,6 +26,10 @@ _ENDS = (
 )
 
 EXPLAINED: dict[str, list[Change]] = {
+    "where a warning is said to come from, which a test looks at that such copies cannot pass": [
+        ("settling.Settling.dropped", "stacklevel=3, )", ")"),
+        ("settling.Settling.dropped", "stacklevel=3,", "stacklevel=4,"),
+    ],
     "None, an empty text and False are as false as each other": [
         ("windows.Window.upset", "self.is_plain = False", "self.is_plain = None"),
         ("windows.Window.observe", "self.is_untold = False", "self.is_untold = None"),

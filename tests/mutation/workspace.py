@@ -43,8 +43,8 @@ TESTS = {
     "limiter": MANY,
 }
 
-#: Words of those that take too long for thousands of runs, or look at what is not there: a cache, or
-#: calls that come from where they do.
+#: Words of those that take too long for thousands of runs, or look at what is not there: a cache,
+#: or calls that come from where they do.
 TOO_LONG = (
     "ten_thousand hundred_thousand fifteen_thousand fifty_thousand two_thousand "
     "coincide go_in_slices is_finite forgotten_spent whatever_is_sent not_remembered "
