@@ -355,7 +355,7 @@ class RedisStore(_Store):
         cluster: bool = False,
     ) -> None:
         super().__init__(user, key)
-        self._server = Server(redis, is_cluster=cluster, connects_in=_CONNECT)
+        self._server = Server(redis, is_cluster=cluster, next_node=_CONNECT)
         self._prefix = checked_prefix(prefix)
         #: Closes it with the loop, if nobody does before.
         self._end: AsyncGenerator[None] | None = None

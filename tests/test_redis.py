@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
+from cryptography.fernet import Fernet
 
-from aiotwhelp import LedgerError, Limiter, QuotaKey, WrongLoopError, events
+from aiotwhelp import LedgerError, Limiter, QuotaKey, RedisStore, WrongLoopError, events
 from aiotwhelp.ledger import Lease, Report, from_url
 from aiotwhelp.ledger.port import Note, Outcome
 from aiotwhelp.ledger.redis import RedisLedger
@@ -57,7 +58,7 @@ def server() -> Iterator[Running]:
 @asynccontextmanager
 async def ledger_on(url: str, **options: Any) -> AsyncIterator[RedisLedger]:
     ledger = RedisLedger(url, **options)
-    ledger._server._connects_in = PATIENCE
+    ledger._server._next_node = PATIENCE
     try:
         yield ledger
     finally:
@@ -212,7 +213,8 @@ async def test_an_idle_connection_that_was_cut_meanwhile_fails_nobody(engine: Ru
         await exchanged(ledger, ask(1))
         ledger._server._used -= 60  # as if a minute had passed
         engine.say("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        assert not (await exchanged(ledger, ask(2)))[0].stale
+        leases = await exchanged(ledger, ask(2), *(ask(2, f"app {each}/quota") for each in "ab"))
+        assert not any(lease.stale for lease in leases)
 
 
 @pytest.mark.asyncio
@@ -443,6 +445,40 @@ async def test_tls_by_the_url_alone(certificate: tuple[str, str]) -> None:
         async with ledger_on(url) as ledger:
             with pytest.raises(LedgerError, match="rediss:"):
                 await exchanged(ledger, ask())
+
+
+@pytest.mark.asyncio
+async def test_how_long_it_may_take_to_connect_is_up_to_those_who_bound_it(
+    certificate: tuple[str, str],
+) -> None:
+    """A token that cannot be renewed is one that is lost: a store has time."""
+    key, trusted = certificate
+    port = engines.free_port()
+    options = ("--tls-port", str(port), "--tls-auth-clients", "no", "--tls-ca-cert-file", trusted)
+    with running(engines.REDIS, *options, "--tls-cert-file", trusted, "--tls-key-file", key):
+        async with proxy_to(port) as proxy:
+            proxy.delay = 0.15  # twice at least, for the handshake alone
+            url = f"rediss://127.0.0.1:{proxy.port}?ssl_ca_certs={trusted}"
+            async with ledger_on(url) as ledger:
+                assert (await exchanged(ledger, ask()))[0].granted == 1
+            store = RedisStore(url, user="somebody", key=Fernet.generate_key())
+            assert await store.load() is None
+            await store.close()
+
+
+@pytest.mark.asyncio
+async def test_a_process_that_is_held_up_as_it_connects_does_not_take_the_engine_for_away(
+    server: Running,
+) -> None:
+    told: list[object] = []
+    limiter = Limiter(ledger=server.url, on_event=told.append)
+    asking = asyncio.ensure_future(limiter.acquire(KEY))
+    for _ in range(4):
+        await asyncio.sleep(0)
+        time.sleep(0.1)  # noqa: ASYNC251 - whatever else this loop does
+    (await asking).unsent()
+    assert not [event for event in told if isinstance(event, events.LedgerAway)]
+    await limiter.close()
 
 
 # The secret --------------------------------------------------------------------------------------

@@ -327,20 +327,6 @@ def test_a_client_of_the_users_own_stays_open(
     asyncio.run(main())
 
 
-def test_a_store_has_time_to_connect_which_a_ledger_has_not() -> None:
-    """A call waits for a ledger; a token that cannot be renewed is one that is lost."""
-
-    async def main() -> None:
-        store = RedisStore("redis://127.0.0.1:1", user=USER, key=KEY)
-        with pytest.raises(LedgerError):
-            await store.load()
-        options = store._server._client.connection_pool.connection_kwargs
-        assert options["socket_connect_timeout"] >= stores._PATIENCE
-        await store.close()
-
-    asyncio.run(main())
-
-
 @pytest.mark.parametrize("kind", ["redis", "cluster of redis"])
 def test_a_process_that_was_held_up_has_not_waited_for_the_server(
     kind: str, url_of: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

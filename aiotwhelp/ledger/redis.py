@@ -8,6 +8,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "unix": "unix"}
 _SCHEMES |= {"valkey": "redis", "valkeys": "rediss"}
 
-#: To connect may take so many seconds; what follows is bounded by the limiter.
-_CONNECT = 0.2
+#: A node of a cluster that does not take a connection for so many seconds is left for the next.
+_NEXT_NODE = 0.2
+
+#: Closing waits for the other end so many seconds.
+_CLOSING = 0.2
 
 #: What lies between may have cut a connection that was idle for so many seconds.
 _IDLE = 30.0
@@ -141,7 +145,7 @@ class RedisLedger:
         if answer is None:  # it does not know the script, or no longer
             answer = await self._server.run("EVAL", text, *said)
         leases, begun = _leases(answer)
-        if any(
+        if True in begun and any(
             is_new and report.sequence > 1 for is_new, report in zip(begun, reports, strict=True)
         ):
             await self._look_at_secret()
@@ -175,13 +179,17 @@ class RedisLedger:
 
 
 class Server:
-    """One engine, or a cluster: a client of redis-py, and its errors as ours."""
+    """One engine, or a cluster: a client of redis-py, and its errors as ours.
+
+    Nothing here has a bound in time but ``next_node``, for which a cluster's node may keep one
+    waiting that connects to it: whoever runs a command bounds all of it.
+    """
 
     def __init__(
-        self, redis: str | Redis | RedisCluster, *, is_cluster: bool, connects_in: float = _CONNECT
+        self, redis: str | Redis | RedisCluster, *, is_cluster: bool, next_node: float = _NEXT_NODE
     ) -> None:
         self._is_cluster = checks.flag("cluster", is_cluster)
-        self._connects_in = connects_in
+        self._next_node = next_node
         self._url: str | None = None
         self._client: Any = None
         if isinstance(redis, str):
@@ -209,6 +217,8 @@ class Server:
             used, self._used = self._used, loop.time()
             if self._used > used + _IDLE:
                 await self._disconnect()
+            if isinstance(client, _Line):
+                return await client.run(command)
             # Else commands that come together make a cluster's client close its connections.
             await client.initialize()
             return await client.execute_command(*command)
@@ -236,36 +246,85 @@ class Server:
         if self._loop is not None:
             raise WrongLoopError("a RedisLedger belongs to one event loop: give each its own")
         self._loop = loop
-        if self._client is None and self._url is not None:
-            self._client = _client(
-                self._url, is_cluster=self._is_cluster, connects_in=self._connects_in
-            )
-
-    async def _disconnect(self) -> None:
-        """Have the next command make a new connection."""
         if self._url is None:
             return
         if self._is_cluster:
-            await self._client.aclose()
+            self._client = _cluster(self._url, next_node=self._next_node)
         else:
-            await self._client.connection_pool.disconnect()
+            self._client = _Line(self._url)
+
+    async def _disconnect(self) -> None:
+        """Have the next command make a new connection."""
+        if isinstance(self._client, _Line):
+            await self._client.hang_up()
+        elif self._url is not None:
+            await self._client.aclose()
 
 
-def _client(url: str, *, is_cluster: bool, connects_in: float = _CONNECT) -> Redis | RedisCluster:
-    from redis.asyncio import Redis, RedisCluster
+class _Line:
+    """One connection of redis-py's, that takes one command after the other.
+
+    Its client would do the same. What that does besides, for each command anew, took a quarter of
+    an exchange's time.
+    """
+
+    def __init__(self, url: str) -> None:
+        from redis.asyncio import ConnectionPool
+
+        pool: Any = ConnectionPool.from_url(url, **_options())
+        self._connection: Any = pool.make_connection()
+        self._turn = asyncio.Lock()
+
+    async def run(self, command: tuple[bytes | str | int, ...]) -> Any:
+        """Send a command and return what it answers, or raise what it was answered with.
+
+        Safe to cancel: redis-py closes a connection whose answer nobody has read.
+        """
+        connection = self._connection
+        async with self._turn:
+            if not connection.is_connected:
+                await connection.connect()
+            await connection.send_packed_command(_packed(command))
+            return await connection.read_response()
+
+    async def hang_up(self) -> None:
+        """Have the next command make a new connection."""
+        async with self._turn:
+            await self._connection.disconnect(nowait=True)
+
+    async def aclose(self) -> None:
+        """Close the connection, whoever is using it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING):
+                await self._connection.disconnect()
+
+
+def _packed(command: tuple[bytes | str | int, ...]) -> bytes:
+    """Write a command as an engine reads it (https://redis.io/docs/latest/reference/protocol-spec/)."""
+    parts = [b"*%d\r\n" % len(command)]
+    for each in command:
+        part = each if isinstance(each, bytes) else str(each).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(part), part))
+    return b"".join(parts)
+
+
+def _options() -> dict[str, Any]:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
     # Whoever bounds an exchange bounds its parts; one that is sent twice would be no use.
-    options: dict[str, Any] = {
+    return {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": None,
-        "socket_connect_timeout": connects_in,
+        "socket_connect_timeout": None,
         "protocol": 2,
     }
-    if is_cluster:
-        return RedisCluster.from_url(url, **options)
-    return Redis.from_url(url, single_connection_client=True, **options)
+
+
+def _cluster(url: str, *, next_node: float = _NEXT_NODE) -> RedisCluster:
+    from redis.asyncio import RedisCluster
+
+    return RedisCluster.from_url(url, **_options() | {"socket_connect_timeout": next_node})
 
 
 def _redis() -> Any:
@@ -323,11 +382,10 @@ def _checked_url(url: str, *, is_cluster: bool) -> str:
 
 def _try_options(url: str, *, is_cluster: bool) -> None:
     """Make a connection of a URL, or one to each node that it names; they connect nowhere yet."""
-    client: Any = _client(url, is_cluster=is_cluster)
     if not is_cluster:
-        client.connection_pool.make_connection()
+        _Line(url)
         return
-    for node in client.nodes_manager.startup_nodes.values():
+    for node in _cluster(url).nodes_manager.startup_nodes.values():
         node.connection_class(**node.connection_kwargs)
 
 
@@ -373,6 +431,7 @@ def _where(url: str | None) -> str:
 
 #: Tuples are lists to it, and so are reports and notes.
 _dumps = json.JSONEncoder(separators=(",", ":")).encode
+_decoded = json.JSONDecoder().raw_decode
 
 _SHOWN = Lease._fields.index("shown")
 
@@ -386,7 +445,7 @@ def _script() -> tuple[bytes, str]:
 
 def _leases(answer: bytes | str) -> tuple[list[Lease], list[bool]]:
     """Return the leases of an answer, and which of their records are new."""
-    rows = json.loads(answer)
+    rows, _ = _decoded(answer if isinstance(answer, str) else answer.decode())
     begun = [row.pop() for row in rows]
     for row in rows:
         row[_SHOWN] = tuple(row[_SHOWN] or ())
