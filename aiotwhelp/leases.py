@@ -7,6 +7,7 @@ a share is taken of while the ledger is away.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Hashable, Iterable
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -157,7 +158,8 @@ class Health:
         #: Whether calls go without it: for a while after it is back, too, until all have reported.
         self.is_away = False
         self.outages = 0
-        #: The most processes that any record was shared by; 0 before the ledger has told.
+        #: The most processes that any record was shared by; 0 before the ledger has told, when all
+        #: that there are could have reported.
         self.clients = 0
         #: Why nobody may go while it is away, if that is to be an error.
         self.failure: Exception | None = None
@@ -500,7 +502,8 @@ class Share(Entry):
             self._marks.append((self.numbering.next(), lease.number))
             del self._marks[:-_MOST_MARKS]
         self.lease = lease
-        self.health.clients = max(1, self.health.clients, lease.clients)
+        if not self.health.is_away:  # else some of them are yet to come back
+            self.health.clients = max(1, self.health.clients, lease.clients)
         self._hold(lease, sent)
         if not self._asked:
             # What was answered to those who asked still holds, unless own calls were in the way.
@@ -655,7 +658,10 @@ class LeasedWindow(Window):
         if has_left and not share.is_claim:
             return max(self.slot if even else -INF, self.shut)
         # What is left is for as many calls of each of the others.
-        at = super().opens(now, cost * share.clients, reserve, even)
+        crew = share.clients
+        if not share.health.clients:
+            crew = max(crew, math.ceil(self.foreign.crowd))  # nobody has told how many these are
+        at = super().opens(now, cost * crew, reserve, even)
         if at > now or has_left or not self.is_confirmed:
             return at
         may_see = not (share.is_claim or share.is_short or self.in_flight)
@@ -878,6 +884,7 @@ class LeasedWindow(Window):
         super()._open(now, remaining, told)
         if self.share.is_away and told is not None:
             # Each of the others does the same with the next window, after a probe of its own.
+            self.share.is_short = False
             self.share.claim((self.limit or remaining) // self.share.clients - 1, self.ends)
 
 

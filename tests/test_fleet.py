@@ -394,6 +394,28 @@ def test_a_ledger_that_is_away_from_the_start_keeps_nobody(
     assert played.are_at_rest or length == 900, "there is yet to be told what was called meanwhile"
 
 
+@pytest.mark.parametrize("how", ["raise", "hang"])
+@pytest.mark.parametrize("back", [(900.0, 900.0), (3.1, 5.2)], ids=["never", "for a moment"])
+@pytest.mark.parametrize("processes", [8, 16])
+def test_processes_that_hardly_had_the_ledger_see_for_themselves_how_many_they_are(
+    processes: int, back: tuple[float, float], how: str
+) -> None:
+    """Of eight 4 were refused in each window, and 12 of sixteen.
+
+    Who came back first had been told that there were few, and took their shares: 23 were refused.
+    """
+    away, away_again = back
+    played = sailed(
+        processes,
+        240 // processes,
+        server={"limit": 100, "length": 20.0},
+        wire={"cuts": [(0.0, away, how), (away_again, 900.0, how)]},
+    )
+    assert played.served == 240
+    assert played.refused <= 1
+    assert played.makespan < ideal(240, 100, 20.0) + 6
+
+
 @pytest.mark.asyncio
 async def test_a_process_that_is_held_up_itself_does_not_take_the_ledger_for_away() -> None:
     told: list[object] = []
