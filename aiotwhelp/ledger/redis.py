@@ -280,12 +280,9 @@ class _Line:
 
         Safe to cancel: redis-py closes a connection whose answer nobody has read.
         """
-        connection = self._connection
         async with self._turn:
-            if not connection.is_connected:
-                await connection.connect()
-            await connection.send_packed_command(_packed(command))
-            return await connection.read_response()
+            await self._connection.send_command(*command)
+            return await self._connection.read_response()
 
     async def hang_up(self) -> None:
         """Have the next command make a new connection."""
@@ -297,15 +294,6 @@ class _Line:
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSING):
                 await self._connection.disconnect()
-
-
-def _packed(command: tuple[bytes | str | int, ...]) -> bytes:
-    """Write a command as an engine reads it (https://redis.io/docs/latest/reference/protocol-spec/)."""
-    parts = [b"*%d\r\n" % len(command)]
-    for each in command:
-        part = each if isinstance(each, bytes) else str(each).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(part), part))
-    return b"".join(parts)
 
 
 def _options() -> dict[str, Any]:
