@@ -122,7 +122,7 @@ SABOTAGED: list[tuple[str, str, Callable[[pytest.MonkeyPatch], None]]] = [
     ("dates", "days that do not exist", shadow(values, "ValueError")),
     ("clocks", "a wrong Date stays", keep_wrong_dates),
     ("bodies", "nesting", shadow(answers, "RecursionError")),
-    ("bodies", "texts as they are", change(answers, "_line", lambda text: text)),
+    ("bodies", "texts as they are", change(answers, "one_line", lambda text: text)),
     ("bodies", "codes of any length", change(answers, "_NO_CODE", 10**5000)),
     ("tokens", "nesting", shadow(auth, "RecursionError")),
     ("tokens", "lifetimes of any length", shadow(auth, "OverflowError")),
