@@ -238,11 +238,16 @@ class Sharing:
         except LedgerError:
             raise
         except asyncio.CancelledError as error:
-            if not self._has_given_up:
-                raise
-            raise LedgerError(f"the ledger did not answer within {BOUND} s") from error
+            if self._has_given_up:
+                raise LedgerError(f"the ledger did not answer within {BOUND} s") from error
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                # Nobody wanted this to end: an engine's client has cancelled a part of its own.
+                raise LedgerError("the ledger cancelled its own answer") from error
+            raise
         except Exception as error:
-            logger.exception("the ledger failed in a way of its own")
+            if not self.health.is_away:
+                logger.exception("the ledger failed in a way of its own")
             raise LedgerError(f"the ledger failed: {type(error).__name__}") from error
         finally:
             if self._look is not None:
@@ -397,10 +402,27 @@ class Sharing:
             self._call()
 
 
+#: What a lease tells in numbers, all of them far below this.
+_NUMBERS_OR_NONE = ("wait", "limit", "resets_in", "epoch")
+_NUMBERS = tuple(set(Lease._fields) - set(_NUMBERS_OR_NONE) - {"confirmed", "shown", "stale"})
+_MOST = 2**63
+
+
 def _one_for_each(reports: Sequence[Report], leases: Sequence[Lease]) -> Sequence[Lease]:
     if len(leases) != len(reports):
         raise LedgerError(f"the ledger answered {len(leases)} of {len(reports)} reports")
+    for lease in leases:
+        if not isinstance(lease, Lease) or not _makes_sense(lease):
+            raise LedgerError(f"the ledger answered a report with what is no lease: {lease!r:.200}")
     return leases
+
+
+def _makes_sense(lease: Lease) -> bool:
+    """Whether a lease can be counted with; one that cannot would leave its callers waiting."""
+    numbers = [getattr(lease, name) for name in _NUMBERS]
+    numbers += [each for name in _NUMBERS_OR_NONE if (each := getattr(lease, name)) is not None]
+    counts = all(isinstance(each, (int, float)) and -_MOST < each < _MOST for each in numbers)
+    return counts and lease.granted >= 0 and isinstance(lease.shown, tuple)
 
 
 def shares_of(bucket: Bucket) -> Iterator[Share]:

@@ -343,6 +343,54 @@ def test_without_the_ledger_a_share_is_used_and_it_comes_back_by_itself(
     assert played.are_at_rest
 
 
+class Garbled(MemoryLedger):
+    """A ledger whose answers are changed on the way, or that has none."""
+
+    def __init__(self, garble: Callable[[Lease], Any]) -> None:
+        super().__init__(clock=asyncio.get_running_loop().time)
+        self.garble = garble
+
+    async def exchange(self, reports: Sequence[Report]) -> Sequence[Lease]:
+        return [self.garble(each) for each in await super().exchange(reports)]
+
+
+def cancels_itself(_: Lease) -> Lease:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    "garble",
+    [
+        cancels_itself,
+        lambda _: 5,
+        lambda lease: tuple(lease),
+        lambda lease: lease._replace(granted=-1),
+        lambda lease: lease._replace(granted=None),
+        lambda lease: lease._replace(granted=float("nan")),
+        lambda lease: lease._replace(number="7"),
+        lambda lease: lease._replace(wait=float("inf")),
+        lambda lease: lease._replace(limit=[]),
+        lambda lease: lease._replace(shown=5),
+    ],
+)
+def test_a_ledger_that_answers_what_is_no_lease_is_away(
+    garble: Callable[[Lease], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        loop, told = asyncio.get_running_loop(), list[events.Event]()
+        limiter = Limiter(ledger=Garbled(garble), on_event=told.append)
+        for _ in range(20):
+            async with asyncio.timeout(5), limiter.permit(KEY) as permit:
+                permit.observed(headers(14, 600))
+            await asyncio.sleep(1)
+        assert loop.time() < 1100
+        assert [type(each) for each in told].count(events.LedgerAway) == 1
+        await limiter.close()
+
+    run(main())
+    assert sum("ledger" in each.message for each in caplog.records) <= 2
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("loses_its_data", [False, True], ids=["with its data", "empty"])
 @pytest.mark.parametrize("how", ["raise", "hang"])
