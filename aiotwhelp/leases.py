@@ -485,6 +485,7 @@ class Share(Entry):
             shown=self.shown,
             limit=rate.burst if rate is not None else most,
             gap=max(1, round(rate.gap * 1e6)) if rate is not None else 0,
+            idle=not (want or self.asks),
         )
 
     def apply(self, lease: Lease, sent: float, now: float, jitter: float) -> None:

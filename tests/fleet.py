@@ -118,13 +118,18 @@ async def fleet(
     faults: dict[str, Any] | None = None,
     wire: dict[str, Any] | None = None,
     limiter: dict[str, Any] | None = None,
+    cut_off: Sequence[tuple[float, float, str]] = (),
     **options: Any,
 ) -> Fleet:
-    """Let so many processes of so many callers play; every one of them ends in minutes."""
+    """Let so many processes of so many callers play; every one of them ends in minutes.
+
+    ``cut_off``: when and how the first of them is cut off from the ledger, and the others not.
+    """
     loop = asyncio.get_running_loop()
     model = Server(seed=seed, faults=Faults(**(faults or {})), **(server or {}))
     way = Wire(MemoryLedger(clock=loop.time), seed=seed, **(wire or {}))
-    limiters = [Limiter(ledger=way, **(limiter or {})) for _ in range(processes)]
+    ways = [Wire(way.ledger, seed=seed, cuts=cut_off) if cut_off else way] + [way] * processes
+    limiters = [Limiter(ledger=each, **(limiter or {})) for each in ways[:processes]]
     played = Fleet(model, way, limiters)
     for each in limiters:
         each.listen(played.told.append)

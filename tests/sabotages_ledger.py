@@ -222,7 +222,24 @@ def ignore_what_the_server_asked_for(patch: Patch) -> None:
 
 
 def wait_for_nobody_who_is_yet_to_come_back(patch: Patch) -> None:
-    patch.setattr(rule, "_claimed", lambda _: 0)
+    patch.setattr(rule, "_claimed", lambda *_: 0)
+
+
+def keep_nothing_for_who_was_to_come(patch: Patch) -> None:
+    patch.setattr(rule, "_AWAITED", -1)
+
+
+def await_for_ever_who_was_to_come(patch: Patch) -> None:
+    patch.setattr(rule, "_AWAITED", 10**9)
+
+
+def await_where_nobody_waits(patch: Patch) -> None:
+    exchange = rule.exchange
+    patch.setattr(
+        rule,
+        "exchange",
+        lambda record, report, now: exchange(record, report._replace(idle=False), now),
+    )
 
 
 def wait_for_ever_for_who_does_not_come_back(patch: Patch) -> None:

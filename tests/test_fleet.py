@@ -464,6 +464,26 @@ def test_processes_that_hardly_had_the_ledger_see_for_themselves_how_many_they_a
     assert played.makespan < ideal(240, 100, 20.0) + 6
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("processes", "limit"), [(2, 30), (4, 30), (4, 100)])
+def test_a_process_that_is_cut_off_alone_finds_its_share_of_the_next_window(
+    processes: int, limit: int, seed: int
+) -> None:
+    """The others took it as well: all of the share was refused in one window, up to 24."""
+    calls = 4 * limit
+    played = sailed(
+        processes,
+        calls // processes,
+        server={"limit": limit, "length": 5.0},
+        cut_off=[(random.Random(seed).uniform(1, 12), 900.0, "raise")],
+        seed=seed,
+    )
+    assert played.served == calls // processes * processes
+    assert played.most_refused_in_a_window <= 8
+    # One that is cut off alone makes as many calls as it has a share of: it may end late.
+    assert played.makespan < ideal(calls, limit) + 3 * 5.0
+
+
 @pytest.mark.asyncio
 async def test_a_process_that_is_held_up_itself_does_not_take_the_ledger_for_away() -> None:
     told: list[object] = []

@@ -906,10 +906,60 @@ def test_what_the_dead_held_becomes_ghosts() -> None:
     record = film(
         known(10),
         (0, "a", asks(4), {"granted": 4}),
-        (LEASE - 1, "b", {"held": 1}, {"remaining": 5, "clients": 2}),
-        (LEASE, "b", {"held": 1}, {"remaining": 5, "clients": 1}),
+        (LEASE - 1, "b", {"held": 1}, {"remaining": 5}),
+        (LEASE, "b", {"held": 1}, {"remaining": 5}),
     )
     assert record.ghosts == [[START + LEASE + 1000, NUMBER + 1, 4]]
+
+
+def next_window(remaining: int = 100) -> dict[str, Any]:
+    """Tell what the first call of the window after that of `known` read, and ask for all of it."""
+    told = {"remaining": remaining, "resets_in": SPAN, "probe": TURN + 1, "known": NUMBER + 10}
+    return asks(500, notes=({"outcome": Outcome.READ, **told},))
+
+
+def test_whoever_dies_holding_something_may_go_on_alone_and_has_its_share_of_the_next_window() -> (
+    None
+):
+    """For so long as it may take to be seen in what the others read; then one call goes to see."""
+    used = read(50, known=NUMBER + 100, cost=50)
+    record = film(
+        known(10),
+        (0, "a", asks(4), {"granted": 4}),
+        (LEASE, "b", {}, {"clients": 2}),
+        (SPAN, "b", asks(), {"probe": TURN + 1, "granted": 1}),
+        (SPAN + 10, "b", next_window(), {"granted": 50, "remaining": 50}),
+        (SPAN + 1000, "b", asks(500, notes=(used,)), {"granted": 0, "wait": 250, "clients": 2}),
+        (SPAN + 1010, "b", asks(500), {"granted": 1, "probe": TURN + 1, "clients": 1}),
+    )
+    assert [ghost[2] for ghost in record.ghosts if ghost[0] == START + SPAN + 1010] == [50]
+
+
+def test_whoever_does_not_come_as_it_was_told_to_has_its_share_until_it_does() -> None:
+    used = read(50, known=NUMBER + 100, cost=50)
+    film(
+        known(2),
+        (0, "a", asks(4), {"granted": 1}),
+        (0, "b", asks(4), {"granted": 1}),
+        (10, "a", asks(held=0), {"granted": 1}),
+        (10, "b", {"held": 0}, {}),
+        (SPAN, "b", asks(), {"probe": TURN + 1, "granted": 1}),
+        (SPAN + 10, "b", next_window(), {"granted": 50}),
+        (SPAN + 500, "b", asks(500, notes=(used,)), {"granted": 0, "wait": 250}),
+        (SPAN + 510, "a", asks(500), {"granted": 25}),
+    )
+
+
+@pytest.mark.parametrize(("wanted", "idle"), [(4, True), (1, False)], ids=["idle", "served"])
+def test_for_whoever_wants_nothing_any_more_nothing_is_kept(wanted: int, idle: bool) -> None:
+    film(
+        known(2),
+        (0, "a", asks(wanted), {"granted": 1}),
+        (10, "a", {"held": 0, "idle": idle}, {}),
+        (SPAN, "b", asks(), {"probe": TURN + 1, "granted": 1}),
+        (SPAN + 10, "b", next_window(), {"granted": 50}),
+        (SPAN + 20, "b", asks(500, held=50), {"granted": 50}),
+    )
 
 
 def test_a_dead_process_missed_its_probe() -> None:

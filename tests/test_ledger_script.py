@@ -95,6 +95,7 @@ OPERATIONS = st.builds(
         shown=st.sampled_from([(), (), (), ('["window","user"]',), ("a", "b")]),
         limit=st.integers(1, 12),
         gap=st.sampled_from([1, 333, 10_000, 66_667, 1_000_000, 60_000_000]),
+        idle=st.booleans(),
     ),
 )
 

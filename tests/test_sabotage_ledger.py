@@ -105,6 +105,18 @@ CAUGHT_BY: list[tuple[Sabotage, Check]] = [
         films.test_after_an_outage_nobody_gets_what_the_missing_may_have_claimed,
     ),
     (
+        sabotages.keep_nothing_for_who_was_to_come,
+        films.test_whoever_does_not_come_as_it_was_told_to_has_its_share_until_it_does,
+    ),
+    (
+        sabotages.await_for_ever_who_was_to_come,
+        films.test_whoever_dies_holding_something_may_go_on_alone_and_has_its_share_of_the_next_window,
+    ),
+    (
+        sabotages.await_where_nobody_waits,
+        lambda: films.test_for_whoever_wants_nothing_any_more_nothing_is_kept(4, idle=True),
+    ),
+    (
         sabotages.wait_for_ever_for_who_does_not_come_back,
         films.test_who_comes_back_last_is_back_in_time_and_tells_of_another_outage_later,
     ),

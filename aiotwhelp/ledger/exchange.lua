@@ -30,6 +30,7 @@ local SLOW_START = 64
 local FIRST_WAIT = 250
 local MOST_CLIENTS = 256
 local OVERDUE = 300
+local AWAITED = 1000
 local ENOUGH = 4
 local UNKNOWN_ROUND_TRIP = 100
 local PRESUMED_FOREIGN = 250
@@ -60,7 +61,7 @@ local ROWS = {
   gaps = {"number", "number"},
   clients = {
     "string", "number", "number", "number", "number", "number", "number", "number", "number",
-    "number",
+    "number", "number", "number",
   },
 }
 
@@ -80,12 +81,14 @@ local Client, Record, client_of, forget, dumps, loads, exchange, hear, come_back
 local grant, grant_from, share_out, taken_by, grant_probe, lease_probe, grant_pace, patience
 local grant_when_spent, until_reset, slots
 local use, foreign, margin, claimed, held_by_all, left_of, lease
-local ends_at, pass, doubt, expire, make_room
+local ends_at, pass, doubt, expire, give_up, make_room
 local take_in, take_pace, read, fold, answer_probe, open_window, observe, move_reset
 local apart_by, is_usable, is_placed, is_same, is_earlier, is_of_next, learn_lateness
 local owe, add_ghost, clear_debts, backoff, missed, found_nobody, back_off_refused, confirmed
 
-function Client(name, held, expires, sequence, noted, asks, taken, probes, probed, tried)
+function Client(
+  name, held, expires, sequence, noted, asks, taken, probes, probed, tried, gone, awaited
+)
   return {
     name = name,
     held = held or 0,
@@ -97,6 +100,8 @@ function Client(name, held, expires, sequence, noted, asks, taken, probes, probe
     probes = probes or 0,
     probed = probed or 0,
     tried = tried or 0,
+    gone = gone or 0,
+    awaited = awaited or 0,
   }
 end
 
@@ -176,7 +181,7 @@ function dumps(record)
     for place, each in ipairs(record.clients) do
       state.clients[place] = {
         each.name, each.held, each.expires, each.sequence, each.noted, each.asks, each.taken,
-        each.probes, each.probed, each.tried,
+        each.probes, each.probed, each.tried, each.gone, each.awaited,
       }
     end
   end
@@ -249,6 +254,8 @@ function exchange(record, report, now)
       use(record, granted)
     end
     client.asks = granted < report.want and now + OVERDUE + (wait or 0) or 0
+  elseif report.idle then
+    client.asks = 0
   end
   client.expires = now + LEASE
   if client.held == 0 and client.probes == 0 then
@@ -294,6 +301,7 @@ function hear(record, client, report, now)
       take_in(record, client, note, now, report.counts == "cold")
     end
   end
+  client.gone, client.awaited = 0, 0
   -- Never more than were leased in this turn: it may still wait for those of an earlier one.
   client.probes = min(client.probes, report.probes)
   if #report.shown > 0 then
@@ -350,11 +358,13 @@ function grant(record, client, report, now)
 end
 
 function grant_from(record, client, report, left, now)
-  if record.confirmed and now < record.back then
-    left = left - claimed(record)
-    if left < report.need then
-      return 0, max(1, min(record.back, ends_at(record)) - now), 0
+  local theirs = record.confirmed and claimed(record, now) or 0
+  if theirs > 0 then
+    if left - theirs < report.need and report.need <= left then
+      local wait = now < record.back and record.back - now or patience(report)
+      return 0, max(1, min(wait, ends_at(record) - now)), 0
     end
+    left = left - theirs
   end
   if left >= report.need then
     return share_out(record, client, report, left, now)
@@ -536,9 +546,20 @@ function margin(record)
   return ceil((expected + floor(sqrt(4000 * expected))) / 1000)
 end
 
--- Tokens of this window that may be with processes which are yet to come back.
-function claimed(record)
-  return floor(record.missing * (record.limit or record.size) / record.crew)
+-- Tokens of this window that may be with processes which are yet to come, or come back.
+function claimed(record, now)
+  local missing, awaited = 0, 0
+  if now < record.back then
+    missing = floor(record.missing * (record.limit or record.size) / record.crew)
+  end
+  -- Where there are many, a share is kept for each who is about to ask in any case.
+  local are_few = record.size < ENOUGH * #record.clients
+  for _, client in ipairs(record.clients) do
+    if client.awaited > now and (are_few or now > client.asks) then
+      awaited = awaited + 1
+    end
+  end
+  return missing + floor(awaited * record.size / #record.clients)
 end
 
 function held_by_all(record)
@@ -609,21 +630,39 @@ end
 
 -- Processes without news are dead, or stopped: what they held may have been sent.
 function expire(record, now)
-  local living = {}
-  for _, client in ipairs(record.clients) do
-    if client.expires ~= 0 and now >= client.expires then
-      if client.held ~= 0 then
+  local all = {unpack(record.clients)}
+  for _, client in ipairs(all) do
+    if client.awaited > 0 and client.awaited <= now then
+      give_up(record, client, now)
+    elseif client.expires ~= 0 and now >= client.expires then
+      local held = client.held
+      if held ~= 0 then
         record.number = record.number + 1
-        add_ghost(record, now + max(1000, 2 * record.round_trip), client.held)
+        add_ghost(record, now + max(1000, 2 * record.round_trip), held)
       end
       if client.probes ~= 0 then
         missed(record, now)
       end
-    else
-      table.insert(living, client)
+      if held ~= 0 and record.span > 0 then
+        client.held, client.probes, client.asks = 0, 0, 0
+        client.gone, client.expires = 1, now + LEASE + record.span
+      else
+        forget(record, client)
+      end
     end
   end
-  record.clients = living
+end
+
+-- Awaits a process no longer: what it may have made calls for, a call of another one tells.
+function give_up(record, client, now)
+  if record.confirmed then
+    record.number = record.number + 1
+    add_ghost(record, now, floor(max(0, record.size) / #record.clients))
+  end
+  client.awaited, client.asks = 0, 0
+  if client.held == 0 and client.probes == 0 then
+    forget(record, client)
+  end
 end
 
 function make_room(record)
@@ -803,6 +842,9 @@ function open_window(record, note, now, is_placed)
   record.size = record.explained
   for _, client in ipairs(record.clients) do
     client.taken = 0
+    if client.gone ~= 0 or client.asks ~= 0 then
+      client.gone, client.awaited = 0, now + AWAITED
+    end
   end
   record.confirmed = true
   confirmed(record)
@@ -1015,6 +1057,7 @@ local NOTE = {
 local REPORT = {
   "record", "client", "sequence", "counts", "held", "notes", "want", "need", "keep", "vain",
   "probes", "leaves", "crew", "ceiling", "shut", "paused", "pauses", "shown", "limit", "gap",
+  "idle",
 }
 local LEASED = {
   "granted", "wait", "number", "probe", "confirmed", "limit", "remaining", "resets_in", "epoch",

@@ -118,6 +118,8 @@ class Report(NamedTuple):
     #: The limit of a local rate or concurrency; the gap of a rate in microseconds.
     limit: int = 0
     gap: int = 0
+    #: Whether nobody waits any more here: it will not ask when it was told to.
+    idle: bool = False
 
 
 class Lease(NamedTuple):

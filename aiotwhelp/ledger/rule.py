@@ -59,6 +59,9 @@ _MOST_CLIENTS = 256
 #: Who was told when to ask again, and has not for so long after, does not ask any more.
 _OVERDUE = 300
 
+#: The share of a window of who does not ask for it is left to it for so long.
+_AWAITED = 1000
+
 #: So many tokens for each who asks are enough to divide them fairly.
 _ENOUGH = 4
 
@@ -99,6 +102,10 @@ class Client:
     probed: int = 0
     #: The number as of which it has found out by itself that nobody is there.
     tried: int = 0
+    #: Whether it has died holding something: it may as well be cut off, and go on for itself.
+    gone: int = 0
+    #: Until when its share of this window is left to it: it was about to ask, or is gone.
+    awaited: int = 0
 
 
 @dataclass(slots=True)
@@ -214,6 +221,8 @@ def exchange(record: Record, report: Report, now: int) -> Lease:
             client.held += granted
             _use(record, granted)
         client.asks = now + _OVERDUE + (wait or 0) if granted < report.want else 0
+    elif report.idle:
+        client.asks = 0
     client.expires = now + LEASE
     if not client.held and not client.probes:
         # It is one of those that share for as long as it was told to wait, and for a window.
@@ -247,6 +256,7 @@ def _hear(record: Record, client: Client, report: Report, now: int) -> None:
             _take_pace(record, note, now)
         else:
             _take_in(record, client, note, now, is_cold=report.counts is Counts.COLD)
+    client.gone = client.awaited = 0
     # Never more than were leased in this turn: it may still wait for those of an earlier one.
     client.probes = min(client.probes, report.probes)
     if report.shown:
@@ -297,10 +307,11 @@ def _grant(record: Record, client: Client, report: Report, now: int) -> tuple[in
 def _grant_from(
     record: Record, client: Client, report: Report, left: int, now: int
 ) -> tuple[int, int | None, int]:
-    if record.confirmed and now < record.back:
-        left -= _claimed(record)
-        if left < report.need:
-            return 0, max(1, min(record.back, _ends(record)) - now), 0
+    if record.confirmed and (claimed := _claimed(record, now)) > 0:
+        if left - claimed < report.need <= left:
+            wait = record.back - now if now < record.back else _patience(report)
+            return 0, max(1, min(wait, _ends(record) - now)), 0
+        left -= claimed
     if left >= report.need:
         return _share(record, client, report, left, now)
     return _grant_when_spent(record, client, report, now)
@@ -456,10 +467,15 @@ def _margin(record: Record) -> int:
     return -(-(expected + math.isqrt(4_000 * expected)) // 1000)
 
 
-def _claimed(record: Record) -> int:
-    """Tokens of this window that may be with processes which are yet to come back."""
+def _claimed(record: Record, now: int) -> int:
+    """Tokens of this window that may be with processes which are yet to come, or come back."""
     limit = record.size if record.limit is None else record.limit
-    return record.missing * limit // record.crew
+    claimed = record.missing * limit // record.crew if now < record.back else 0
+    # Where there are many, a share is kept for each who is about to ask in any case.
+    are_few = record.size < _ENOUGH * len(record.clients)
+    awaited = [each for each in record.clients.values() if each.awaited > now]
+    kept = sum(are_few or now > each.asks for each in awaited)
+    return claimed + kept * record.size // len(record.clients)
 
 
 def _held(record: Record) -> int:
@@ -531,13 +547,30 @@ def _doubt(record: Record) -> None:
 def _expire(record: Record, now: int) -> None:
     """Processes without news are dead, or stopped: what they held may have been sent."""
     for name, client in list(record.clients.items()):
+        if 0 < client.awaited <= now:
+            _give_up(record, name, client, now)
+            continue
         if client.expires and now >= client.expires:
-            del record.clients[name]
             if client.held:
                 record.number += 1
                 _add_ghost(record, now + max(1000, 2 * record.round_trip), client.held)
             if client.probes:
                 _missed(record, now)
+            if client.held and record.span:
+                client.held = client.probes = client.asks = 0
+                client.gone, client.expires = 1, now + LEASE + record.span
+            else:
+                del record.clients[name]
+
+
+def _give_up(record: Record, name: str, client: Client, now: int) -> None:
+    """Await a process no longer: what it may have made calls for, a call of another one tells."""
+    if record.confirmed:
+        record.number += 1
+        _add_ghost(record, now, max(0, record.size) // len(record.clients))
+    client.awaited = client.asks = 0
+    if not client.held | client.probes:
+        del record.clients[name]
 
 
 def _make_room(record: Record) -> None:
@@ -682,6 +715,8 @@ def _open(record: Record, note: Note, now: int, *, is_placed: bool = True) -> No
     record.explained = record.size = _left(record)
     for client in record.clients.values():
         client.taken = 0
+        if client.gone or client.asks:
+            client.gone, client.awaited = 0, now + _AWAITED
     record.confirmed = True
     _confirmed(record)
     record.doubts = 0

@@ -436,11 +436,6 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "long past is as good as never": [
         (
-            "ledger.rule.exchange",
-            "client.asks = now + _OVERDUE + (wait or 0) if granted < report.want else 0",
-            "client.asks = now + _OVERDUE + (wait or 0) if granted < report.want else 1",
-        ),
-        (
             "ledger.rule.lifetime",
             _ENDS,
             _ENDS.replace("or 0", "or 1"),
