@@ -390,6 +390,7 @@ def test_a_dialect_finds_its_words_in_any_case() -> None:
         (ValueError, 'scope is "identity" or "app", not 5', lambda: WindowKind("w", 5)),  # type: ignore[arg-type]
         (ValueError, "length and ceiling are seconds", lambda: WindowKind("w", length=-1)),
         (ValueError, "length and ceiling are seconds", lambda: WindowKind("w", ceiling=NAN)),
+        (ValueError, "length and ceiling are seconds", lambda: WindowKind("w", length=checks.AGES)),
         (ValueError, "length and ceiling are seconds", lambda: WindowKind("w", length="60")),  # type: ignore[arg-type]
         (ValueError, "length and ceiling are seconds", lambda: WindowKind("w", length=None)),  # type: ignore[arg-type]
         (ValueError, "length and ceiling are seconds", lambda: WindowKind("w", length=10**400)),
