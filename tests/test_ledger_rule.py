@@ -962,6 +962,62 @@ def test_for_whoever_wants_nothing_any_more_nothing_is_kept(wanted: int, idle: b
     )
 
 
+@pytest.mark.parametrize(
+    ("left", "awaited", "granted", "wait"),
+    [
+        # Of few tokens its share is left to it; of four for each, unless it asks now itself.
+        ({"remaining": 3, "size": 7}, {}, 0, 250),
+        ({"remaining": 4, "size": 7}, {}, 1, None),
+        ({"remaining": 4, "size": 8}, {}, 4, 250),
+        ({"remaining": 4, "size": 8}, {"asks": START}, 4, 250),
+        ({"remaining": 4, "size": 8}, {"asks": START - 1}, 0, 250),
+        # One may be all of it; it is waited for no longer than others are who come back.
+        ({"remaining": 1, "size": 3}, {}, 0, 250),
+        ({"remaining": 1, "size": 3, "back": START + 40}, {}, 0, 40),
+        ({"remaining": 1, "size": 3, "back": START}, {}, 0, 250),
+        ({"remaining": 1, "size": 1}, {}, 1, None),
+    ],
+)
+def test_what_is_left_to_whoever_is_awaited_nobody_else_gets(
+    left: dict[str, int], awaited: dict[str, int], granted: int, wait: int | None
+) -> None:
+    record = known(**left, clients={"b": waits(**{"awaited": START + 500} | awaited)})
+    film(record, (0, "a", asks(99), {"granted": granted, "wait": wait}))
+
+
+def test_what_the_awaited_may_have_used_no_call_tells_that_went_before() -> None:
+    film(
+        known(10, clients={"b": waits(held=3, awaited=START + 10)}),
+        (9, "a", {}, {"clients": 2, "remaining": 7, "number": NUMBER}),
+        (10, "a", {}, {"clients": 2, "remaining": 2, "number": NUMBER + 1}),
+        (10, "a", tells(read(9, took=0, resets_in=SPAN - 10)), {"remaining": 1}),
+        (10, "a", tells(read(8, took=0, resets_in=SPAN - 10, known=NUMBER + 1)), {"remaining": 5}),
+    )
+    film(
+        known(10, size=0, clients={"b": waits(awaited=START)}),
+        (0, "a", {}, {"clients": 1, "remaining": 10}),
+    )
+
+
+def test_who_was_awaited_in_vain_is_not_awaited_in_the_next_window() -> None:
+    """What it holds stays its own until its lease ends."""
+
+    def opens(turn: int) -> dict[str, Any]:
+        note = read(100, resets_in=1100, probe=turn, known=NUMBER + 100)
+        return asks(500, notes=(note,))
+
+    film(
+        known(10, reset=START + 100, span=1000, clients={"b": waits(held=3, asks=START + 50)}),
+        (100, "a", asks(), {"granted": 1, "probe": TURN + 1}),
+        (110, "a", opens(TURN + 1), {"granted": 49, "remaining": 48}),
+        (1109, "a", asks(500, held=49), {"granted": 0, "wait": 101}),
+        (1110, "a", asks(500, held=49), {"granted": 0, "clients": 2, "remaining": 0}),
+        (1210, "a", asks(), {"granted": 1, "probe": TURN + 2}),
+        (1220, "a", opens(TURN + 2), {"granted": 49, "clients": 2, "remaining": 48}),
+        (1221, "a", asks(500, held=49), {"granted": 48, "remaining": 0}),
+    )
+
+
 def test_a_dead_process_missed_its_probe() -> None:
     record = film(Record(), (0, "a", asks(), {"probe": 1}), (LEASE, "b", asks(), {"probe": 1}))
     assert record.misses == 1

@@ -555,7 +555,7 @@ function claimed(record, now)
   -- Where there are many, a share is kept for each who is about to ask in any case.
   local are_few = record.size < ENOUGH * #record.clients
   for _, client in ipairs(record.clients) do
-    if client.awaited > now and (are_few or now > client.asks) then
+    if client.awaited ~= 0 and (are_few or now > client.asks) then
       awaited = awaited + 1
     end
   end
@@ -632,7 +632,7 @@ end
 function expire(record, now)
   local all = {unpack(record.clients)}
   for _, client in ipairs(all) do
-    if client.awaited > 0 and client.awaited <= now then
+    if client.awaited ~= 0 and now >= client.awaited then
       give_up(record, client, now)
     elseif client.expires ~= 0 and now >= client.expires then
       local held = client.held
@@ -645,7 +645,7 @@ function expire(record, now)
       end
       if held ~= 0 and record.span > 0 then
         client.held, client.probes, client.asks = 0, 0, 0
-        client.gone, client.expires = 1, now + LEASE + record.span
+        client.gone, client.expires = now, now + LEASE + record.span
       else
         forget(record, client)
       end

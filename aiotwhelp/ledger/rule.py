@@ -102,7 +102,7 @@ class Client:
     probed: int = 0
     #: The number as of which it has found out by itself that nobody is there.
     tried: int = 0
-    #: Whether it has died holding something: it may as well be cut off, and go on for itself.
+    #: When it died holding something, else 0: it may as well be cut off, and go on for itself.
     gone: int = 0
     #: Until when its share of this window is left to it: it was about to ask, or is gone.
     awaited: int = 0
@@ -473,7 +473,7 @@ def _claimed(record: Record, now: int) -> int:
     claimed = record.missing * limit // record.crew if now < record.back else 0
     # Where there are many, a share is kept for each who is about to ask in any case.
     are_few = record.size < _ENOUGH * len(record.clients)
-    awaited = [each for each in record.clients.values() if each.awaited > now]
+    awaited = [each for each in record.clients.values() if each.awaited]
     kept = sum(are_few or now > each.asks for each in awaited)
     return claimed + kept * record.size // len(record.clients)
 
@@ -547,10 +547,9 @@ def _doubt(record: Record) -> None:
 def _expire(record: Record, now: int) -> None:
     """Processes without news are dead, or stopped: what they held may have been sent."""
     for name, client in list(record.clients.items()):
-        if 0 < client.awaited <= now:
+        if client.awaited and now >= client.awaited:
             _give_up(record, name, client, now)
-            continue
-        if client.expires and now >= client.expires:
+        elif client.expires and now >= client.expires:
             if client.held:
                 record.number += 1
                 _add_ghost(record, now + max(1000, 2 * record.round_trip), client.held)
@@ -558,7 +557,7 @@ def _expire(record: Record, now: int) -> None:
                 _missed(record, now)
             if client.held and record.span:
                 client.held = client.probes = client.asks = 0
-                client.gone, client.expires = 1, now + LEASE + record.span
+                client.gone, client.expires = now, now + LEASE + record.span
             else:
                 del record.clients[name]
 

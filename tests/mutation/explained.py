@@ -97,6 +97,11 @@ EXPLAINED: dict[str, list[Change]] = {
             "if headers.__class__ is not CIMultiDictProxy and not isinstance(headers, Mapping):",
             "if headers.__class__ is not CIMultiDictProxy or not isinstance(headers, Mapping):",
         ),
+        (
+            "ledger.rule._grant_from",
+            "if record.confirmed and (claimed := _claimed(record, now)) > 0:",
+            "if record.confirmed and (claimed := _claimed(record, now)) >= 0:",
+        ),
         ("permits.Permit.observed", "if remaining >= 0:", "if remaining > 0:"),
         ("permits.Permit.observed", "if remaining >= 0:", "if remaining >= 1:"),
         ("turns.Turns.settled", "plain = line.bucket.plain", "plain = None"),
