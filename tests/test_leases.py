@@ -648,6 +648,19 @@ def test_a_report_asks_for_what_is_wanted_if_it_is_time(
     assert process.report(at, want).want == asked
 
 
+@pytest.mark.parametrize(
+    ("asks", "want", "idle"),
+    [(False, 0, True), (False, 4, False), (True, 0, False), (True, 4, False)],
+)
+def test_who_has_callers_tells_so_though_it_does_not_ask_for_them_yet(
+    asks: bool, want: int, idle: bool
+):
+    """Else its share of the next window would be left to nobody."""
+    process = Process()
+    process.share.asks, process.share.ask_at = asks, NOW + 5.0
+    assert process.report(0.0, want).idle is idle
+
+
 def test_what_is_asked_for_follows_what_is_used():
     process = Process()
     process.leased(9)
@@ -1124,6 +1137,21 @@ def test_without_the_ledger_a_call_leaves_as_much_for_each_of_the_others():
     assert process.gate.available == before, "what the ledger says counts when it is back"
 
 
+@pytest.mark.parametrize(("clients", "goes_on"), [(0, False), (2, True)])
+def test_who_was_never_told_how_many_share_leaves_one_for_each_that_it_sees(
+    clients: int, goes_on: bool
+):
+    """Others have made 20 calls for one of its own: 26 may be on their way, and 25 are left."""
+    process = Process.of_window()
+    process.health.clients = clients
+    away(process)
+    for remaining in (46, 25):
+        assert goes(process)
+        answered(process, process.call(), remaining)
+    process.share.left, process.share.is_claim = 0, False
+    assert goes(process) is goes_on
+
+
 def test_without_the_ledger_a_window_has_probes_of_its_own():
     process = Process.of_window()
     gate = process.gate
@@ -1150,6 +1178,24 @@ def test_without_the_ledger_the_next_window_is_divided_after_a_probe():
     process.gate.observe(granted, NOW + 1.6, reading, refused=False)
     assert (process.share.left, process.share.is_claim) == (90 // 4 - 1, True)
     assert process.share.until == process.gate.ends == pytest.approx(NOW + 901.6)
+
+
+def test_who_was_short_before_is_not_short_of_the_next_window_without_the_ledger():
+    """It was told so by a ledger that came back for a moment, before all others had."""
+    process = Process.of_window()
+    away(process)
+    back(process)
+    process.leased(0, number=1, clients=1, confirmed=True, limit=90, resets_in=1000, wait=250)
+    assert (process.share.is_short, process.health.clients) == (True, 0)
+    away(process)
+    assert not goes(process, 0.5)
+    assert goes(process, 1.5)
+    granted = process.call(1.5)
+    process.gate.give_back(1)
+    reading = WindowReading(FIFTEEN_MINUTES, 70, 90, None, 900.0)
+    process.gate.observe(granted, NOW + 1.6, reading, refused=False)
+    assert not process.share.is_claim, "nobody has told how many there are"
+    assert goes(process, 1.7), "each call sees what the others leave"
 
 
 def test_without_the_ledger_the_old_window_is_divided_as_it_goes_on():

@@ -61,6 +61,7 @@ EXPLAINED: dict[str, list[Change]] = {
         ("refills.Refill.forget", "self._is_seen = False", "self._is_seen = None"),
         ("leases.Share.__init__", "self._returns = False", "self._returns = None"),
         ("leases.Share._hold", "self._returns = False", "self._returns = None"),
+        ("leases.LeasedWindow._open", "self.share.is_short = False", "self.share.is_short = None"),
         ("leases.Share.is_away", "self.is_claim = False", "self.is_claim = None"),
         (
             "ledger.rule._answer_probe",
