@@ -280,7 +280,8 @@ async def test_what_a_dead_process_held_becomes_ghosts(engine: Engine) -> None:
     assert (await alive.report()).remaining == 10 - held
     engine.now += 1
     lease = await alive.ask(1)
-    assert (lease.clients, lease.remaining) == (1, 10 - held - 1)
+    # It may as well be cut off, and go on: it is one of two for this window, and the next.
+    assert (lease.clients, lease.remaining) == (2, 10 - held - 1)
     engine.now += 1000
     await alive.report()
     engine.now += 20
