@@ -657,14 +657,14 @@ class Window:
             at = max(at, self._refilled(1))
         elif not self.is_confirmed and not self.in_flight:
             at = max(at, self.probing.hold)
-        if not self.limit or self.span <= 0:
+        if not self.limit:
             return at
         if self.refill is not None and self.refill.is_known:
             # One by one, for those ahead as well: since what was seen, or from all tokens on.
             if not self.is_confirmed:
                 return self.refill.soonest(at, ahead + 1 - self.limit)
             return max(at, self.refill.soonest(self.seen - 2 * self.round_trip, ahead + 1))
-        return at + ahead // self.limit * self.span
+        return at + ahead // self.limit * self.span  # of 0 s, where nobody has told it
 
     def _next_probe_of_ghosts(self) -> float:
         """When one goes to see what calls without an answer have taken."""

@@ -348,3 +348,10 @@ def test_who_is_behind_others_is_told_when_their_tokens_and_its_own_may_be_back_
     film.play([(2, Ask("b"), GO), (4, told("b", 0, 1000.0), None)])
     a_token = 999.0 / 100  # at the quickest
     assert film.bucket.expect(4.0, 10) == pytest.approx(4.0 - 2 * 2.0 + 10 * a_token)
+
+
+def test_those_ahead_count_also_where_the_window_was_seen_for_a_moment_only():
+    film = Film().play([(0, Ask("a"), GO), (0, told("a", 99, 1.0), None)])
+    film.play([(0.5, Ask("b"), GO), (0.5, told("b", 0, 1000.0), None)])
+    assert film.window.span == 0.0
+    assert film.bucket.expect(0.5, 10) == pytest.approx(0.5 + 10 * 9.99, rel=1e-3)
