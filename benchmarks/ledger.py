@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import redis
@@ -37,6 +38,8 @@ from tests.servers import engines
 
 #: Callers of each process, who ask again at once.
 CALLERS = 50
+#: Seconds of a quota's window.
+WINDOW = 3
 #: Seconds that are not counted: connections are made, quotas found out.
 WARMING = 3.5
 ENOUGH = 10_000_000
@@ -256,27 +259,40 @@ def rates(client: redis.Redis, url: str, numbers: Sequence[int], seconds: float)
 
 
 def quotas(
-    client: redis.Redis, url: str, settings: Sequence[tuple[int, int]], seconds: float
+    client: redis.Redis, url: str, settings: Sequence[tuple[int, int]], seconds: float, rounds: int
 ) -> None:
-    window, rows = 3, []
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "server"
         for limit, processes in settings:
-            path = Path(folder) / "server"
-            told = {"name": "spend", "path": str(path), "window": window, "seconds": seconds}
+            told = {"name": "spend", "path": str(path), "window": WINDOW, "seconds": seconds}
             told |= {"callers": CALLERS}
-            path.write_bytes(bytes(COUNTS.size * processes))
-            part = -(-limit // processes)
-            _, alone, _ = played(processes, client, url="", limit=part, apart=True, **told)
-            path.write_bytes(bytes(COUNTS.size))
-            client.flushall()
-            permits, cpu, trips = played(processes, client, url=url, limit=limit, **told)
-            refused = COUNTS.unpack(path.read_bytes())[2]
+            seen = [spent(client, url, limit, processes, told) for _ in range(rounds)]
+            permits, refused = (sum(each[n] for each in seen) for n in (0, 1))
+            alone, cpu, trips = (median(each[n] for each in seen) for n in (2, 3, 4))
+            more = median(each[3] - each[2] for each in seen)
+            times = (micro(alone), micro(cpu), micro(more, sign=True))
             numbers = (limit, processes, permits, refused)
-            times = (micro(alone), micro(cpu), micro(cpu - alone, sign=True))
             rows.append((*map(str, numbers), *times, f"{trips:.3f}"))
-    print(f"A quota that a server announces for windows of {window} s, spent to its end:\n")
+    print(f"A quota that a server announces for windows of {WINDOW} s, spent to its end:\n")
     header = ("limit", "processes", "permits", "refused", "CPU µs/permit without")
     print_table((*header, "with a ledger", "more", "round trips/permit"), rows)
+    if rounds > 1:
+        print(f"Medians of {rounds} rounds, by turns without and with a ledger.\n")
+
+
+def spent(
+    client: redis.Redis, url: str, limit: int, processes: int, told: Mapping[str, Any]
+) -> tuple[int, int, float, float, float]:
+    """Return permits, refusals, a permit's CPU without a ledger and with one, round trips."""
+    path = Path(told["path"])
+    path.write_bytes(bytes(COUNTS.size * processes))
+    part = -(-limit // processes)
+    _, alone, _ = played(processes, client, url="", limit=part, apart=True, **told)
+    path.write_bytes(bytes(COUNTS.size))
+    client.flushall()
+    permits, cpu, trips = played(processes, client, url=url, limit=limit, **told)
+    return permits, COUNTS.unpack(path.read_bytes())[2], alone, cpu, trips
 
 
 def main() -> None:
@@ -290,11 +306,11 @@ def main() -> None:
     with engines.running(engines.REDIS) as engine, redis.Redis(port=engine.port) as client:
         if options.quick:
             rates(client, engine.url, (1, 4), 1.0)
-            quotas(client, engine.url, [(900, 8)], 6.0)
+            quotas(client, engine.url, [(900, 8)], 6.0, rounds=1)
         else:
             rates(client, engine.url, (1, 4, 16), 3.0)
             settings = [(900, 1), (900, 8), (900, 16), (15, 8), (9000, 8)]
-            quotas(client, engine.url, settings, 12.0)
+            quotas(client, engine.url, settings, 6.0, rounds=3)
         print(f"Redis {client.info('server')['redis_version']}")
     present = [name for name in PACKAGES if importlib.util.find_spec(PACKAGES[name])]
     footer("redis", *present)
