@@ -547,13 +547,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "return min(_LONGEST_BACKOFF, 1000 << min(times, 7))",
         ),
     ],
-    "windows of no length add nothing": [
-        (
-            "windows.Window.expect",
-            "if not self.limit or self.span <= 0:",
-            "if not self.limit or self.span < 0:",
-        ),
-    ],
     "an instant, or another edge, that floats do not meet": [
         (
             "windows.Window.take_plainly",
