@@ -74,13 +74,16 @@ def member(name: str, value: int, kind: type[E]) -> E:
 
 def instances(name: str, values: Iterable[T], kind: type[T], meaning: str) -> tuple[T, ...]:
     """Return several values of one kind, of which ``meaning`` is the plural."""
+    listed = _listed(name, values, meaning)
+    for each in listed:
+        instance(f"each of {name}", each, kind, f"one of {meaning}")
+    return listed
+
+
+def _listed(name: str, values: Iterable[T], meaning: str) -> tuple[T, ...]:
     if not isinstance(values, Iterable):
         raise TypeError(f"{name} is a list of {meaning}, not {described(values)}")
-    listed = tuple(values)
-    for each in listed:
-        if not isinstance(each, kind):
-            raise TypeError(f"each of {name} is one of {meaning}, not {described(each)}")
-    return listed
+    return tuple(values)
 
 
 def function(name: str, value: T, meaning: str) -> T:
@@ -109,9 +112,7 @@ def methods(name: str, value: T, wanted: Iterable[str], meaning: str) -> T:
 
 def functions(name: str, values: Iterable[T], meaning: str) -> tuple[T, ...]:
     """Return several of those."""
-    if not isinstance(values, Iterable):
-        raise TypeError(f"{name} is a list of {meaning}, not {described(values)}")
-    listed = tuple(values)
+    listed = _listed(name, values, meaning)
     for each in listed:
         function(f"each of {name}", each, f"one of {meaning}")
     return listed
