@@ -191,11 +191,11 @@ class Server:
         self._is_cluster = checks.flag("cluster", is_cluster)
         self._next_node = next_node
         self._url: str | None = None
-        self._client: Any = None
+        self._client: _Line | _Client | None = None
         if isinstance(redis, str):
             self._url = _checked_url(redis, is_cluster=is_cluster)
         else:
-            self._client = _checked_client(redis)
+            self._client = _Client(_checked_client(redis), is_ours=False)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._used = 0.0
         self.where = _where(self._url)
@@ -213,21 +213,18 @@ class Server:
         if loop is not self._loop:
             self._bind(loop)
         client = self._client
+        assert client is not None  # noqa: S101 - it is bound: for the type checker
         try:
             used, self._used = self._used, loop.time()
             if self._used > used + _IDLE:
-                await self._disconnect()
-            if isinstance(client, _Line):
-                return await client.run(command)
-            # Else commands that come together make a cluster's client close its connections.
-            await client.initialize()
-            return await client.execute_command(*command)
+                await client.hang_up()
+            return await client.run(command)
         except Exception as error:  # redis-py has other errors than its own
             meaning = _meaning(error)
             if meaning is _NO_SCRIPT:
                 return None
             if meaning is _REPLICA:
-                await self._disconnect()  # the name may lead to another engine by now
+                await client.hang_up()  # the name may lead to another engine by now
             raise LedgerError(f"the ledger at {self.where}: {meaning}") from error
 
     async def close(self) -> None:
@@ -249,16 +246,33 @@ class Server:
         if self._url is None:
             return
         if self._is_cluster:
-            self._client = _cluster(self._url, next_node=self._next_node)
+            cluster = _cluster(self._url, next_node=self._next_node)
+            self._client = _Client(cluster, is_ours=True)
         else:
             self._client = _Line(self._url)
 
-    async def _disconnect(self) -> None:
-        """Have the next command make a new connection."""
-        if isinstance(self._client, _Line):
-            await self._client.hang_up()
-        elif self._url is not None:
+
+class _Client:
+    """A client of redis-py's: a cluster's, or the user's own, whose connections are his."""
+
+    def __init__(self, client: Any, *, is_ours: bool) -> None:
+        self._client = client
+        self._is_ours = is_ours
+
+    async def run(self, command: tuple[bytes | str | int, ...]) -> Any:
+        """Send a command and return what it answers, or raise what it was answered with."""
+        # Else commands that come together make a cluster's client close its connections.
+        await self._client.initialize()
+        return await self._client.execute_command(*command)
+
+    async def hang_up(self) -> None:
+        """Have the next command make a new connection, if that is for us to do."""
+        if self._is_ours:
             await self._client.aclose()
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._client.aclose()
 
 
 class _Line:
