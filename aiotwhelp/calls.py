@@ -18,6 +18,7 @@ from yarl import URL
 
 from aiotwhelp import answers, checks, events
 from aiotwhelp.bodies import Body
+from aiotwhelp.deadlines import OUT_OF_TIME
 from aiotwhelp.errors import (
     ApiError,
     BodyNotReplayableError,
@@ -80,7 +81,8 @@ _OBJECTS = {
     "cookie_jar": (AbstractCookieJar, "a cookie jar of aiohttp's, or None for none"),
 }
 
-_NO_TIMEOUT = signature(aiohttp.ClientSession).parameters["timeout"].default
+#: What aiohttp takes for a timeout that is not passed.
+NO_TIMEOUT = signature(aiohttp.ClientSession).parameters["timeout"].default
 
 
 def check_options(options: dict[str, Any]) -> None:
@@ -91,14 +93,31 @@ def check_options(options: dict[str, Any]) -> None:
     for name, (kind, meaning) in _OBJECTS.items():
         if options.get(name) is not None:
             checks.instance(name, options[name], kind, meaning)
-    timeout = options.get("timeout", _NO_TIMEOUT)
-    if timeout is _NO_TIMEOUT or isinstance(timeout, (aiohttp.ClientTimeout, type(None))):
+    timeout = options.get("timeout", NO_TIMEOUT)
+    if timeout is NO_TIMEOUT or isinstance(timeout, (aiohttp.ClientTimeout, type(None))):
         return
     if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
         meaning = "an aiohttp.ClientTimeout, or seconds for each attempt"
         raise TypeError(f"timeout is {meaning}, not {checks.described(timeout)}")
     total = checks.seconds("timeout", timeout)
     options["timeout"] = aiohttp.ClientTimeout(total=None if total == math.inf else total)
+
+
+def take_timeout(options: dict[str, Any], usual: float = math.inf) -> float:
+    """Return how long an attempt may take in all, in seconds, and leave the rest to aiohttp."""
+    timeout = options.pop("timeout", NO_TIMEOUT)
+    if timeout is NO_TIMEOUT:
+        return usual
+    if timeout is None:  # for a call it is none; a session has the default then, as in aiohttp
+        timeout = aiohttp.ClientTimeout(total=None)
+    options["timeout"] = aiohttp.ClientTimeout(
+        total=None,
+        connect=timeout.connect,
+        sock_read=timeout.sock_read,
+        sock_connect=timeout.sock_connect,
+        ceil_threshold=timeout.ceil_threshold,
+    )
+    return timeout.total or math.inf  # aiohttp's 0 is no bound
 
 
 def check_raise_for_status(wanted: Any) -> Any:
@@ -159,6 +178,8 @@ class Settings:
     targets: Targets = field(repr=False)  # a path may hold anything
     pool: Pool
     retries: Retries
+    #: Of an attempt, in seconds.
+    timeout: float
     max_wait: float | None
     total_timeout: float | None
     priority: Priority
@@ -172,6 +193,8 @@ class Settings:
         for name in ("max_wait", "total_timeout"):
             if name in options:
                 own[name] = checks.seconds(name, options.pop(name))
+        if "timeout" in options:
+            own["timeout"] = take_timeout(options, self.timeout)
         if "priority" in options:
             own["priority"] = checks.member("priority", options.pop("priority"), Priority)
         if "retries" in options:
@@ -208,6 +231,7 @@ class Call:
     _task: asyncio.Task[Any] | None = None
     _cancelling = 0
     _is_cut = False
+    _is_late = False
     #: `read_json` reads at most so many decompressed bytes.
     max_body = MAX_BODY
     #: Whether the answer is for the block of an ``async with``, and the answer.
@@ -276,6 +300,19 @@ class Call:
             self._is_cut = True
             self._task.cancel()
 
+    def expire(self) -> None:
+        """End an attempt that takes longer than its timeout."""
+        if self._task is not None:
+            self._is_late = True
+            self._task.cancel(OUT_OF_TIME)
+
+    def _ran_out(self) -> bool:
+        """Whether only its timeout has ended an attempt; its cancellation is taken back."""
+        if not self._is_late or self._task is None:
+            return False
+        self._is_late = False
+        return self._task.uncancel() <= self._cancelling
+
     def _retell(self, error: BaseException) -> None:
         """Leave the credential out of what an error of ours says.
 
@@ -301,7 +338,7 @@ class Call:
         """Look at what was asked for."""
         # From the start, so that a call that is sent back goes before all who came later.
         self._ticket = self._settings.pool.limiter.ticket()
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._settings.pool.loop)
         if self._task is not None:
             self._cancelling = self._task.cancelling()
         if self._options:
@@ -395,6 +432,10 @@ class Call:
             )
             if self._has_crossed:
                 one.cross(has_left=self._has_left)
+            deadlines = pool.deadlines
+            due = deadlines[self] = pool.now() + settings.timeout
+            if due < deadlines.rings:
+                deadlines.set(due)
             try:
                 response = await client.request(
                     target.method,
@@ -404,19 +445,16 @@ class Call:
                     middlewares=(*settings.middlewares, one),
                     **self._options,
                 )
-            except PermitNeeded as hop:
-                self._wait_at(hop, one)
-                continue
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - raised anew, but for a hop
                 self._explain(error, one)
-                raise
+                continue
             finally:
+                deadlines.pop(self, None)
                 one.broken = None  # its traceback leads here: they would hold each other
-                if one.reading is None or one.unanswered:
+                if one.reading is None or one.unanswered or self._is_late:
                     self._settle(one, permit)
-            if self._history:
-                # aiohttp knows of the hops since the last wait only.
-                response._history = self._history + response._history  # noqa: SLF001
+            if self._history or response.connection is not None:
+                self._hand_on(response, due)
             try:
                 if response.status >= 400 and await self._goes_back(response, finish):
                     continue
@@ -427,8 +465,16 @@ class Call:
                 self._break_off(response, error)
                 raise
 
+    def _hand_on(self, response: aiohttp.ClientResponse, due: float) -> None:
+        """Have an answer whose body is yet to come read by an instant, and know all hops to it."""
+        self._settings.pool.deadlines.read_by(due, response)
+        if self._history:
+            # aiohttp knows of those since the last wait only.
+            response._history = self._history + response._history  # noqa: SLF001
+
     def _settle(self, one: Pass, permit: Permit) -> None:
-        """Note that an attempt had no answer, or never reached the wire."""
+        """Note that an attempt had no answer, or never reached the wire, or ended late."""
+        self._ran_out()
         if one.unanswered:
             self._judged().note_unanswered()
         if not permit.is_settled:
@@ -455,17 +501,23 @@ class Call:
         self._follow(hop, one.sends)
 
     def _explain(self, error: BaseException, one: Pass) -> None:
-        """Raise what an error of aiohttp's means; returns if nothing says it better."""
+        """Raise what an error of aiohttp's means, or it; returns if the call goes on at a hop."""
+        if isinstance(error, PermitNeeded):
+            self._wait_at(error, one)
+            return
         if not isinstance(error, Exception):
             if one.answer is not None:
                 # A middleware of the user's was cut off with the answer in its hands.
                 one.answer.close()
-            return
+            if isinstance(error, asyncio.CancelledError) and self._ran_out():
+                late = TimeoutError(OUT_OF_TIME)
+                self._judged().of_failure(self._target.method, late, never_left=one.sends == 0)
+                raise late from error
+            raise
         hide_request(error)
         self._conceal(error)
-        if one.hides_a_cancellation(error):
-            raise asyncio.CancelledError from error
         self._judged().of_failure(self._target.method, error, never_left=one.sends == 0)
+        raise
 
     async def _goes_back(self, response: aiohttp.ClientResponse, finish: Finish[T]) -> bool:
         """Have an error judged: True sends the call back to the gate; else it is the answer."""

@@ -17,6 +17,7 @@ from aiohttp import hdrs
 from yarl import URL
 
 from aiotwhelp import answers
+from aiotwhelp.deadlines import OUT_OF_TIME
 from aiotwhelp.errors import (
     AiotwhelpError,
     AuthError,
@@ -96,7 +97,7 @@ class Judge:
         if not isinstance(error, _TRANSPORT):
             return
         if type(error) is TimeoutError and not error.args:  # aiohttp's own text is empty
-            error.args = ("no answer within the timeout of an attempt",)
+            error.args = (OUT_OF_TIME,)
         never_left = never_left or isinstance(error, NEVER_LEFT)
         if may_be_repeated(method, self._caller.api.idempotent, never_left=never_left):
             raise Failure(_reason(error), error=error) from error

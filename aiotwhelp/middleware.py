@@ -21,6 +21,7 @@ from aiotwhelp import checks
 from aiotwhelp.apis import Api, is_local
 from aiotwhelp.auth import Auth, Send, TokenAnswer, secrets_in
 from aiotwhelp.costs import as_cost
+from aiotwhelp.deadlines import OUT_OF_TIME
 from aiotwhelp.errors import SessionClosedError, forget_frames, hide, hide_request, redacted
 from aiotwhelp.headers import Dialect, Reading
 from aiotwhelp.limiter import Limiter
@@ -66,7 +67,7 @@ def _never_left(error: BaseException, was_sent: bool) -> bool:
 def _reason(error: BaseException) -> str:
     """Say what went wrong with a request, for those who wait behind it."""
     if isinstance(error, asyncio.CancelledError):
-        return "its caller gave up"
+        return OUT_OF_TIME if OUT_OF_TIME in error.args else "its caller gave up"
     text = str(error) if isinstance(error, (aiohttp.ClientError, OSError)) else ""
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
 
@@ -198,8 +199,6 @@ class Pass:
     answer: aiohttp.ClientResponse | None = None
     #: Answers that sent the call elsewhere, in their order.
     history: tuple[aiohttp.ClientResponse, ...] = ()
-    #: Whether a cancellation cut off the last wait for an answer.
-    was_cut_off = False
 
     def __init__(
         self,
@@ -339,7 +338,6 @@ class Pass:
 
     def _failed(self, permit: Permit, error: BaseException, *, was_sent: bool) -> None:
         """Settle the permit of a request that got no answer."""
-        self.was_cut_off = was_sent and isinstance(error, asyncio.CancelledError)
         hide(error, self.secrets())
         if _never_left(error, was_sent):
             permit.unsent(failed=True, reason=_reason(error))
@@ -368,19 +366,6 @@ class Pass:
         """Whether an answer repeats one of these words where its repr shows it."""
         answers = self.history if self.answer is None else (*self.history, self.answer)
         return any(word in repr(each) for each in answers for word in words)
-
-    def hides_a_cancellation(self, error: Exception) -> bool:
-        """Whether aiohttp's total timeout took a cancellation in the same tick for its own.
-
-        While an answer is waited for it has two timers entered, and each takes one cancellation
-        back: together also the one that somebody else asked for (aiohttp 3.14). A timer raises in
-        a plain ``with``; other people's timeouts, in a middleware, are ``async with``.
-        """
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        is_a_timers = trace is not None and trace.tb_frame.f_code.co_name == "__exit__"
-        return self.was_cut_off and is_a_timers
 
     def _is_signed(self, request: aiohttp.ClientRequest) -> bool:
         """Whether our credential may go where a request goes; raises if it would in the clear."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -14,6 +16,7 @@ import aiohttp
 from aiotwhelp import checks
 from aiotwhelp.auth import Auth
 from aiotwhelp.connections import Request
+from aiotwhelp.deadlines import Deadlines
 from aiotwhelp.errors import SessionClosedError
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.local import Room
@@ -42,9 +45,14 @@ class Pool:
         self.room = Room(checks.whole("concurrency", concurrency, least=1, of=" of calls"))
         #: Credentials in use: their token requests go over these connections.
         self.auths: WeakSet[Auth] = WeakSet()
+        #: When attempts, and the reading of their answers, have taken too long.
+        self.deadlines = Deadlines()
         self._options = options
         #: The connections, while there are any: `connect` makes them.
         self.client: aiohttp.ClientSession | None = None
+        #: The loop that they are in, and its clock.
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.now: Callable[[], float] = time.monotonic
         self._closing: aiohttp.ClientSession | None = None
         self._sleepers: set[asyncio.Future[None]] = set()
         self._rested: asyncio.Event | None = None
@@ -68,6 +76,8 @@ class Pool:
             # Cookies of one user must not ride on the calls of another.
             self._options.setdefault("cookie_jar", aiohttp.DummyCookieJar())
             self._options.setdefault("request_class", Request)
+            self.loop = asyncio.get_running_loop()
+            self.now = self.loop.time
             self.client = aiohttp.ClientSession(**self._options)
             self.room.limit = min(self.room.limit, *_connections(self.client.connector))
         return self.client
@@ -116,6 +126,7 @@ class Pool:
             # Also where they wait for no connection that could be closed.
             for call in list(self.calls):
                 call.cut()
+            self.deadlines.close()
             if self._closing is not None:
                 await self._closing.close()
 

@@ -17,6 +17,7 @@ from inspect import signature
 from typing import Any, Self
 
 import aiohttp
+from aiohttp.client import DEFAULT_TIMEOUT
 from yarl import URL
 
 from aiotwhelp import answers, checks, events
@@ -25,6 +26,7 @@ from aiotwhelp.auth import Auth, Bearer, ClientCredentials, OAuth1, discreet
 from aiotwhelp.calls import (
     MAX_BODY,
     METHOD,
+    NO_TIMEOUT,
     Call,
     Settings,
     Targets,
@@ -33,6 +35,7 @@ from aiotwhelp.calls import (
     check_raise_for_status,
     has_credential,
     respond,
+    take_timeout,
 )
 from aiotwhelp.coalesce import Coalescer
 from aiotwhelp.dialects import AUTO, DIALECTS
@@ -138,6 +141,9 @@ class Session:
             raise ValueError("pass auth= or an Authorization header, not both")
         self.api = _api(api, dialect)
         raise_for_status = check_raise_for_status(client_session.pop("raise_for_status", False))
+        if client_session.get("timeout") in (None, NO_TIMEOUT):
+            client_session["timeout"] = DEFAULT_TIMEOUT
+        timeout = take_timeout(client_session)
         pool = Pool(limiter, concurrency, client_session)
         caller = Caller.of(self.api, auth, pool.limiter)
         self._settings = Settings(
@@ -145,6 +151,7 @@ class Session:
             targets=Targets(caller),
             pool=pool,
             retries=Retries(retries),
+            timeout=timeout,
             max_wait=checks.seconds("max_wait", max_wait),
             total_timeout=checks.seconds("total_timeout", total_timeout),
             priority=checks.member("priority", priority, Priority),

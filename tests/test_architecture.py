@@ -50,6 +50,7 @@ FLOORS = [
     "registry",
     "limiter",
     "retries",
+    "deadlines",
     "auth",
     "stores",
     "answers",

@@ -206,6 +206,7 @@ def running_loop() -> WatchedLoop:
 OTHERS = {
     "aiohttp.helpers._weakref_handle",
     "aiohttp.web_protocol.RequestHandler._process_keepalive",
+    "aiotwhelp.deadlines.Deadlines._ring",
     "aiotwhelp.testing.transports._Wire._deliver",
     "asyncio.futures._set_result_unless_cancelled",
 }
@@ -301,7 +302,7 @@ class Stage:
         """Before any time has passed."""
         stats, pool = self.session.limiter.stats(), self.session._settings.pool
         assert (stats.in_flight, stats.waiting, pool.room.in_flight) == (0, 0, 0)
-        assert (pool.active, len(pool._sleepers)) == (0, 0)
+        assert (pool.active, len(pool._sleepers), len(pool.deadlines)) == (0, 0, 0)
         assert not [name for name in running_loop().timers() if name.startswith(OURS)]
 
     async def _assert_closed(self, session: Session) -> None:
@@ -1155,6 +1156,7 @@ async def leave_an_error(on: Stage) -> None:
         leave_an_error,
     ],
 )
+@pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")
 def test_what_a_cancelled_call_leaves_is_noticed(
     misdeed: Callable[[Stage], Awaitable[None]],
 ) -> None:
@@ -1173,6 +1175,7 @@ def test_what_a_cancelled_call_leaves_is_noticed(
     with pytest.raises(AssertionError):
         run(cancelled(scene, blow))
     KEEPSAKES.clear()
+    gc.collect()
 
 
 def test_a_call_that_swallows_its_cancellation_is_noticed() -> None:
