@@ -50,6 +50,9 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: was closed.
 _LOOKS_AGAIN = 0.5
 
+#: What is read of an answer that was no refusal, and told what the one before did.
+NOTHING_NEW = Reading()
+
 #: So many paths are kept with what they lead to; those of ids are without number.
 MOST_PATHS = 256
 
@@ -268,7 +271,9 @@ class Pass:
         self.answer = response
         if self.drawn:
             self._give_back_drawn(response.status)
-        self.reading = permit.observed(response.headers, status=response.status)
+        status, headers = response.status, response.headers
+        is_known = status == 200 and permit.observed_again(headers) >= 0
+        self.reading = NOTHING_NEW if is_known else permit.observed(headers, status=status)
         return response
 
     def cross(self, *, has_left: bool) -> None:

@@ -50,23 +50,35 @@ class Permit(Granted):
         if headers.__class__ is not CIMultiDictProxy and not isinstance(headers, Mapping):
             meaning = "a mapping, as an answer's headers are"
             checks.methods("headers", headers, ("get", "items"), meaning)
-        line, dialect = self._line, self._dialect
-        plain = line.bucket.plain
-        if plain is not None and status == 200 and cost is None:
-            frame = plain.frame
-            if frame is not None and frame.dialect is dialect:
-                remaining = frame.left(headers)
-                if remaining >= 0:
-                    reading = frame.reading(remaining)
-                    line.settling.observed(line, self, reading, 200, None, frame, remaining)
-                    return reading
+        plain = self._line.bucket.plain
+        frame = None if plain is None else plain.frame
+        if frame is not None and status == 200 and cost is None:
+            remaining = self.observed_again(headers)
+            if remaining >= 0:
+                return frame.reading(remaining)
         checks.whole("status", status, least=100)
+        line, dialect = self._line, self._dialect
         reading = dialect.read(headers, status)
         took = None if cost is None else as_cost(cost)
         line.settling.observed(line, self, reading, status, took)
         if plain is not None and plain.is_plain and status == 200:
             plain.expect_as(dialect.frame(headers))
         return reading
+
+    def observed_again(self, headers: Mapping[str, str]) -> int:
+        """Settle with an answer of status 200 that says what the one before did, but what is left.
+
+        Returns that; -1 for any other answer, which is yet to be `observed`.
+        """
+        line = self._line
+        plain = line.bucket.plain
+        frame = None if plain is None else plain.frame
+        if frame is None or frame.dialect is not self._dialect:
+            return -1
+        remaining = frame.left(headers)
+        if remaining >= 0:
+            line.settling.observed_again(line, self, frame, remaining)
+        return remaining
 
     def refused_after_all(self, reading: Reading, status: int) -> None:
         """Note that the body of the answer, read after its headers, refused the call."""

@@ -27,29 +27,27 @@ class Settling:
         self.refused = 0
         self.lost_calls = 0
 
-    def observed(
-        self,
-        line: Line,
-        granted: Granted,
-        reading: Reading,
-        status: int,
-        cost: int | None,
-        frame: Frame | None = None,
-        remaining: int = 0,
-    ) -> None:
-        """Learn from an answer.
-
-        With a ``frame`` it says what the one before did, but that so many calls are ``remaining``.
-        """
+    def observed_again(self, line: Line, granted: Granted, frame: Frame, remaining: int) -> None:
+        """Learn from an answer that says what the one before did, but what is left."""
         now, clock = self._home.now(), line.clock
-        if not (
-            frame is not None
-            and granted.sent < clock.news_from
-            and frame.date == clock.date
-            and not self._is_shared
-            and line.bucket.answered_plainly(granted, now, remaining, frame.resets_in)
+        if (
+            granted.sent >= clock.news_from
+            or frame.date != clock.date
+            or self._is_shared
+            or not line.bucket.answered_plainly(granted, now, remaining, frame.resets_in)
         ):
-            self._learn(line, granted, reading, status, cost, now)
+            self._learn(line, granted, frame.reading(remaining), 200, None, now)
+        line.trouble = ""
+        if self._telling.handlers:
+            self._telling.observed(line, frame.reading(remaining), now)
+        self._turns.settled(line, granted.room)
+
+    def observed(
+        self, line: Line, granted: Granted, reading: Reading, status: int, cost: int | None
+    ) -> None:
+        """Learn from an answer."""
+        now = self._home.now()
+        self._learn(line, granted, reading, status, cost, now)
         line.trouble = f"it was answered with {status}" if status >= 500 else ""
         if self._telling.handlers:
             self._telling.observed(line, reading, now)

@@ -88,6 +88,10 @@ class Free:
 
     unsent = lost = observed
 
+    def observed_again(self, headers: Mapping[str, str]) -> int:
+        self.is_settled = True
+        return 0
+
 
 class Granting(aiotwhelp.Limiter):
     """Grants every call without a look: what is left is the rest of the stack."""

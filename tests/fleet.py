@@ -104,7 +104,7 @@ def kill(limiter: Limiter) -> None:
     sharing._disarm()
     if sharing._exchange is not None:
         sharing._exchange.cancel()
-    for each in ("observed", "lost", "unsent"):
+    for each in ("observed", "observed_again", "lost", "unsent"):
         setattr(limiter._settling, each, lambda *_, **__: None)
 
 

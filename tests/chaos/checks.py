@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from aiotwhelp.headers import FIFTEEN_MINUTES, Reading, WindowKind
+from aiotwhelp.headers import FIFTEEN_MINUTES, Frame, Reading, WindowKind
 from aiotwhelp.limiter import Limiter
 from aiotwhelp.local import RateWindow, Room
 from aiotwhelp.queues import Line, Priority, Waiter
@@ -99,6 +99,7 @@ class CheckedLimiter(Limiter):
             (turns.patience, "_fail", self._fail),
             (turns.alarm, "_ring", self._ring),
             (settling, "observed", self._observed),
+            (settling, "observed_again", self._observed_again),
             (settling, "lost", self._lost),
             (settling, "unsent", self._unsent),
             (self._registry, "_forget_bucket", self._forget_bucket),
@@ -266,6 +267,14 @@ class CheckedLimiter(Limiter):
             self._check_understood(line, reading, unread)
         if not self.plan.has("drift", "steps", *LIES, *LOSSES):
             self._check_lateness(line)
+
+    def _observed_again(
+        self, plain: Plain, line: Line, granted: Granted, frame: Frame, remaining: int
+    ) -> None:
+        def settle(*_: object) -> None:
+            plain(line, granted, frame, remaining)
+
+        self._observed(settle, line, granted, frame.reading(remaining), 200)
 
     def _note_answer(self, line: Line, granted: Granted, reading: Reading, status: int) -> None:
         bucket = line.bucket
