@@ -209,34 +209,37 @@ class Settings:
 
 
 class Call:
-    """One call, with everything that is kept from attempt to attempt.
+    """One call, with everything that is kept from attempt to attempt."""
 
-    What most calls never change stands in the class.
-    """
+    __slots__ = (
+        "_body",
+        "_cancelling",
+        "_cost",
+        "_deadline",
+        "_has_crossed",
+        "_has_left",
+        "_history",
+        "_is_cut",
+        "_is_late",
+        "_is_queued",
+        "_judge",
+        "_method",
+        "_options",
+        "_pass",
+        "_path",
+        "_settings",
+        "_target",
+        "_task",
+        "_ticket",
+        "_waited",
+        "entered",
+        "is_entered",
+        "max_body",
+    )
 
     _target: Target
     _cost: int
-    _body: Body | None = None
     _ticket: int
-    _deadline: float | None = None
-    _waited = 0.0
-    _has_left = False
-    _has_crossed = False
-    _is_queued = False
-    #: Answers that sent the call elsewhere, up to the hop that it goes on at.
-    _history: tuple[aiohttp.ClientResponse, ...] = ()
-    _judge: Judge | None = None
-    _pass: Pass | None = None
-    #: Whose call it is, and how often that was to be cancelled when the call began.
-    _task: asyncio.Task[Any] | None = None
-    _cancelling = 0
-    _is_cut = False
-    _is_late = False
-    #: `read_json` reads at most so many decompressed bytes.
-    max_body = MAX_BODY
-    #: Whether the answer is for the block of an ``async with``, and the answer.
-    is_entered = False
-    entered: Any
 
     def __init__(
         self, settings: Settings, method: str, path: str | URL, options: dict[str, Any]
@@ -246,6 +249,26 @@ class Call:
         self._method = method
         self._path = path
         self._options = options
+        self._body: Body | None = None
+        self._deadline: float | None = None
+        self._waited = 0.0
+        self._has_left = False
+        self._has_crossed = False
+        self._is_queued = False
+        #: Answers that sent the call elsewhere, up to the hop that it goes on at.
+        self._history: tuple[aiohttp.ClientResponse, ...] = ()
+        self._judge: Judge | None = None
+        self._pass: Pass | None = None
+        #: Whose call it is, and how often that was to be cancelled when the call began.
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+        self._is_cut = False
+        self._is_late = False
+        #: `read_json` reads at most so many decompressed bytes.
+        self.max_body = MAX_BODY
+        #: Whether the answer is for the block of an ``async with``, and the answer.
+        self.is_entered = False
+        self.entered: Any = None
 
     async def run(self, finish: Finish[T]) -> T:
         """Make attempts until one is done, within the total timeout."""
@@ -408,42 +431,32 @@ class Call:
     async def _attempt(self, finish: Finish[Any]) -> Any:
         """Go to the gate, and through it, as often as the server sends the call back there."""
         while True:
-            settings, target, pool = self._settings, self._target, self._settings.pool
+            settings, cost = self._settings, self._cost
+            # At one go: each of a named tuple's fields is a search of its own.
+            method, url, key, _, own_url, written, dialect = self._target
+            pool, caller, priority = settings.pool, settings.caller, settings.priority
             client, limiter = pool.client or pool.connect(), pool.limiter
             permit = (
                 limiter.try_acquire(
-                    target.key,
-                    cost=self._cost,
-                    priority=settings.priority,
-                    dialect=settings.caller.api.dialect,
-                    room=pool.room,
+                    key, cost=cost, priority=priority, dialect=dialect, room=pool.room
                 )
                 or await self._permit()
             )
-            self._pass = one = Pass(
-                limiter,
-                settings.caller,
-                permit,
-                target.own_url,
-                self._cost,
-                settings.priority,
-                settings.retries.budget,
-                target.written,
-            )
+            budget = settings.retries.budget
+            one = Pass(limiter, caller, permit, own_url, cost, priority, budget, written)
+            self._pass = one
             if self._has_crossed:
                 one.cross(has_left=self._has_left)
-            deadlines = pool.deadlines
-            due = deadlines[self] = pool.now() + settings.timeout
+            deadlines, now = pool.deadlines, pool.now
+            due = deadlines[self] = now() + settings.timeout
             if due < deadlines.rings:
                 deadlines.set(due)
             try:
                 response = await client.request(
-                    target.method,
-                    target.url,
-                    data=None if self._body is None else self._body.data(),
-                    raise_for_status=False,
+                    method,
+                    url,
                     middlewares=(*settings.middlewares, one),
-                    **self._options,
+                    **(self._options if self._body is None else self._with_body(self._body)),
                 )
             except BaseException as error:  # noqa: BLE001 - raised anew, but for a hop
                 self._explain(error, one)
@@ -464,6 +477,9 @@ class Call:
             except BaseException as error:
                 self._break_off(response, error)
                 raise
+
+    def _with_body(self, body: Body) -> dict[str, Any]:
+        return self._options | {"data": body.data()}
 
     def _hand_on(self, response: aiohttp.ClientResponse, due: float) -> None:
         """Have an answer whose body is yet to come read by an instant, and know all hops to it."""
@@ -548,7 +564,7 @@ class Call:
             cost=self._cost,
             priority=settings.priority,
             max_wait=self._patience(),
-            dialect=settings.caller.api.dialect,
+            dialect=self._target.dialect,
             ticket=self._ticket,
             room=pool.room,
             owner=pool,

@@ -87,6 +87,8 @@ class Target(NamedTuple):
     own_url: URL | None
     #: The template that the caller made the URL of, if any.
     written: str | None
+    #: How its answers announce limits.
+    dialect: Dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,8 @@ class Caller:
     def target(self, method: str, url: URL, written: str | None = None) -> Target:
         """Return all that is to be known of a call before it is made."""
         key, cost = self.key(method, url, written), self.cost(method, url, written=written)
-        return Target(method, url, key, cost, url if self.api.is_own(url) else None, written)
+        own_url = url if self.api.is_own(url) else None
+        return Target(method, url, key, cost, own_url, written, self.api.dialect)
 
     def key(self, method: str, url: str | URL, written: str | None = None) -> QuotaKey:
         """Return the key of the quota that a call spends; other hosts have quotas of their own.
@@ -173,35 +176,32 @@ class Pass:
     """The way of one call through the wire: hold a permit, sign, send, settle.
 
     It never waits: a hop that finds no token asks the session to wait, outside of aiohttp's
-    timer. Each attempt makes one; what most of them never change stands in the class.
+    timer. Each attempt makes one.
     """
 
-    #: What the last resend by aiohttp drew from the budget.
-    drawn = 0
-    #: Where the last request went.
-    url: URL | None = None
-    #: Whether a redirect led from or to a foreign origin. Nothing is signed from then on, or
-    #: who sent the call away could have it come back, signed, to a path of his choice.
-    has_left = False
-    #: Headers that a call, or its session, brought along, and that stay where it began.
-    left_behind: tuple[str, ...] = ()
-    #: What the last request was signed with; empty if it went unsigned.
-    authorization = ""
-    #: What an earlier one was signed with, before a redirect.
-    told = ""
-    #: Whether the limiter saw the last request: not where a redirect led elsewhere.
-    is_gated = True
-    #: What the last answer said of quota, if the limiter saw it.
-    reading: Reading | None = None
-    #: Requests that were written, or may have been; those of them that got no answer.
-    sends = 0
-    unanswered = 0
-    #: What became of the last request, if it got no answer: aiohttp may send it once more.
-    broken: Exception | None = None
-    #: The last answer, which the middlewares before this one may still hold.
-    answer: aiohttp.ClientResponse | None = None
-    #: Answers that sent the call elsewhere, in their order.
-    history: tuple[aiohttp.ClientResponse, ...] = ()
+    __slots__ = (
+        "answer",
+        "authorization",
+        "broken",
+        "budget",
+        "caller",
+        "cost",
+        "drawn",
+        "has_left",
+        "history",
+        "is_gated",
+        "left_behind",
+        "limiter",
+        "own_url",
+        "permit",
+        "priority",
+        "reading",
+        "sends",
+        "told",
+        "unanswered",
+        "url",
+        "written",
+    )
 
     def __init__(
         self,
@@ -225,6 +225,32 @@ class Pass:
         self.budget = budget
         #: The template that the caller made the first URL of, if any.
         self.written = written
+        #: What the last resend by aiohttp drew from the budget.
+        self.drawn = 0
+        #: Where the last request went.
+        self.url: URL | None = None
+        #: Whether a redirect led from or to a foreign origin. Nothing is signed from then on, or
+        #: who sent the call away could have it come back, signed, to a path of his choice.
+        self.has_left = False
+        #: Headers that a call, or its session, brought along, and that stay where it began.
+        self.left_behind: tuple[str, ...] = ()
+        #: What the last request was signed with; empty if it went unsigned.
+        self.authorization = ""
+        #: What an earlier one was signed with, before a redirect.
+        self.told = ""
+        #: Whether the limiter saw the last request: not where a redirect led elsewhere.
+        self.is_gated = True
+        #: What the last answer said of quota, if the limiter saw it.
+        self.reading: Reading | None = None
+        #: Requests that were written, or may have been; those of them that got no answer.
+        self.sends = 0
+        self.unanswered = 0
+        #: What became of the last request, if it got no answer: aiohttp may send it once more.
+        self.broken: Exception | None = None
+        #: The last answer, which the middlewares before this one may still hold.
+        self.answer: aiohttp.ClientResponse | None = None
+        #: Answers that sent the call elsewhere, in their order.
+        self.history: tuple[aiohttp.ClientResponse, ...] = ()
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType

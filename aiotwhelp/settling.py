@@ -29,7 +29,8 @@ class Settling:
 
     def observed_again(self, line: Line, granted: Granted, frame: Frame, remaining: int) -> None:
         """Learn from an answer that says what the one before did, but what is left."""
-        now, clock = self._home.now(), line.clock
+        time, clock = self._home.now, line.clock
+        now = time()
         if (
             granted.sent >= clock.news_from
             or frame.date != clock.date

@@ -66,14 +66,15 @@ class Turns:
         room: Room | None,
     ) -> Permit | None:
         """Grant without waiting, if nobody waits; raises `CostError` for what never fits."""
+        time = self._home.now
+        now = time()
         if cost is ONE and not line.waiting:
-            granted = line.bucket.take_foreseen(self._home.now(), room)
+            granted = line.bucket.take_foreseen(now, room)
             if granted is not None:
                 self.granted += 1
                 return handed_out(line, granted, dialect, 0.0)
         if line.head() is not None or line.pumping or self._others_wait(line, priority, cost):
             return None
-        now = self._home.now()
         try:
             answer = line.bucket.ask(
                 now, cost, reserve=kept(self._reserve, priority), even=self._even, room=room
