@@ -176,6 +176,7 @@ class Share(Entry):
 
     __slots__ = (
         "_asked",
+        "_holds_until",
         "_known_by",
         "_marks",
         "_outage",
@@ -270,6 +271,8 @@ class Share(Entry):
         self._told = 0
         #: Tokens that were asked for, 0 if none.
         self._asked = 0
+        #: Until when the ledger surely knows of this process.
+        self._holds_until = -INF
         #: (own number, the ledger's), both rising.
         self._marks: list[tuple[int, int]] = []
         #: The turn of a probe that was leased and has not gone yet.
@@ -486,6 +489,7 @@ class Share(Entry):
             limit=rate.burst if rate is not None else most,
             gap=max(1, round(rate.gap * 1e6)) if rate is not None else 0,
             idle=not (want or self.asks),
+            peers=self.lease.clients if now < self._holds_until else 0,
         )
 
     def apply(self, lease: Lease, sent: float, now: float, jitter: float) -> None:
@@ -503,6 +507,7 @@ class Share(Entry):
             self._marks.append((self.numbering.next(), lease.number))
             del self._marks[:-_MOST_MARKS]
         self.lease = lease
+        self._holds_until = sent + _TRUSTED
         if not self.health.is_away:  # else some of them are yet to come back
             self.health.clients = max(1, self.health.clients, lease.clients)
         self._hold(lease, sent)

@@ -28,6 +28,7 @@ class Wire:
         loses: float = 0.0,
         cuts: Sequence[tuple[float, float, str]] = (),
         loses_its_data: bool = False,
+        emptied: Sequence[float] = (),
     ) -> None:
         self.ledger = ledger
         self.random = random.Random(seed)
@@ -36,6 +37,8 @@ class Wire:
         #: From when until when, and how: "raise" or "hang"; whether the ledger is empty after each.
         self.cuts = cuts
         self.loses_its_data = loses_its_data
+        #: When it is emptied while everybody reaches it.
+        self.emptied = emptied
         self._emptied = 0
         self.exchanges = 0
         self.reports: list[Report] = []
@@ -58,9 +61,10 @@ class Wire:
         return leases
 
     def _empty(self) -> None:
-        cut = sum(start <= self._loop.elapsed for start, *_ in self.cuts)
-        if self.loses_its_data and cut > self._emptied and isinstance(self.ledger, MemoryLedger):
-            self._emptied = cut
+        starts = [start for start, *_ in self.cuts] if self.loses_its_data else []
+        times = sum(at <= self._loop.elapsed for at in (*starts, *self.emptied))
+        if times > self._emptied and isinstance(self.ledger, MemoryLedger):
+            self._emptied = times
             self.ledger._records.clear()
 
     async def _pass(self) -> None:

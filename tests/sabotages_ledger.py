@@ -225,6 +225,21 @@ def wait_for_nobody_who_is_yet_to_come_back(patch: Patch) -> None:
     patch.setattr(rule, "_claimed", lambda *_: 0)
 
 
+def take_an_emptied_record_for_a_new_one(patch: Patch) -> None:
+    patch.setattr(rule, "_emptied", lambda *_: 0)
+
+
+def believe_what_was_read_before_a_record_was_emptied(patch: Patch) -> None:
+    emptied = rule._emptied
+
+    def believe(record: Any, *told: Any) -> int:
+        peers = emptied(record, *told)
+        record.reset_number = 0
+        return peers
+
+    patch.setattr(rule, "_emptied", believe)
+
+
 def keep_nothing_for_who_was_to_come(patch: Patch) -> None:
     patch.setattr(rule, "_AWAITED", -1)
 

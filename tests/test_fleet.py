@@ -427,6 +427,33 @@ def test_an_outage_costs_one_refusal_at_most(
     assert played.are_at_rest
 
 
+@pytest.mark.parametrize(
+    ("seed", "processes", "length", "emptied"),
+    [
+        (90, 2, 5.0, (10.28, 11.56)),
+        (148, 4, 5.0, (5.01, 17.12)),
+        (189, 4, 15.0, (30.27,)),
+        (212, 4, 5.0, (5.29,)),
+        *((seed, 8, 6.0, (0.4 + 0.7 * seed, 7.0 + seed)) for seed in range(8)),
+    ],
+)
+def test_a_ledger_that_is_emptied_unnoticed_costs_one_refusal_at_most(
+    seed: int, processes: int, length: float, emptied: tuple[float, ...]
+) -> None:
+    """What others hold, and have told, is unknown then: 34, 24, 16 and 3 calls were refused."""
+    played = sailed(
+        processes,
+        400 // processes,
+        server={"limit": 100, "length": length},
+        wire={"emptied": emptied},
+        seed=seed,
+    )
+    assert played.served == 400
+    assert max(played.server.refused_in.values(), default=0) <= 1
+    assert played.makespan < ideal(400, 100, length) + length * len(emptied) + 1
+    assert played.are_at_rest
+
+
 @pytest.mark.parametrize("length", [9.0, 900.0])
 @pytest.mark.parametrize("how", ["raise", "hang"])
 @pytest.mark.parametrize("processes", [2, 4])

@@ -1079,6 +1079,15 @@ def test_a_report_that_nobody_answered_tells_of_the_outage_again():
     assert process.report().crew == 2
 
 
+def test_a_ledger_hears_how_many_there_are_for_as_long_as_it_surely_knows_this_process():
+    process = Process.of_window()
+    assert process.report().peers == 0
+    process.told(number=1, clients=4)
+    assert [process.report(after).peers for after in (0.0, 1.79, 1.81)] == [4, 4, 0]
+    process.told(2.0, number=2, clients=3)
+    assert process.report(3.7).peers == 3
+
+
 def test_what_counts_in_no_numbers_is_shared_again_when_all_are_back():
     for process in (Process(), Process.of_rate(Rate(10, per=1.0))):
         process.leased(2, number=1, clients=4)

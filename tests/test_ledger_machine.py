@@ -61,6 +61,7 @@ ASKS = st.fixed_dictionaries(
         "vain": st.integers(0, 6),
         "probes": st.integers(0, 3),
         "crew": st.sampled_from([0, 0, 0, 2, 5]),
+        "peers": st.sampled_from([0, 0, 1, 3]),
         "shut": st.sampled_from([0, 0, 0, 700]),
         "paused": st.sampled_from([0, 0, 0, 0, 900]),
         "pauses": st.integers(0, 3),

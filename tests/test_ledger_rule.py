@@ -534,8 +534,47 @@ def test_who_comes_back_last_is_back_in_time_and_tells_of_another_outage_later()
     )
     assert (record.missing, record.crew, record.back) == (2, 3, START + 5000)
     for _ in range(3):
-        rule._come_back(record, Report("record", "c", 1, crew=3), START + 2501)
+        rule._come_back(record, 3, START + 2501)
     assert record.missing == 0
+
+
+def test_a_record_that_was_emptied_leaves_to_those_who_had_a_lease_what_they_may_hold() -> None:
+    """Until they have come, once each; what one of them has read before is not the newest."""
+    old = read(60, known=NUMBER, resets_in=50_000)
+    record = film(
+        Record(answered=64, presumed=0),
+        (0, "a", tells(old, peers=3, held=5, want=9), {"granted": 1, "probe": 1}),
+        (1, "b", tells(old, peers=3, held=8, want=9), {"granted": 0, "probe": 0}),
+        (
+            100,
+            "a",
+            tells(read(40, known=START + 1, probe=1, resets_in=50_000), held=5, want=9, peers=3),
+            {"granted": 0, "remaining": 26, "wait": 2400},
+        ),
+        (101, "b", asks(9, peers=3, held=8), {"granted": 0}),
+        (102, "c", tells(peers=3, held=2), {"remaining": 24, "void": 0}),
+        (103, "b", asks(9, held=8), {"granted": 9}),
+    )
+    assert (record.missing, record.crew, record.back) == (0, 3, START + 2500)
+
+
+def test_who_comes_last_to_a_record_that_was_emptied_gives_up_what_others_got() -> None:
+    record = known(10, began=START - LEASE + 1, clients={"a": Client(held=8)})
+    film(record, (0, "b", tells(peers=2, held=5), {"void": 3}))
+
+
+@pytest.mark.parametrize(("peers", "age"), [(0, 0), (2, LEASE - 1), (9, LEASE)])
+def test_a_record_has_lost_nothing_that_knows_as_many_or_is_older_than_a_lease(
+    peers: int, age: int
+) -> None:
+    """Who has left, or was awaited in vain, is not known to it either."""
+    holds = {name: Client(expires=START + LEASE) for name in "ab"}
+    record = known(20, began=START - age, clients=holds)
+    assert film(record, (0, "c", asks(1, peers=peers), {"granted": 1})).crew == 1
+
+
+def test_a_record_that_was_emptied_waits_for_as_many_as_it_can_remember() -> None:
+    assert film(Record(), (0, "a", tells(peers=10**9), {})).crew == 256
 
 
 def test_claims_are_waited_for_no_longer_than_the_window_lasts() -> None:

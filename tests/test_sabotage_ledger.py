@@ -105,6 +105,14 @@ CAUGHT_BY: list[tuple[Sabotage, Check]] = [
         films.test_after_an_outage_nobody_gets_what_the_missing_may_have_claimed,
     ),
     (
+        sabotages.take_an_emptied_record_for_a_new_one,
+        films.test_a_record_that_was_emptied_leaves_to_those_who_had_a_lease_what_they_may_hold,
+    ),
+    (
+        sabotages.believe_what_was_read_before_a_record_was_emptied,
+        films.test_a_record_that_was_emptied_leaves_to_those_who_had_a_lease_what_they_may_hold,
+    ),
+    (
         sabotages.keep_nothing_for_who_was_to_come,
         films.test_whoever_does_not_come_as_it_was_told_to_has_its_share_until_it_does,
     ),

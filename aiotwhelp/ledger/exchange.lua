@@ -77,7 +77,8 @@ local function is_row(row, kinds)
   return true
 end
 
-local Client, Record, client_of, forget, dumps, loads, exchange, hear, come_back, lifetime
+local Client, Record, client_of, forget, dumps, loads, exchange, emptied, hear, come_back
+local lifetime
 local grant, grant_from, share_out, taken_by, grant_probe, lease_probe, grant_pace, patience
 local grant_when_spent, until_reset, slots
 local use, foreign, margin, claimed, held_by_all, left_of, lease
@@ -108,6 +109,7 @@ end
 function Record()
   return {
     number = 0,
+    began = 0,
     reset_number = 0,
     confirmed = false,
     seen = 0,
@@ -221,13 +223,13 @@ function loads(text)
 end
 
 function exchange(record, report, now)
-  if record.number == 0 then
-    record.number = now
-  end
   pass(record, now)
   expire(record, now)
-  local client = client_of(record, report.client)
+  local client, crew = client_of(record, report.client), report.crew
   if not client then
+    if crew == 0 then
+      crew = emptied(record, report, now)
+    end
     make_room(record)
     client = Client(report.client)
     table.insert(record.clients, client)
@@ -235,8 +237,11 @@ function exchange(record, report, now)
   if report.sequence <= client.sequence then
     return lease(record, now, {stale = true})
   end
+  if crew ~= 0 then
+    come_back(record, crew, now)
+  end
   hear(record, client, report, now)
-  local void = report.crew ~= 0 and record.confirmed and max(0, -left_of(record)) or 0
+  local void = crew ~= 0 and record.confirmed and max(0, -left_of(record)) or 0
   local granted, wait, probe, starts_in = 0, nil, 0, 0
   if report.want ~= 0 then
     if client.asks < now then
@@ -270,6 +275,19 @@ function exchange(record, report, now)
   })
 end
 
+-- Returns how many had a lease of what was a record before this one, or 0.
+function emptied(record, report, now)
+  local peers = min(report.peers, MOST_CLIENTS)
+  if now >= record.began + LEASE or #record.clients >= peers then
+    return 0
+  end
+  if record.seen == 0 and record.reset_number == 0 then
+    -- What others have read since, and told it, nobody will tell again.
+    record.reset_number = record.number
+  end
+  return peers
+end
+
 function hear(record, client, report, now)
   record.ceiling = report.ceiling
   if report.shut ~= 0 then
@@ -280,9 +298,6 @@ function hear(record, client, report, now)
     record.pauses = report.pauses
   end
   client.sequence = report.sequence
-  if report.crew ~= 0 then
-    come_back(record, report, now)
-  end
   local notes, spent = {}, 0
   for _, note in ipairs(report.notes) do
     if note.number > client.noted then
@@ -310,9 +325,9 @@ function hear(record, client, report, now)
 end
 
 -- After an outage the first to come back tells how many are to follow, each of them once.
-function come_back(record, report, now)
+function come_back(record, crew, now)
   if now >= record.back then
-    record.missing, record.crew = report.crew, report.crew
+    record.missing, record.crew = crew, crew
     record.back = now + BACK
   end
   record.missing = max(0, record.missing - 1)
@@ -613,6 +628,9 @@ end
 
 -- The reset has passed: nothing is known until a probe has answered.
 function pass(record, now)
+  if record.number == 0 then
+    record.number, record.began = now, now
+  end
   if record.confirmed and now >= ends_at(record) then
     doubt(record)
   end
@@ -799,7 +817,9 @@ end
 
 -- After the reset only a later one opens the window; the old one means: not yet.
 function answer_probe(record, note, now, is_probe)
-  if
+  if not record.reset and note.known < record.reset_number and note.remaining > 0 then
+    owe(record, record.unread, note.cost)
+  elseif
     is_usable(record, note)
     and not is_same(record, note, now)
     and not is_earlier(record, note, now)
@@ -1057,7 +1077,7 @@ local NOTE = {
 local REPORT = {
   "record", "client", "sequence", "counts", "held", "notes", "want", "need", "keep", "vain",
   "probes", "leaves", "crew", "ceiling", "shut", "paused", "pauses", "shown", "limit", "gap",
-  "idle",
+  "idle", "peers",
 }
 local LEASED = {
   "granted", "wait", "number", "probe", "confirmed", "limit", "remaining", "resets_in", "epoch",

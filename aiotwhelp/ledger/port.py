@@ -120,6 +120,9 @@ class Report(NamedTuple):
     gap: int = 0
     #: Whether nobody waits any more here: it will not ask when it was told to.
     idle: bool = False
+    #: How many shared it as of a lease that still holds; 0 if there is none. A new record that
+    #: does not know who had that lease was emptied, and knows nothing of what the others hold.
+    peers: int = 0
 
 
 class Lease(NamedTuple):

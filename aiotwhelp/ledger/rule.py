@@ -113,6 +113,8 @@ class Record:
     """What all processes together know of one window, or of what takes its place."""
 
     number: int = 0
+    #: When the first report came, of all since it was emptied.
+    began: int = 0
     limit: int | None = None
     epoch: int | None = None
     #: The latest instant at which the reset may come.
@@ -195,18 +197,15 @@ class Record:
 
 def exchange(record: Record, report: Report, now: int) -> Lease:
     """Take one report in, changing the record, and return the lease."""
-    # An engine may lose its data: what processes know of an earlier record is older than this one.
-    record.number = record.number or now
     _pass(record, now)
     _expire(record, now)
-    client = record.clients.get(report.client)
-    if client is None:
-        _make_room(record)
-        client = record.clients[report.client] = Client()
+    client, crew = _client(record, report, now)
     if report.sequence <= client.sequence:
         return _lease(record, now, stale=True)
+    if crew:
+        _come_back(record, crew, now)
     _hear(record, client, report, now)
-    void = max(0, -_left(record)) if report.crew and record.confirmed else 0
+    void = max(0, -_left(record)) if crew and record.confirmed else 0
     granted, wait, probe, starts_in = 0, None, 0, 0
     if report.want:
         if client.asks < now:
@@ -234,6 +233,28 @@ def exchange(record: Record, report: Report, now: int) -> Lease:
     )
 
 
+def _client(record: Record, report: Report, now: int) -> tuple[Client, int]:
+    """Return what is known of a process; and of how many it is one that come back, or 0."""
+    client = record.clients.get(report.client)
+    if client is not None:
+        return client, report.crew
+    crew = report.crew or _emptied(record, report, now)
+    _make_room(record)
+    client = record.clients[report.client] = Client()
+    return client, crew
+
+
+def _emptied(record: Record, report: Report, now: int) -> int:
+    """Return how many had a lease of what was a record before this one, or 0."""
+    peers = min(report.peers, _MOST_CLIENTS)
+    if now >= record.began + LEASE or len(record.clients) >= peers:
+        return 0
+    if not (record.seen or record.reset_number):
+        # What others have read since, and told it, nobody will tell again.
+        record.reset_number = record.number
+    return peers
+
+
 def _hear(record: Record, client: Client, report: Report, now: int) -> None:
     """Believe what a process says of itself, and take in what it has seen."""
     record.ceiling = report.ceiling
@@ -243,8 +264,6 @@ def _hear(record: Record, client: Client, report: Report, now: int) -> None:
         record.paused = max(record.paused, now + min(report.paused, _LONGEST_PAUSE))
         record.pauses = report.pauses
     client.sequence = report.sequence
-    if report.crew:
-        _come_back(record, report, now)
     notes = [note for note in report.notes if note.number > client.noted]
     spent = sum(note.cost for note in notes if note.outcome is not Outcome.UNSENT)
     # Fewer than were leased if some went back unused; more if the ledger was away.
@@ -263,10 +282,10 @@ def _hear(record: Record, client: Client, report: Report, now: int) -> None:
         record.shown = list(report.shown)
 
 
-def _come_back(record: Record, report: Report, now: int) -> None:
+def _come_back(record: Record, crew: int, now: int) -> None:
     """After an outage the first to come back tells how many are to follow, each of them once."""
     if now >= record.back:
-        record.missing = record.crew = report.crew
+        record.missing = record.crew = crew
         record.back = now + BACK
     record.missing = max(0, record.missing - 1)
 
@@ -530,7 +549,10 @@ def _ends(record: Record) -> int:
 
 
 def _pass(record: Record, now: int) -> None:
-    """The reset has passed: nothing is known until a probe has answered."""
+    """Nothing is known at first, and after the reset, until a probe has answered."""
+    if not record.number:
+        # An engine may lose its data: what processes know of an earlier record is older than this.
+        record.number = record.began = now
     if record.confirmed and now >= _ends(record):
         _doubt(record)
 
@@ -678,7 +700,9 @@ def _fold(record: Record, note: Note, now: int) -> None:
 def _answer_probe(record: Record, note: Note, now: int, *, is_probe: bool) -> None:
     """After the reset only a later one opens the window; the old one means: not yet."""
     told = note.resets_in is not None
-    if (
+    if record.reset is None and note.known < record.reset_number and note.remaining > 0:
+        _owe(record, record.unread, note.cost)
+    elif (
         _is_usable(record, note)
         and not _is_same(record, note, now)
         and not _is_earlier(record, note, now)
