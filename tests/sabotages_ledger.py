@@ -248,6 +248,15 @@ def await_for_ever_who_was_to_come(patch: Patch) -> None:
     patch.setattr(rule, "_AWAITED", 10**9)
 
 
+def divide_by_those_who_are_still_awaited(patch: Patch) -> None:
+    give_up = rule._give_up
+
+    def given_up(record: Any, name: str, client: Any, _: int, now: int) -> None:
+        give_up(record, name, client, max(0, record.size) // len(record.clients), now)
+
+    patch.setattr(rule, "_give_up", given_up)
+
+
 def await_where_nobody_waits(patch: Patch) -> None:
     exchange = rule.exchange
     patch.setattr(

@@ -1038,6 +1038,16 @@ def test_what_the_awaited_may_have_used_no_call_tells_that_went_before() -> None
     )
 
 
+def test_of_several_who_were_awaited_in_vain_each_may_have_used_an_equal_share() -> None:
+    """It grew with each that was given up: of 90 tokens 30 were owed, and then 45."""
+    record = film(
+        known(90, clients={"b": waits(awaited=START + 10), "c": waits(awaited=START + 10)}),
+        (0, "a", asks(500), {"granted": 30, "wait": 250, "clients": 3}),
+        (10, "a", {"held": 30}, {"clients": 1, "remaining": 0}),
+    )
+    assert record.ghosts == [[START + 10, NUMBER + 1, 30], [START + 10, NUMBER + 2, 30]]
+
+
 def test_who_was_awaited_in_vain_is_not_awaited_in_the_next_window() -> None:
     """What it holds stays its own until its lease ends."""
 

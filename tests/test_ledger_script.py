@@ -266,6 +266,19 @@ def conversation(random: Random, length: int) -> Iterator[Operation]:
         )
 
 
+def asked(client: str, passed: int, want: int, *left: int) -> Operation:
+    """One who wants so many tokens; its probe was answered that so many are left."""
+    notes = tuple(Note(1, Outcome.READ, took=10, remaining=each, resets_in=5000) for each in left)
+    return Operation(passed, client, 1, None, Report("app/quota", "", 0, notes=notes, want=want))
+
+
+def test_the_script_gives_up_several_at_one_instant_as_the_rule_does(server: redis.Redis) -> None:
+    """Three ask, and one of them is there in the next window."""
+    window = [asked("a", 0, 1), asked("a", 10, 500, 90), asked("b", 10, 500), asked("c", 10, 500)]
+    the_next = [asked("a", 5000, 1), asked("a", 10, 500, 90), asked("a", 1000, 500)]
+    assert_they_agree(server, Counts.WINDOW, [*window, *the_next])
+
+
 @pytest.mark.parametrize(
     ("name", "fields"),
     [("NOTE", Note._fields), ("REPORT", Report._fields), ("LEASED", (*Lease._fields, "fresh"))],

@@ -121,6 +121,10 @@ CAUGHT_BY: list[tuple[Sabotage, Check]] = [
         films.test_whoever_dies_holding_something_may_go_on_alone_and_has_its_share_of_the_next_window,
     ),
     (
+        sabotages.divide_by_those_who_are_still_awaited,
+        films.test_of_several_who_were_awaited_in_vain_each_may_have_used_an_equal_share,
+    ),
+    (
         sabotages.await_where_nobody_waits,
         lambda: films.test_for_whoever_wants_nothing_any_more_nothing_is_kept(4, idle=True),
     ),

@@ -649,9 +649,11 @@ end
 -- Processes without news are dead, or stopped: what they held may have been sent.
 function expire(record, now)
   local all = {unpack(record.clients)}
+  -- Of all who are given up at one instant, as it was left to each of them until then.
+  local share = floor(max(0, record.size) / max(1, #all))
   for _, client in ipairs(all) do
     if client.awaited ~= 0 and now >= client.awaited then
-      give_up(record, client, now)
+      give_up(record, client, share, now)
     elseif client.expires ~= 0 and now >= client.expires then
       local held = client.held
       if held ~= 0 then
@@ -672,10 +674,10 @@ function expire(record, now)
 end
 
 -- Awaits a process no longer: what it may have made calls for, a call of another one tells.
-function give_up(record, client, now)
+function give_up(record, client, share, now)
   if record.confirmed then
     record.number = record.number + 1
-    add_ghost(record, now, floor(max(0, record.size) / #record.clients))
+    add_ghost(record, now, share)
   end
   client.awaited, client.asks = 0, 0
   if client.held == 0 and client.probes == 0 then

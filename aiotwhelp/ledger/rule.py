@@ -568,9 +568,11 @@ def _doubt(record: Record) -> None:
 
 def _expire(record: Record, now: int) -> None:
     """Processes without news are dead, or stopped: what they held may have been sent."""
+    # Of all who are given up at one instant, as it was left to each of them until then.
+    share = max(0, record.size) // max(1, len(record.clients))
     for name, client in list(record.clients.items()):
         if client.awaited and now >= client.awaited:
-            _give_up(record, name, client, now)
+            _give_up(record, name, client, share, now)
         elif client.expires and now >= client.expires:
             if client.held:
                 record.number += 1
@@ -584,11 +586,11 @@ def _expire(record: Record, now: int) -> None:
                 del record.clients[name]
 
 
-def _give_up(record: Record, name: str, client: Client, now: int) -> None:
+def _give_up(record: Record, name: str, client: Client, share: int, now: int) -> None:
     """Await a process no longer: what it may have made calls for, a call of another one tells."""
     if record.confirmed:
         record.number += 1
-        _add_ghost(record, now, max(0, record.size) // len(record.clients))
+        _add_ghost(record, now, share)
     client.awaited = client.asks = 0
     if not client.held | client.probes:
         del record.clients[name]
