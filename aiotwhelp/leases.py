@@ -7,12 +7,12 @@ a share is taken of while the ledger is away.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Hashable, Iterable
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aiotwhelp.clock import ServerClock
+from aiotwhelp.crowd import Crowd
 from aiotwhelp.headers import WindowKind, WindowReading
 from aiotwhelp.heaps import Entry, Heap
 from aiotwhelp.ledger.port import LEASE, Counts, Lease, Note, Outcome, Report
@@ -624,7 +624,7 @@ class Share(Entry):
 class LeasedWindow(Window):
     """A window that a server announces, whose tokens are shared with other processes."""
 
-    __slots__ = ("share",)
+    __slots__ = ("crowd", "share")
 
     def __init__(
         self,
@@ -637,6 +637,8 @@ class LeasedWindow(Window):
     ) -> None:
         super().__init__(kind, clock, numbering, key)
         self.share = Share(self, Counts.WINDOW, name, numbering, health, ceiling=kind.ceiling)
+        #: The others, as long as no ledger has told how many they are.
+        self.crowd = Crowd()
 
     def opens(self, now: float, cost: int, reserve: float, even: bool) -> float:
         """Return the instant from which a call may go: now or earlier means at once."""
@@ -652,6 +654,7 @@ class LeasedWindow(Window):
 
     def go_alone(self) -> None:
         """Begin to go without the ledger: what others were about to find out is theirs."""
+        self.crowd.lose_track()
         lease = self.share.lease
         others_probe = lease.wait is not None and not (lease.confirmed or lease.misses)
         if others_probe and lease.resets_in is not None:
@@ -664,14 +667,25 @@ class LeasedWindow(Window):
         if has_left and not share.is_claim:
             return max(self.slot if even else -INF, self.shut)
         # What is left is for as many calls of each of the others.
-        crew = share.clients
-        if not share.health.clients:
-            crew = max(crew, math.ceil(self.foreign.crowd))  # nobody has told how many these are
+        is_told = share.health.clients > 0
+        crew = share.clients if is_told else self.crowd.size
         at = super().opens(now, cost * crew, reserve, even)
-        if at > now or has_left or not self.is_confirmed:
+        if has_left or not self.is_confirmed:
             return at
         may_see = not (share.is_claim or share.is_short or self.in_flight)
-        return at if may_see else self.ends
+        if not (may_see or at > now):
+            return self.ends
+        return at if is_told or not may_see else self._opens_untold(at, now, cost, reserve, even)
+
+    def _opens_untold(self, at: float, now: float, cost: int, reserve: float, even: bool) -> float:
+        """Nobody has told how many there are: leave some to who is late, and look after all."""
+        left = self.available - self._kept(reserve)
+        if at <= now:
+            return max(at, self.crowd.opens(left, self.limit, self.span))
+        if left < cost:
+            return at
+        looks = max(self.crowd.looks(self.round_trip), self.shut)
+        return min(at, max(looks, self.slot) if even else looks)
 
     @property
     def household(self) -> Household | None:
@@ -784,7 +798,13 @@ class LeasedWindow(Window):
         super().observe(granted, now, reading, refused=refused)
         self._say_read(granted, now, reading, refused=refused)
         share = self.share
-        if share.is_away and not share.is_claim and share.has_seen(granted):
+        if not share.is_away or share.is_claim:
+            return
+        cost = self.cost_of(granted)
+        is_alone = share.has_seen(granted) or not share.lease.number
+        if cost and is_alone:
+            self.crowd.read(now, reading.remaining, cost, self.limit, refused=refused)
+        if share.has_seen(granted):
             share.claim(self.available // (2 * share.clients), self.ends)
 
     def _say_read(
@@ -887,6 +907,7 @@ class LeasedWindow(Window):
             other.share.report_by(-INF)
 
     def _open(self, now: float, remaining: int, told: Edges | None) -> None:
+        self.crowd.begin(now, is_seen=now <= self.ends + 3 * self.round_trip)
         super()._open(now, remaining, told)
         if self.share.is_away and told is not None:
             # Each of the others does the same with the next window, after a probe of its own.

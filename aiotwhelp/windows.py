@@ -410,15 +410,6 @@ class Foreign:
         expected = self.rate * in_flight
         return expected + 2.0 * math.sqrt(expected)
 
-    @property
-    def crowd(self) -> float:
-        """Calls that may be on their way if all who were seen in this window make one at a time.
-
-        Others have made so many for each of ours; and some are quicker.
-        """
-        beside = self._others / max(1, self.own)
-        return 1.0 + beside + math.sqrt(beside)
-
 
 #: What a window of which nothing was known takes over from one that turned out to be it.
 _BELIEF = (

@@ -491,6 +491,28 @@ def test_processes_that_hardly_had_the_ledger_see_for_themselves_how_many_they_a
     assert played.makespan < ideal(240, 100, 20.0) + 6
 
 
+@pytest.mark.parametrize("limit", [15, 30, 100])
+@pytest.mark.parametrize("processes", [1, 2, 4, 8])
+def test_processes_that_never_had_the_ledger_spend_each_window_and_one_is_refused_at_most(
+    processes: int, limit: int
+) -> None:
+    """Eight had up to four refused in every second window of 15; one alone left a fifth of it."""
+    refused, used = [], []
+    for seed in range(6):
+        played = sailed(
+            processes,
+            12 * limit // processes,
+            server={"limit": limit, "length": 5.0 if limit < 100 else 20.0},
+            wire={"cuts": [(0.0, 9000.0, "raise" if seed % 2 else "hang")]},
+            seed=seed,
+        )
+        refused += [played.server.refused_in[window] for window in range(1, 5)]
+        used += [window.used / limit for window in played.server.history[1:3]]
+    assert sum(each > 1 for each in refused) <= 1, "of 24 windows"
+    assert max(refused) <= 2
+    assert sum(used) / len(used) > 0.985
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("processes", "limit"), [(2, 30), (4, 30), (4, 100)])
 def test_a_process_that_is_cut_off_alone_finds_its_share_of_the_next_window(

@@ -1150,15 +1150,99 @@ def test_without_the_ledger_a_call_leaves_as_much_for_each_of_the_others():
 def test_who_was_never_told_how_many_share_leaves_one_for_each_that_it_sees(
     clients: int, goes_on: bool
 ):
-    """Others have made 20 calls for one of its own: 26 may be on their way, and 25 are left."""
+    """Others have made 20 calls for one of its own, and 17 are left."""
     process = Process.of_window()
     process.health.clients = clients
     away(process)
-    for remaining in (46, 25):
-        assert goes(process)
-        answered(process, process.call(), remaining)
-    process.share.left, process.share.is_claim = 0, False
-    assert goes(process) is goes_on
+    for at, remaining in ((0.0, 80), (0.1, 59), (1.0, 38), (1.1, 17)):
+        assert goes(process, at)
+        answered(process, process.call(at), remaining, at)
+        process.share.left, process.share.is_claim = 0, False
+    assert goes(process, 1.1) is goes_on
+
+
+def untold(*readings: int) -> Process:
+    """A process that was never told of others; calls in its second window were answered so."""
+    process = Process.of_window()
+    away(process)
+    answered(process, process.call(), 99)
+    for number, remaining in enumerate(readings):
+        at = 60.0 + 0.1 * number
+        granted = process.call(at)
+        process.gate.give_back(1)
+        reading = WindowReading(FIFTEEN_MINUTES, remaining, 100, None, 120.0 - at)
+        process.gate.observe(granted, NOW + at + 0.05, reading, refused=False)
+    return process
+
+
+def test_without_the_ledger_two_thirds_are_left_to_who_is_late_at_the_reset():
+    process = untold(99)
+    gate = process.gate
+    assert gate.opens(NOW + 60.1, 1, 0.0, False) == -INF
+    gate.observations = [(0, 66)]
+    assert gate.opens(NOW + 60.1, 1, 0.0, False) == NOW + 60.05 + 1.0
+    assert goes(process, 61.06)
+    gate.slot = NOW + 60.1
+    assert gate.opens(NOW + 60.1, 1, 0.0, True) == NOW + 60.05 + 1.0, "though its turn is now"
+    process.health.clients = 1
+    assert goes(process, 60.1), "a ledger has told how many there are"
+
+
+def test_without_the_ledger_whose_call_began_a_window_takes_what_others_leave():
+    for began, leads in ((99, True), (98, False)):
+        process = untold(began, 96)
+        gate, crowd = process.gate, process.gate.crowd
+        gate.round_trip = 0.25
+        gate.observations = [(0, crowd.size - 1)]
+        looks = gate.opens(NOW + 62.0, 1, 0.0, False)
+        assert (looks == pytest.approx(NOW + 60.15 + 4 * 0.25)) is leads
+        assert (looks == gate.ends) is not leads
+        gate.slot = NOW + 63.0
+        assert gate.opens(NOW + 62.0, 1, 0.0, True) == (NOW + 63.0 if leads else gate.ends)
+        assert gate.opens(NOW + 62.0, 1, 0.0, False) == looks
+        gate.observations = [(0, 1)]
+        assert gate.opens(NOW + 62.0, 1, 0.0, False) == looks, "to the last one"
+        gate.observations = [(0, crowd.size - 1)]
+        assert gate.opens(NOW + 62.0, crowd.size, 0.0, False) == gate.ends, "it costs too much"
+        assert gate.opens(NOW + 62.0, 1, 0.9, False) == gate.ends, "they are kept"
+        gate.keep_shut(NOW + 60.0, 5.0)
+        assert gate.opens(NOW + 62.0, 1, 0.0, False) == (NOW + 65.0 if leads else gate.ends)
+        gate.shut = -INF
+        process.call(62.0)
+        assert gate.opens(NOW + 62.0, 1, 0.0, False) == gate.ends, "one at a time"
+
+
+@pytest.mark.parametrize(
+    ("late", "refused", "size"),
+    # Five came before, or six if it was refused; or somebody, long before this one.
+    [(0.75, False, 9), (0.751, False, 8), (0.75, True, 10)],
+)
+def test_calls_of_others_at_the_reset_are_counted_by_who_was_ready(
+    late: float, refused: bool, size: int
+):
+    process = untold()
+    process.gate.round_trip = 0.25
+    granted = process.call(60.0)
+    process.gate.give_back(1)
+    reading = WindowReading(FIFTEEN_MINUTES, 94, 100, None, 60.0)
+    process.gate.observe(granted, NOW + 60.0 + late, reading, refused=refused)
+    assert process.gate.crowd.size == size
+
+
+def test_what_a_ledger_leased_meanwhile_is_not_counted_as_calls_of_others():
+    process = untold(99, 98)
+    seen = process.gate.crowd.size
+    back(process)
+    process.health.is_away = False
+    process.leased(20, 60.5, number=1, clients=1, confirmed=True, limit=100, resets_in=59_500)
+    early = [process.call(60.6) for _ in range(20)]
+    process.health.clients = 0
+    away(process)
+    for granted in early:
+        answered(process, granted, 78, 60.7)
+    assert goes(process, 63.0)
+    answered(process, process.call(63.0), 77, 63.0)
+    assert process.gate.crowd.size == seen
 
 
 def test_without_the_ledger_a_window_has_probes_of_its_own():

@@ -1136,26 +1136,6 @@ def test_what_calls_of_ours_do_not_explain_is_what_others_use():
     assert foreign.is_seen
 
 
-@pytest.mark.parametrize(
-    ("own", "left", "crowd"),
-    [
-        (0, 100, 1.0),  # nobody else was seen
-        (0, 91, 1 + 9 + 3),
-        (1, 90, 1 + 9 + 3),
-        (2, 90, 1 + 4 + 2),
-        (10, 90, 1.0),
-    ],
-)
-def test_how_many_others_there_may_be_shows_in_their_calls_for_each_of_ours(
-    own: int, left: int, crowd: float
-):
-    foreign = Foreign()
-    foreign.begin(100)
-    foreign.own = own
-    foreign.observe(1.0, left, 0.5)
-    assert foreign.crowd == crowd
-
-
 def test_what_others_used_is_half_forgotten_with_each_window_of_ours():
     foreign, rates = Foreign(presumed=0.0), []
     foreign.begin(10)

@@ -32,6 +32,16 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "None, an empty text and False are as false as each other": [
         ("windows.Window.upset", "self.is_plain = False", "self.is_plain = None"),
+        (
+            "crowd.Crowd._begin",
+            "self._is_seen = self._leads = self._is_quiet = False",
+            "self._is_seen = self._leads = self._is_quiet = None",
+        ),
+        (
+            "crowd.Crowd.lose_track",
+            "self._is_seen = self._leads = False",
+            "self._is_seen = self._leads = None",
+        ),
         ("windows.Window.observe", "self.is_untold = False", "self.is_untold = None"),
         (
             "headers.Dialect.__post_init__",

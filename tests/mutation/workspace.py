@@ -30,6 +30,7 @@ TESTS = {
     "refills": ["tests/test_refills.py"],
     "ledger/rule": ["tests/test_ledger_rule.py"],
     "leases": ["tests/test_leases.py"],
+    "crowd": ["tests/test_crowd.py"],
     "matching": ["tests/test_matching.py"],
     "costs": ["tests/test_costs.py"],
     "home": [*LIMITER, "tests/test_home.py", "tests/test_dropped.py"],
