@@ -66,9 +66,10 @@ class Deadlines(dict[Timed, float]):
     def _ring(self) -> None:
         # A loop rings early, by less than its clock can tell.
         now = max(self.rings, asyncio.get_running_loop().time())
-        for one in [one for one, at in self.items() if at <= now]:
-            del self[one]
-            one.expire()
+        # Of a copy: an answer may be collected as garbage, and leave, at any allocation.
+        for one, at in self.copy().items():
+            if at <= now and self.pop(one, None) is not None:
+                one.expire()
         self.set(min(self.values(), default=INF))
 
 

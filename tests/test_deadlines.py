@@ -203,6 +203,29 @@ async def test_an_answer_that_is_dropped_unread_is_not_kept() -> None:
 
 
 @in_virtual_time
+async def test_whoever_leaves_while_others_are_told_is_not_told() -> None:
+    deadlines, told = Deadlines(), []
+
+    class Timed:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def expire(self) -> None:
+            told.append(self.number)
+            # As an answer does that is collected as garbage just then.
+            deadlines.pop(each[self.number + 1], None)
+
+    each = [Timed(number) for number in range(5)]
+    at = asyncio.get_running_loop().time() + 1.0
+    for one in each[:4]:
+        deadlines[one] = at
+    deadlines.set(at)
+    await asyncio.sleep(2)
+    assert told == [0, 2]
+    assert not deadlines
+
+
+@in_virtual_time
 async def test_a_middleware_that_swallows_the_end_leaves_no_cancellation_behind() -> None:
     async def swallow(
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
