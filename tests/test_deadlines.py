@@ -119,6 +119,28 @@ def test_reading_the_body_counts_from_the_beginning_of_the_attempt(read: Read) -
 
 
 @in_virtual_time
+async def test_of_a_body_that_is_there_in_time_nothing_is_kept_and_it_sets_no_timer() -> None:
+    async def halves(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Length": "10"})
+        await asyncio.sleep(2)
+        timers.append(timer_of(session))
+        await answer.prepare(request)
+        await answer.write(b"12345")
+        await asyncio.sleep(2)
+        await answer.write(b"67890")
+        return answer
+
+    timers: list[asyncio.TimerHandle | None] = []
+    async with serving(halves) as server, Session(server.url, timeout=7) as session:
+        async with session.get("/x") as response:
+            assert len(session._settings.pool.deadlines) == 1
+            assert timers == [timer_of(session)] != [None]
+            assert await response.read() == b"1234567890"
+            assert not session._settings.pool.deadlines
+        await assert_at_rest(session)
+
+
+@in_virtual_time
 async def test_who_comes_to_read_too_late_is_told_at_once() -> None:
     async with serving(half) as server, Session(server.url, timeout=7) as session:
         async with session.get("/x") as response:
@@ -193,6 +215,7 @@ async def test_an_answer_that_is_dropped_unread_is_not_kept() -> None:
             self.add_callback = self.ends.append
 
     answer = Dropped()
+    ends = answer.ends
     kept = weakref.ref(answer)
     deadlines.read_by(asyncio.get_running_loop().time() + 5, answer)  # type: ignore[arg-type]
     del answer
@@ -200,6 +223,8 @@ async def test_an_answer_that_is_dropped_unread_is_not_kept() -> None:
     assert kept() is None
     await asyncio.sleep(6)
     assert not deadlines
+    for end in ends:  # its connection is given back at last
+        end()
 
 
 @in_virtual_time

@@ -43,6 +43,21 @@ async def test_a_cost_that_makes_no_sense_is_refused_of_any_answer(cost: int | M
 
 
 @in_virtual_time
+async def test_an_answer_that_tells_anything_new_is_yet_to_be_observed():
+    limiter = Limiter()
+    first = await limiter.acquire(KEY)
+    assert first.observed_again(headers(14)) == -1
+    first.observed(headers(14))
+    permit = await next_permit(limiter)
+    assert permit.observed_again(headers(11, limit=30)) == -1
+    assert not permit.is_settled
+    assert permit.observed_again(headers(11)) == 11
+    assert permit.is_settled
+    assert limiter.quota(KEY).remaining == 11
+    assert at_rest(limiter)
+
+
+@in_virtual_time
 async def test_the_last_token_is_told_of_by_any_answer():
     limiter = Limiter()
     (await next_permit(limiter)).observed(headers(0))

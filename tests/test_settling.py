@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from aiotwhelp import events
 from aiotwhelp.errors import QuotaTimeoutError
 from aiotwhelp.headers import X_DIALECT
 from aiotwhelp.ledger import Lease, Report
@@ -55,6 +56,22 @@ async def test_callers_are_told_no_more_of_a_failure_once_all_is_as_it_was_befor
     assert plain.frame.left(headers(880, limit=900)) == 880, "it is read at a glance"
     permit.observed(headers(880, limit=900))
     assert "failed" not in str(limiter.timed_out(KEY, 1.0))
+
+
+@in_virtual_time
+async def test_whoever_listens_is_told_what_is_left_of_any_answer():
+    told: list[events.Event] = []
+    limiter = Limiter(on_event=told.append)
+    glances = 0
+    for left in range(900, 880, -1):
+        permit, answer = await limiter.acquire(KEY), headers(left, limit=900)
+        if permit.observed_again(answer) == left:
+            glances += 1
+        else:
+            permit.observed(answer)
+    assert glances > 10
+    observed = [event.remaining for event in told if isinstance(event, events.Observed)]
+    assert observed == list(range(900, 880, -1))
 
 
 class Telling:

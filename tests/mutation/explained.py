@@ -62,6 +62,7 @@ EXPLAINED: dict[str, list[Change]] = {
             'self._reviewed: _Review | None = ""',
         ),
         ("home.Home.__init__", "self.is_closed = False", "self.is_closed = None"),
+        ("settling.Settling.observed_again", 'line.trouble = ""', "line.trouble = None"),
         ("turns.Turns._pump", "line.pumping = False", "line.pumping = None"),
         ("clock.ServerClock.observe", "met = False", "met = None"),
         ("windows.Window.__init__", "self.is_confirmed = False", "self.is_confirmed = None"),
@@ -113,8 +114,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "if record.confirmed and (claimed := _claimed(record, now)) > 0:",
             "if record.confirmed and (claimed := _claimed(record, now)) >= 0:",
         ),
-        ("permits.Permit.observed", "if remaining >= 0:", "if remaining > 0:"),
-        ("permits.Permit.observed", "if remaining >= 0:", "if remaining >= 1:"),
         ("turns.Turns.settled", "plain = line.bucket.plain", "plain = None"),
         (
             "turns.Turns.settled",
@@ -529,7 +528,6 @@ EXPLAINED: dict[str, list[Change]] = {
         ("leases.Share.__init__", "self._asked = 0", "*"),
         ("leases.Share.__init__", "self._since = 0", "*"),
         ("leases.Share.__init__", "self.again: _Said | None = None", "*"),
-        ("settling.Settling.observed", "remaining: int = 0,", "remaining: int = 1,"),
         ("alarm.Alarm.__init__", "self._timer_at = INF", "*"),
         ("windows.Probing.__init__", "self.sent = -INF", "*"),
         ("windows.Foreign.__init__", "self.own = 0", "self.own = 1"),
@@ -575,9 +573,9 @@ EXPLAINED: dict[str, list[Change]] = {
             "is_news = answer.at >= line.checked + 0.5 or (line.was_busy and not busy)",
         ),
         (
-            "settling.Settling.observed",
-            "and granted.sent < clock.news_from",
-            "and granted.sent <= clock.news_from",
+            "settling.Settling.observed_again",
+            "granted.sent >= clock.news_from",
+            "granted.sent > clock.news_from",
         ),
         (
             "telling.Telling.announce",
@@ -638,9 +636,9 @@ EXPLAINED: dict[str, list[Change]] = {
             "def read(self, headers: Mapping[str, str], status: int = 201) -> Reading:",
         ),
         (
-            "permits.Permit.observed",
-            "line.settling.observed(line, self, reading, 200, None, frame, remaining)",
-            "line.settling.observed(line, self, reading, 201, None, frame, remaining)",
+            "settling.Settling.observed_again",
+            "self._learn(line, granted, frame.reading(remaining), 200, None, now)",
+            "self._learn(line, granted, frame.reading(remaining), 201, None, now)",
         ),
         (
             "quota.Bucket.observed",
@@ -726,10 +724,8 @@ EXPLAINED: dict[str, list[Change]] = {
         *(
             ("turns.Turns.join", _LONG, _LONG.replace(one, other))
             for one, other in (
-                ("and", "or"),
                 ("now +", "now -"),
                 ("G <", "G <="),
-                ("< INF", "<= INF"),
             )
         ),
         (

@@ -31,6 +31,7 @@ TESTS = {
     "ledger/rule": ["tests/test_ledger_rule.py"],
     "leases": ["tests/test_leases.py"],
     "crowd": ["tests/test_crowd.py"],
+    "deadlines": ["tests/test_deadlines.py"],
     "matching": ["tests/test_matching.py"],
     "costs": ["tests/test_costs.py"],
     "home": [*LIMITER, "tests/test_home.py", "tests/test_dropped.py"],
