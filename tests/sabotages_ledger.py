@@ -248,11 +248,20 @@ def await_for_ever_who_was_to_come(patch: Patch) -> None:
     patch.setattr(rule, "_AWAITED", 10**9)
 
 
+def forget_whoever_was_awaited_in_vain(patch: Patch) -> None:
+    patch.setattr(rule, "_MOST_VAIN", 1)
+
+
+def await_the_dead_in_each_window(patch: Patch) -> None:
+    patch.setattr(rule, "_MOST_VAIN", 10**9)
+
+
 def divide_by_those_who_are_still_awaited(patch: Patch) -> None:
     give_up = rule._give_up
 
-    def given_up(record: Any, name: str, client: Any, _: int, now: int) -> None:
-        give_up(record, name, client, max(0, record.size) // len(record.clients), now)
+    def given_up(record: Any, client: Any, _: int, now: int) -> None:
+        awaited = sum(not each.gone for each in record.clients.values())
+        give_up(record, client, record.size // awaited, now)
 
     patch.setattr(rule, "_give_up", given_up)
 

@@ -969,7 +969,7 @@ def test_whoever_dies_holding_something_may_go_on_alone_and_has_its_share_of_the
         (SPAN, "b", asks(), {"probe": TURN + 1, "granted": 1}),
         (SPAN + 10, "b", next_window(), {"granted": 50, "remaining": 50}),
         (SPAN + 1000, "b", asks(500, notes=(used,)), {"granted": 0, "wait": 250, "clients": 2}),
-        (SPAN + 1010, "b", asks(500), {"granted": 1, "probe": TURN + 1, "clients": 1}),
+        (SPAN + 1010, "b", asks(500), {"granted": 1, "probe": TURN + 1, "clients": 2}),
     )
     assert [ghost[2] for ghost in record.ghosts if ghost[0] == START + SPAN + 1010] == [50]
 
@@ -983,7 +983,7 @@ def test_whoever_does_not_come_as_it_was_told_to_has_its_share_until_it_does() -
         (10, "a", asks(held=0), {"granted": 1}),
         (10, "b", {"held": 0}, {}),
         (SPAN, "b", asks(), {"probe": TURN + 1, "granted": 1}),
-        (SPAN + 10, "b", next_window(), {"granted": 50}),
+        (SPAN + 10, "b", next_window(), {"granted": 49}),
         (SPAN + 500, "b", asks(500, notes=(used,)), {"granted": 0, "wait": 250}),
         (SPAN + 510, "a", asks(500), {"granted": 25}),
     )
@@ -1006,7 +1006,8 @@ def test_for_whoever_wants_nothing_any_more_nothing_is_kept(wanted: int, idle: b
     [
         # Of few tokens its share is left to it; of four for each, unless it asks now itself.
         ({"remaining": 3, "size": 7}, {}, 0, 250),
-        ({"remaining": 4, "size": 7}, {}, 1, None),
+        ({"remaining": 4, "size": 7}, {}, 0, 250),
+        ({"remaining": 5, "size": 7}, {}, 1, None),
         ({"remaining": 4, "size": 8}, {}, 4, 250),
         ({"remaining": 4, "size": 8}, {"asks": START}, 4, 250),
         ({"remaining": 4, "size": 8}, {"asks": START - 1}, 0, 250),
@@ -1014,7 +1015,8 @@ def test_for_whoever_wants_nothing_any_more_nothing_is_kept(wanted: int, idle: b
         ({"remaining": 1, "size": 3}, {}, 0, 250),
         ({"remaining": 1, "size": 3, "back": START + 40}, {}, 0, 40),
         ({"remaining": 1, "size": 3, "back": START}, {}, 0, 250),
-        ({"remaining": 1, "size": 1}, {}, 1, None),
+        ({"remaining": 1, "size": 1}, {}, 0, 250),
+        ({"remaining": 1, "size": 0}, {}, 1, None),
     ],
 )
 def test_what_is_left_to_whoever_is_awaited_nobody_else_gets(
@@ -1034,7 +1036,7 @@ def test_what_the_awaited_may_have_used_no_call_tells_that_went_before() -> None
     )
     film(
         known(10, size=0, clients={"b": waits(awaited=START)}),
-        (0, "a", {}, {"clients": 1, "remaining": 10}),
+        (0, "a", {}, {"clients": 2, "remaining": 10}),
     )
 
 
@@ -1043,28 +1045,127 @@ def test_of_several_who_were_awaited_in_vain_each_may_have_used_an_equal_share()
     record = film(
         known(90, clients={"b": waits(awaited=START + 10), "c": waits(awaited=START + 10)}),
         (0, "a", asks(500), {"granted": 30, "wait": 250, "clients": 3}),
-        (10, "a", {"held": 30}, {"clients": 1, "remaining": 0}),
+        (10, "a", {"held": 30}, {"clients": 3, "remaining": 0}),
     )
     assert record.ghosts == [[START + 10, NUMBER + 1, 30], [START + 10, NUMBER + 2, 30]]
+    assert [each.asks for each in record.clients.values()][:2] == [0, 0], "nor do they ask any more"
 
 
-def test_who_was_awaited_in_vain_is_not_awaited_in_the_next_window() -> None:
-    """What it holds stays its own until its lease ends."""
+def windows(*used: int) -> Record:
+    """Windows of 100 calls for two processes, one of which asked and does not come any more.
 
+    Each window is spent by the other one, but for so many calls. Returns the record as it is at
+    the beginning of another window.
+    """
+    record = known(10, reset=START + 100, clients={"b": waits(asks=START + 50)})
+    rows: list[Row] = []
+    for number, by_others in enumerate([*used, None]):
+        at, turn = 5000 * number + 100, TURN + 1 + number
+        first = read(100, resets_in=4990, probe=turn, known=NUMBER + 1000)
+        rows.append((at, "a", asks(), {"granted": 1, "probe": turn}))
+        rows.append((at + 10, "a", tells(first), {"confirmed": True}))
+        if by_others is not None:
+            last = read(0, resets_in=2000, cost=100 - by_others, known=NUMBER + 1000)
+            rows.append((at + 2000, "a", {"held": 100 - by_others}, {}))
+            rows.append((at + 3000, "a", tells(last), {"remaining": 0}))
+    return film(record, *rows)
+
+
+@pytest.mark.parametrize(
+    ("used", "awaited"),
+    [
+        ((), True),
+        ((0,), True),  # it may have waited for the reset, since others were to find out
+        ((0, 0), False),
+        ((24, 24), False),
+        ((25,), True),
+        ((0, 25), True),  # half of its share, and of one of two processes
+        ((25, 0), True),
+        ((25, 0, 0), False),
+        ((0, 25, 0, 25), True),
+    ],
+)
+def test_who_does_not_come_is_awaited_until_nobody_used_its_share_in_two_windows(
+    used: tuple[int, ...], awaited: bool
+) -> None:
+    """It goes on for itself: others are refused for each call of it, 15 in one window of 100."""
+    record = windows(*used)
+    assert ("b" in record.clients) is awaited
+    if awaited:
+        assert record.clients["b"].is_awaited
+
+
+def test_as_many_are_awaited_as_others_may_be() -> None:
+    """Three do not come in two windows; somebody has used the shares of about two."""
+    gone = {name: waits(gone=START, awaited=START, vain=1, asks=0) for name in "bcd"}
+    record = known(100, reset=START + 100, others=40, clients=gone)
+    film(
+        record,
+        (100, "a", asks(), {"granted": 1, "probe": TURN + 1, "clients": 4}),
+        (110, "a", tells(read(99, resets_in=SPAN, probe=TURN + 1, known=NUMBER + 10)), {}),
+    )
+    assert [(name, each.vain) for name, each in record.clients.items()] == [
+        ("b", 0),
+        ("c", 0),
+        ("a", 0),
+    ]
+
+
+def test_who_was_awaited_in_vain_holds_what_it_has_until_its_lease_ends() -> None:
     def opens(turn: int) -> dict[str, Any]:
         note = read(100, resets_in=1100, probe=turn, known=NUMBER + 100)
         return asks(500, notes=(note,))
 
-    film(
+    record = film(
         known(10, reset=START + 100, span=1000, clients={"b": waits(held=3, asks=START + 50)}),
         (100, "a", asks(), {"granted": 1, "probe": TURN + 1}),
-        (110, "a", opens(TURN + 1), {"granted": 49, "remaining": 48}),
-        (1109, "a", asks(500, held=49), {"granted": 0, "wait": 101}),
-        (1110, "a", asks(500, held=49), {"granted": 0, "clients": 2, "remaining": 0}),
+        (110, "a", opens(TURN + 1), {"granted": 48, "remaining": 49}),
+        (1109, "a", asks(500, held=48), {"granted": 0, "wait": 101}),
+        (1110, "a", asks(500, held=48), {"granted": 0, "clients": 2, "remaining": 0}),
         (1210, "a", asks(), {"granted": 1, "probe": TURN + 2}),
-        (1220, "a", opens(TURN + 2), {"granted": 49, "clients": 2, "remaining": 48}),
-        (1221, "a", asks(500, held=49), {"granted": 48, "remaining": 0}),
+        (1999, "a", {"held": 1}, {"clients": 2}),
+        (2000, "a", {"held": 1}, {"clients": 2}),
     )
+    assert record.ghosts[-1][0::2] == [START + LEASE + 1000, 3]
+
+
+def test_who_dies_while_it_is_awaited_is_awaited_as_long_as_others() -> None:
+    dies = waits(held=3, asks=0, awaited=START + 500, expires=START + 100)
+    record = film(
+        known(10, clients={"b": dies}),
+        (100, "a", asks(99), {"granted": 2, "clients": 2}),
+        (499, "a", asks(99, held=2), {"granted": 0}),
+        (500, "a", asks(99, held=2), {"granted": 0}),
+    )
+    assert [ghost[0::2] for ghost in record.ghosts] == [[START + 1100, 3], [START + 500, 5]]
+
+
+@pytest.mark.parametrize(
+    ("size", "others", "vain"), [(100, 25, 0), (100, 24, 1), (2, 1, 0), (0, 0, 1)]
+)
+def test_others_are_there_if_they_used_half_of_a_share(size: int, others: int, vain: int) -> None:
+    gone = waits(gone=START, awaited=START, asks=0)
+    opening = tells(read(99, resets_in=SPAN, probe=TURN, known=NUMBER + 10))
+    record = known(100, size=size, others=others, confirmed=False, clients={"b": gone})
+    film(record, (100, "a", opening, {"confirmed": True}))
+    assert gone.vain == vain
+
+
+def test_who_was_not_awaited_yet_was_not_awaited_in_vain() -> None:
+    """It died in this window, or is awaited since another answer told of it a moment ago."""
+    for said in ({"gone": START}, {"awaited": START + 500}):
+        client = waits(asks=0, **said)
+        opening = tells(read(99, resets_in=SPAN, probe=TURN, known=NUMBER + 10))
+        record = known(100, confirmed=False, reset=START - 1, clients={"b": client})
+        film(record, (100, "a", opening, {"confirmed": True}))
+        assert client.vain == 0
+
+
+def test_whoever_comes_after_all_is_awaited_no_more() -> None:
+    gone = waits(gone=START, awaited=START, vain=1, asks=0)
+    record = known(10, clients={"b": gone})
+    film(record, (0, "b", asks(1), {"granted": 1, "clients": 1}))
+    assert (gone.gone, gone.awaited, gone.vain) == (0, 0, 0)
 
 
 def test_a_dead_process_missed_its_probe() -> None:

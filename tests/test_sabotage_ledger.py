@@ -121,6 +121,18 @@ CAUGHT_BY: list[tuple[Sabotage, Check]] = [
         films.test_whoever_dies_holding_something_may_go_on_alone_and_has_its_share_of_the_next_window,
     ),
     (
+        sabotages.forget_whoever_was_awaited_in_vain,
+        lambda: films.test_who_does_not_come_is_awaited_until_nobody_used_its_share_in_two_windows(
+            (0,), True
+        ),
+    ),
+    (
+        sabotages.await_the_dead_in_each_window,
+        lambda: films.test_who_does_not_come_is_awaited_until_nobody_used_its_share_in_two_windows(
+            (0, 0), False
+        ),
+    ),
+    (
         sabotages.divide_by_those_who_are_still_awaited,
         films.test_of_several_who_were_awaited_in_vain_each_may_have_used_an_equal_share,
     ),

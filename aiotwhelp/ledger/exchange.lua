@@ -31,6 +31,7 @@ local FIRST_WAIT = 250
 local MOST_CLIENTS = 256
 local OVERDUE = 300
 local AWAITED = 1000
+local MOST_VAIN = 2
 local ENOUGH = 4
 local UNKNOWN_ROUND_TRIP = 100
 local PRESUMED_FOREIGN = 250
@@ -61,7 +62,7 @@ local ROWS = {
   gaps = {"number", "number"},
   clients = {
     "string", "number", "number", "number", "number", "number", "number", "number", "number",
-    "number", "number", "number",
+    "number", "number", "number", "number",
   },
 }
 
@@ -77,18 +78,18 @@ local function is_row(row, kinds)
   return true
 end
 
-local Client, Record, client_of, forget, dumps, loads, exchange, emptied, hear, come_back
-local lifetime
+local Client, Record, client_of, is_awaited, forget, dumps, loads, lifetime
+local exchange, emptied, hear, come_back
 local grant, grant_from, share_out, taken_by, grant_probe, lease_probe, grant_pace, patience
 local grant_when_spent, until_reset, slots
-local use, foreign, margin, claimed, held_by_all, left_of, lease
+local use, foreign, margin, claimed, share_of_each, held_by_all, left_of, lease
 local ends_at, pass, doubt, expire, give_up, make_room
-local take_in, take_pace, read, fold, answer_probe, open_window, observe, move_reset
+local take_in, take_pace, read, fold, answer_probe, open_window, observe, move_reset, await_again
 local apart_by, is_usable, is_placed, is_same, is_earlier, is_of_next, learn_lateness
 local owe, add_ghost, clear_debts, backoff, missed, found_nobody, back_off_refused, confirmed
 
 function Client(
-  name, held, expires, sequence, noted, asks, taken, probes, probed, tried, gone, awaited
+  name, held, expires, sequence, noted, asks, taken, probes, probed, tried, gone, awaited, vain
 )
   return {
     name = name,
@@ -103,6 +104,7 @@ function Client(
     tried = tried or 0,
     gone = gone or 0,
     awaited = awaited or 0,
+    vain = vain or 0,
   }
 end
 
@@ -160,6 +162,10 @@ function client_of(record, name)
   end
 end
 
+function is_awaited(client)
+  return client.awaited ~= 0 and client.gone == 0
+end
+
 function forget(record, client)
   for place, each in ipairs(record.clients) do
     if each == client then
@@ -184,6 +190,7 @@ function dumps(record)
       state.clients[place] = {
         each.name, each.held, each.expires, each.sequence, each.noted, each.asks, each.taken,
         each.probes, each.probed, each.tried, each.gone, each.awaited,
+        each.vain,
       }
     end
   end
@@ -316,7 +323,7 @@ function hear(record, client, report, now)
       take_in(record, client, note, now, report.counts == "cold")
     end
   end
-  client.gone, client.awaited = 0, 0
+  client.gone, client.awaited, client.vain = 0, 0, 0
   -- Never more than were leased in this turn: it may still wait for those of an earlier one.
   client.probes = min(client.probes, report.probes)
   if #report.shown > 0 then
@@ -570,11 +577,16 @@ function claimed(record, now)
   -- Where there are many, a share is kept for each who is about to ask in any case.
   local are_few = record.size < ENOUGH * #record.clients
   for _, client in ipairs(record.clients) do
-    if client.awaited ~= 0 and (are_few or now > client.asks) then
+    if is_awaited(client) and (are_few or now > client.asks) then
       awaited = awaited + 1
     end
   end
-  return missing + floor(awaited * record.size / #record.clients)
+  return missing + awaited * share_of_each(record)
+end
+
+-- What each process may take of a window for itself: the call that saw it begin is in it.
+function share_of_each(record)
+  return ceil(max(0, record.size) / max(1, #record.clients))
 end
 
 function held_by_all(record)
@@ -650,9 +662,9 @@ end
 function expire(record, now)
   local all = {unpack(record.clients)}
   -- Of all who are given up at one instant, as it was left to each of them until then.
-  local share = floor(max(0, record.size) / max(1, #all))
+  local share = share_of_each(record)
   for _, client in ipairs(all) do
-    if client.awaited ~= 0 and now >= client.awaited then
+    if is_awaited(client) and now >= client.awaited then
       give_up(record, client, share, now)
     elseif client.expires ~= 0 and now >= client.expires then
       local held = client.held
@@ -665,7 +677,8 @@ function expire(record, now)
       end
       if held ~= 0 and record.span > 0 then
         client.held, client.probes, client.asks = 0, 0, 0
-        client.gone, client.expires = now, now + LEASE + record.span
+        client.gone = is_awaited(client) and 0 or now
+        client.expires = now + LEASE + record.span
       else
         forget(record, client)
       end
@@ -679,9 +692,9 @@ function give_up(record, client, share, now)
     record.number = record.number + 1
     add_ghost(record, now, share)
   end
-  client.awaited, client.asks = 0, 0
+  client.gone, client.asks = now, 0
   if client.held == 0 and client.probes == 0 then
-    forget(record, client)
+    client.expires = max(client.expires, now + LEASE + record.span)
   end
 end
 
@@ -859,15 +872,10 @@ function open_window(record, note, now, is_placed)
     record.before = floor(record.before / 2)
     record.before = foreign(record)
   end
+  await_again(record, now)
   record.others, record.own = 0, 0
   record.explained = left_of(record)
   record.size = record.explained
-  for _, client in ipairs(record.clients) do
-    client.taken = 0
-    if client.gone ~= 0 or client.asks ~= 0 then
-      client.gone, client.awaited = 0, now + AWAITED
-    end
-  end
   record.confirmed = true
   confirmed(record)
   record.doubts = 0
@@ -881,6 +889,27 @@ function open_window(record, note, now, is_placed)
     record.reset, record.epoch = nil, nil
   end
   record.seen = now
+end
+
+-- Leaves its share of the next window to each that may be cut off, until it seems to be dead.
+-- It is there as long as others than ours use about a share for each that does not come.
+function await_again(record, now)
+  local all = {unpack(record.clients)}
+  local share, used = share_of_each(record), record.others
+  for _, client in ipairs(all) do
+    client.taken = 0
+    if client.awaited ~= 0 and client.gone ~= 0 then
+      local is_there = used > 0 and 2 * used >= share
+      used = used - share
+      client.vain = is_there and 0 or client.vain + 1
+      if client.vain >= MOST_VAIN then
+        forget(record, client)
+      end
+    end
+    if client.gone ~= 0 or client.asks ~= 0 then
+      client.gone, client.awaited = 0, now + AWAITED
+    end
+  end
 end
 
 function observe(record, remaining)

@@ -62,6 +62,9 @@ _OVERDUE = 300
 #: The share of a window of who does not ask for it is left to it for so long.
 _AWAITED = 1000
 
+#: So many windows in a row it is awaited in vain: in the first it may have waited for the reset.
+_MOST_VAIN = 2
+
 #: So many tokens for each who asks are enough to divide them fairly.
 _ENOUGH = 4
 
@@ -102,10 +105,18 @@ class Client:
     probed: int = 0
     #: The number as of which it has found out by itself that nobody is there.
     tried: int = 0
-    #: When it died holding something, else 0: it may as well be cut off, and go on for itself.
+    #: When it died holding something, or was awaited in vain, else 0: it may as well be cut off,
+    #: and go on for itself.
     gone: int = 0
-    #: Until when its share of this window is left to it: it was about to ask, or is gone.
+    #: Until when its share of this window is left to it: it was about to ask, or was gone.
     awaited: int = 0
+    #: Windows in a row in which it was awaited, and nobody else used its share either.
+    vain: int = 0
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether its share is left to it now."""
+        return bool(self.awaited) and not self.gone
 
 
 @dataclass(slots=True)
@@ -275,7 +286,7 @@ def _hear(record: Record, client: Client, report: Report, now: int) -> None:
             _take_pace(record, note, now)
         else:
             _take_in(record, client, note, now, is_cold=report.counts is Counts.COLD)
-    client.gone = client.awaited = 0
+    client.gone = client.awaited = client.vain = 0
     # Never more than were leased in this turn: it may still wait for those of an earlier one.
     client.probes = min(client.probes, report.probes)
     if report.shown:
@@ -492,9 +503,14 @@ def _claimed(record: Record, now: int) -> int:
     claimed = record.missing * limit // record.crew if now < record.back else 0
     # Where there are many, a share is kept for each who is about to ask in any case.
     are_few = record.size < _ENOUGH * len(record.clients)
-    awaited = [each for each in record.clients.values() if each.awaited]
+    awaited = [each for each in record.clients.values() if each.is_awaited]
     kept = sum(are_few or now > each.asks for each in awaited)
-    return claimed + kept * record.size // len(record.clients)
+    return claimed + kept * _share_of_each(record)
+
+
+def _share_of_each(record: Record) -> int:
+    """What each process may take of a window for itself: the call that saw it begin is in it."""
+    return -(-max(0, record.size) // max(1, len(record.clients)))
 
 
 def _held(record: Record) -> int:
@@ -569,10 +585,10 @@ def _doubt(record: Record) -> None:
 def _expire(record: Record, now: int) -> None:
     """Processes without news are dead, or stopped: what they held may have been sent."""
     # Of all who are given up at one instant, as it was left to each of them until then.
-    share = max(0, record.size) // max(1, len(record.clients))
+    share = _share_of_each(record)
     for name, client in list(record.clients.items()):
-        if client.awaited and now >= client.awaited:
-            _give_up(record, name, client, share, now)
+        if client.is_awaited and now >= client.awaited:
+            _give_up(record, client, share, now)
         elif client.expires and now >= client.expires:
             if client.held:
                 record.number += 1
@@ -581,19 +597,20 @@ def _expire(record: Record, now: int) -> None:
                 _missed(record, now)
             if client.held and record.span:
                 client.held = client.probes = client.asks = 0
-                client.gone, client.expires = now, now + LEASE + record.span
+                client.gone = 0 if client.is_awaited else now
+                client.expires = now + LEASE + record.span
             else:
                 del record.clients[name]
 
 
-def _give_up(record: Record, name: str, client: Client, share: int, now: int) -> None:
+def _give_up(record: Record, client: Client, share: int, now: int) -> None:
     """Await a process no longer: what it may have made calls for, a call of another one tells."""
     if record.confirmed:
         record.number += 1
         _add_ghost(record, now, share)
-    client.awaited = client.asks = 0
+    client.gone, client.asks = now, 0
     if not client.held | client.probes:
-        del record.clients[name]
+        client.expires = max(client.expires, now + LEASE + record.span)
 
 
 def _make_room(record: Record) -> None:
@@ -736,12 +753,9 @@ def _open(record: Record, note: Note, now: int, *, is_placed: bool = True) -> No
         record.presumed = 0
         record.before //= 2
         record.before = _foreign(record)
+    _await_again(record, now)
     record.others = record.own = 0
     record.explained = record.size = _left(record)
-    for client in record.clients.values():
-        client.taken = 0
-        if client.gone or client.asks:
-            client.gone, client.awaited = 0, now + _AWAITED
     record.confirmed = True
     _confirmed(record)
     record.doubts = 0
@@ -754,6 +768,24 @@ def _open(record: Record, note: Note, now: int, *, is_placed: bool = True) -> No
     else:
         record.reset = record.epoch = None
     record.seen = now
+
+
+def _await_again(record: Record, now: int) -> None:
+    """Leave its share of the next window to each that may be cut off, until it seems to be dead.
+
+    It is there as long as others than ours use about a share for each that does not come.
+    """
+    share, used = _share_of_each(record), record.others
+    for name, client in list(record.clients.items()):
+        client.taken = 0
+        if client.awaited and client.gone:
+            is_there = used > 0 and 2 * used >= share
+            used -= share
+            client.vain = 0 if is_there else client.vain + 1
+            if client.vain >= _MOST_VAIN:
+                del record.clients[name]
+        if client.gone or client.asks:
+            client.gone, client.awaited = 0, now + _AWAITED
 
 
 def _observe(record: Record, remaining: int) -> None:
