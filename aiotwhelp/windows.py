@@ -1081,12 +1081,17 @@ class Window:
             # A slow answer of the window before, or one that cannot be placed.
             if told is None:
                 self.debts.add_unread(self.numbering.next(), self.cost_of(granted))
+            elif self._is_same(told):
+                # It counts if that window turns out to go on: a probe may have been ahead of it.
+                self._note(reading.remaining)
         else:
             self.debts.clear(granted.known, granted.sent)
             if reading.remaining > 0 and not refused:
                 # The old window goes on, or no reset is told. Its tokens are real.
                 goes_on = told is not None and told[0] <= self._last_reset + _SAME_RESET
-                self._open(now, reading.remaining, None)
+                self._retire(granted.known if goes_on else self.numbering.last)
+                since = [left for _, left in self.observations]
+                self._open(now, min([reading.remaining, *since]), None)
                 self.low = self.low if goes_on else -INF
             elif ahead is not None and not refused:
                 # This call got the last token, and the next one comes soon after the old reset.

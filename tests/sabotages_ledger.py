@@ -284,6 +284,10 @@ def leave_claims_to_those_who_made_them(patch: Patch) -> None:
     patch.setattr(rule, "_lease", lambda *told, **more: lease(*told, **more | {"void": 0}))
 
 
+def forget_what_was_read_while_a_probe_was_out(patch: Patch) -> None:
+    patch.setattr(rule, "_least", lambda _, note: note.remaining)
+
+
 def forget_what_may_be_of_either_window(patch: Patch) -> None:
     patch.setattr(rule, "_is_placed", lambda *_: True)
 

@@ -908,6 +908,33 @@ def test_a_ghosts_span_grows_with_the_round_trip() -> None:
     assert record.ghosts == [[START + 6000, record.number, 1]]
 
 
+def test_calls_in_flight_at_a_late_rollover_may_be_counted_after_the_probe() -> None:
+    """Their readings count if the old window goes on, and not if another one has begun."""
+    late = read(5, cost=2, resets_in=-100)
+    rows: list[Row] = [
+        (0, "a", asks(2), {"granted": 2}),
+        (150, "b", asks(1), {"probe": TURN + 1}),
+        (200, "a", tells(late), {"confirmed": False}),
+    ]
+    probe = {"known": NUMBER + 1, "probe": TURN + 1}
+    on, over = read(7, resets_in=-150, **probe), read(7, resets_in=SPAN, **probe)
+    film(known(9, reset=START + 100), *rows, (250, "b", tells(on), {"remaining": 5}))
+    film(known(9, reset=START + 100), *rows, (250, "b", tells(over), {"remaining": 7}))
+    untold = read(7, **probe)
+    film(known(9, reset=START + 100), *rows, (250, "b", tells(untold), {"remaining": 7}))
+
+
+def test_what_was_read_before_the_probe_went_is_in_what_it_reads() -> None:
+    probe = read(7, resets_in=-150, known=NUMBER + 3, probe=TURN + 1)
+    film(
+        known(9, reset=START + 100),
+        (0, "a", asks(2), {"granted": 2}),
+        (140, "a", tells(read(5, cost=2, resets_in=-40)), {"confirmed": False}),
+        (150, "b", asks(1), {"probe": TURN + 1, "number": NUMBER + 3}),
+        (250, "b", tells(probe), {"remaining": 7}),
+    )
+
+
 def test_debts_beyond_the_most_are_put_together() -> None:
     record = known(900)
     for _ in range(200):

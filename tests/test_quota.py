@@ -413,6 +413,30 @@ def test_case_16_a_reading_without_a_reset_may_be_of_the_window_that_a_late_roll
     film.play([(62, Ask("d"), GO), (62.1, Answer("d", 12, reset=121.0), 12)])
 
 
+def test_case_16_calls_in_flight_at_a_late_rollover_may_be_counted_after_the_probe():
+    """Of eight processes two more were refused, when their reading came before the probe's."""
+    film = opened(9, reset=60.0)
+    film.play([(59, Ask(name), GO) for name in "abc"])
+    film.play([(61, Ask("probe"), GO), (61.1, Answer("b", 5, reset=60.0), None)])
+    film.play([(61.2, Answer("probe", 7, reset=60.0), 3), (61.3, Answer("c", 6, reset=60.0), 4)])
+    film.play([(62, Ask("d"), GO), (62.1, Answer("d", 4, reset=60.0), 3)])
+
+
+@pytest.mark.parametrize("reset", [121.0, None])
+def test_case_16_what_is_left_of_an_old_window_is_not_what_is_left_of_another(reset: float | None):
+    film = opened(9, reset=60.0)
+    film.play(
+        [(59, Ask("a"), GO), (61, Ask("probe"), GO), (61.1, Answer("a", 3, reset=60.0), None)]
+    )
+    film.play([(61.2, Answer("probe", 7, reset=reset), 7)])
+
+
+def test_case_16_what_was_read_before_the_probe_went_is_in_what_it_reads():
+    film = opened(9, reset=60.0)
+    film.play([(59, Ask("a"), GO), (61, Answer("a", 3, reset=60.0), None)])
+    film.play([(61.1, Ask("probe"), GO), (61.2, Answer("probe", 7, reset=60.0), 7)])
+
+
 def test_case_16_so_may_one_whose_reset_nobody_can_believe():
     film = late_rollover(7, "a", "b")
     film.play([(61.7, Answer("a", 13, reset=10_000.0), 12)])

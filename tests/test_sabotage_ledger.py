@@ -149,6 +149,10 @@ CAUGHT_BY: list[tuple[Sabotage, Check]] = [
         films.test_what_is_claimed_and_not_there_is_given_up_by_who_comes_back,
     ),
     (
+        sabotages.forget_what_was_read_while_a_probe_was_out,
+        films.test_calls_in_flight_at_a_late_rollover_may_be_counted_after_the_probe,
+    ),
+    (
         sabotages.forget_what_may_be_of_either_window,
         lambda: films.test_what_told_no_reset_of_this_window_is_owed_by_another_that_begins({}, 2),
     ),

@@ -84,7 +84,8 @@ local grant, grant_from, share_out, taken_by, grant_probe, lease_probe, grant_pa
 local grant_when_spent, until_reset, slots
 local use, foreign, margin, claimed, share_of_each, held_by_all, left_of, lease
 local ends_at, pass, doubt, expire, give_up, make_room
-local take_in, take_pace, read, fold, answer_probe, open_window, observe, move_reset, await_again
+local take_in, take_pace, read, fold, answer_probe, least, open_window, observe, move_reset
+local await_again
 local apart_by, is_usable, is_placed, is_same, is_earlier, is_of_next, learn_lateness
 local owe, add_ghost, clear_debts, backoff, missed, found_nobody, back_off_refused, confirmed
 
@@ -848,6 +849,9 @@ function answer_probe(record, note, now, is_probe)
     -- A slow answer of the window before, or one that cannot be placed.
     if not note.resets_in then
       owe(record, record.unread, note.cost)
+    elseif is_same(record, note, now) then
+      -- It counts if that window turns out to go on: a probe may have been ahead of it.
+      observe(record, note.remaining)
     end
   else
     clear_debts(record, note, now)
@@ -856,9 +860,23 @@ function answer_probe(record, note, now, is_probe)
       back_off_refused(record, now)
     else
       -- The old window goes on, or no reset is told. Its tokens are real.
+      if note.resets_in then
+        note.remaining = least(record, note)
+      end
       open_window(record, note, now, false)
     end
   end
+end
+
+-- Returns what is left by a probe, or by calls that told of that window since it went.
+function least(record, note)
+  local left = note.remaining
+  for _, each in ipairs(record.floor) do
+    if each[1] > note.known then
+      left = min(left, each[2])
+    end
+  end
+  return left
 end
 
 function open_window(record, note, now, is_placed)

@@ -734,6 +734,9 @@ def _answer_probe(record: Record, note: Note, now: int, *, is_probe: bool) -> No
         # A slow answer of the window before, or one that cannot be placed.
         if not told:
             _owe(record, record.unread, note.cost)
+        elif _is_same(record, note, now):
+            # It counts if that window turns out to go on: a probe may have been ahead of it.
+            _observe(record, note.remaining)
     else:
         _clear_debts(record, note, now)
         if note.refused or note.remaining <= 0:
@@ -741,7 +744,15 @@ def _answer_probe(record: Record, note: Note, now: int, *, is_probe: bool) -> No
             _back_off_refused(record, now)
         else:
             # The old window goes on, or no reset is told. Its tokens are real.
+            if told:
+                note = note._replace(remaining=_least(record, note))
             _open(record, note, now, is_placed=False)
+
+
+def _least(record: Record, note: Note) -> int:
+    """Return what is left by a probe, or by calls that told of that window since it went."""
+    since = [left for number, left in record.floor if number > note.known]
+    return min([note.remaining, *since])
 
 
 def _open(record: Record, note: Note, now: int, *, is_placed: bool = True) -> None:
