@@ -1065,6 +1065,10 @@ def test_what_the_awaited_may_have_used_no_call_tells_that_went_before() -> None
         known(10, size=0, clients={"b": waits(awaited=START)}),
         (0, "a", {}, {"clients": 2, "remaining": 10}),
     )
+    film(
+        known(10, size=4, clients={"b": waits(awaited=START)}),
+        (0, "a", {}, {"clients": 2, "remaining": 6}),
+    )
 
 
 def test_of_several_who_were_awaited_in_vain_each_may_have_used_an_equal_share() -> None:
