@@ -110,7 +110,7 @@ class Crowd:
         beside += _SPREAD * math.sqrt(beside / (self._calls + 1))
         if self._is_cold:
             beside = max(beside, _PRESUMED)
-        return math.ceil(1 + beside)
+        return math.ceil(1 + max(beside, self._late))
 
     def opens(self, left: int, limit: int | None, span: float) -> float:
         """Return when a call may go that leaves enough: not before those who are late have come."""

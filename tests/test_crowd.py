@@ -99,6 +99,7 @@ def test_those_who_come_late_are_remembered_although_they_make_few_calls():
         assert window(crowd, at=5.0).size == size
     crowd = window(known(1), 14, 12, 10, 8)
     crowd.read(1.0, 1, 1, LIMIT, refused=False)
+    assert crowd.size == 7, "in this window, too"
     crowd.read(1.1, 0, 1, LIMIT, refused=False)
     assert window(crowd, at=5.0).size == size, "nobody else is late"
 
