@@ -522,6 +522,23 @@ async def test_who_finds_another_secret_in_an_emptied_engine_takes_it_over(
 
 
 @pytest.mark.asyncio
+async def test_who_had_its_secret_before_all_was_emptied_finds_another_one_soon(
+    engine: Running,
+) -> None:
+    """Eight processes were two groups for ten seconds, and one call was refused in each window."""
+    async with ledger_on(engine.url) as old, ledger_on(engine.url) as new:
+        await old.secret()
+        engine.say("FLUSHALL")
+        await exchanged(old, ask(1))
+        secret = await new.secret()
+        await exchanged(old, ask(2))
+        old._looked_at -= 1.0
+        with pytest.raises(LedgerError, match="emptied"):
+            await exchanged(old, ask(3))
+        assert await old.secret() == secret
+
+
+@pytest.mark.asyncio
 async def test_now_and_then_a_process_looks_whether_the_secret_is_still_there(
     server: Running,
 ) -> None:

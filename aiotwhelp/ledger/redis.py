@@ -38,6 +38,9 @@ _IDLE = 30.0
 _SECRET_KEPT = 7 * 86_400_000
 _SECRET_LOOKED_AT = 3600.0
 
+#: So many seconds after a record began: perhaps all that was there before is gone.
+_SECRET_DOUBTED = 1.0
+
 #: The first secret stands, and whoever comes with another one takes it over.
 _AGREE = """
 redis.call("SET", KEYS[1], ARGV[1], "NX", "PX", ARGV[2])
@@ -149,6 +152,10 @@ class RedisLedger:
             is_new and report.sequence > 1 for is_new, report in zip(begun, reports, strict=True)
         ):
             await self._look_at_secret()
+        elif True in begun:
+            # Whoever comes next may begin anew with another secret, and never meet us.
+            soon = self._server.now() + _SECRET_DOUBTED - _SECRET_LOOKED_AT
+            self._looked_at = min(self._looked_at, soon)
         return leases
 
     def _said(self, reports: Sequence[Report]) -> tuple[int | str, ...]:
