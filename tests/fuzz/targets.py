@@ -321,6 +321,7 @@ _CALL = Call(
         targets=Targets(_CALLER),
         pool=Pool(None, 1, {}),
         retries=Retries(0),
+        timeout=float("inf"),
         max_wait=None,
         total_timeout=None,
         priority=Priority.NORMAL,
