@@ -558,6 +558,31 @@ def test_a_record_that_was_emptied_leaves_to_those_who_had_a_lease_what_they_may
     assert (record.missing, record.crew, record.back) == (0, 3, START + 2500)
 
 
+def test_a_probe_that_went_after_a_record_was_emptied_is_believed_whoever_comes_meanwhile() -> None:
+    rows: list[Row] = [
+        (0, "a", asks(peers=3), {"granted": 1, "probe": 1, "number": START}),
+        (10, "a", tells(ended(Outcome.FAILED), held=1, probes=1), {"number": START + 1}),
+        (20, "b", tells(peers=3), {"confirmed": False}),
+    ]
+    probe = tells(read(40, known=START, probe=1, resets_in=50_000))
+    film(Record(), *rows, (100, "a", probe, {"confirmed": True, "remaining": 39}))
+    film(Record(), rows[0], (100, "a", probe, {"confirmed": True, "remaining": 40}))
+
+
+@pytest.mark.parametrize(
+    ("remaining", "lease"),
+    [
+        (0, {"confirmed": True, "granted": 0, "wait": 50_000}),
+        (1, {"confirmed": False, "granted": 1, "probe": 1}),
+    ],
+)
+def test_what_was_read_before_a_record_was_emptied_counts_if_nothing_was_left(
+    remaining: int, lease: dict[str, Any]
+) -> None:
+    old = read(remaining, known=NUMBER, resets_in=50_000)
+    film(Record(), (0, "a", tells(old, peers=3, want=1), lease))
+
+
 def test_who_comes_last_to_a_record_that_was_emptied_gives_up_what_others_got() -> None:
     record = known(10, began=START - LEASE + 1, clients={"a": Client(held=8)})
     film(record, (0, "b", tells(peers=2, held=5), {"void": 3}))

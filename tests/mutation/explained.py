@@ -474,7 +474,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "while record.gaps and record.gaps[-1][1] <= record.gap:",
             "while record.gaps and record.gaps[-1][1] < record.gap:",
         ),
-        ("ledger.rule._observe", "record.number += 1", "record.number += 2"),
         (
             "ledger.rule._observe",
             "while record.floor and record.floor[-1][1] >= remaining:",
