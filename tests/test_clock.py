@@ -217,3 +217,16 @@ def test_a_clock_that_showed_its_old_time_again_was_not_stepped_but_is_one_of_tw
     for at in range(7, 40):
         clock.observe(1000.0 + int(at + 3.5), at + 0.1, at + 0.2)
     assert clock.local(1100.0) < 98.0  # nobody shows the old time any more
+
+
+def test_each_time_that_a_clock_is_seen_again_twice_as_many_answers_must_agree_that_one_stepped():
+    clock = ServerClock()
+    for at in range(40):
+        seen(clock, 0.0, float(at))
+    for at, offset in enumerate((300.0, 0.0), start=40):
+        seen(clock, offset, float(at))  # the old one: six must agree
+    for at in range(42, 42 + 11):
+        seen(clock, 300.0, float(at))  # and so the other one: twelve
+        assert clock.local(1300.0) > 1200.0
+    seen(clock, 300.0, 53.0)
+    assert clock.local(1300.0) == pytest.approx(1000.0, abs=1.5)
