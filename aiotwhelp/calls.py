@@ -103,13 +103,10 @@ def check_options(options: dict[str, Any]) -> None:
     options["timeout"] = aiohttp.ClientTimeout(total=None if total == math.inf else total)
 
 
-def take_timeout(options: dict[str, Any], usual: float = math.inf) -> float:
+def take_timeout(options: dict[str, Any]) -> float:
     """Return how long an attempt may take in all, in seconds, and leave the rest to aiohttp."""
-    timeout = options.pop("timeout", NO_TIMEOUT)
-    if timeout is NO_TIMEOUT:
-        return usual
-    if timeout is None:  # for a call it is none; a session has the default then, as in aiohttp
-        timeout = aiohttp.ClientTimeout(total=None)
+    # None is none for a call; of a session it is the default, as in aiohttp.
+    timeout = options["timeout"] or aiohttp.ClientTimeout(total=None)
     options["timeout"] = aiohttp.ClientTimeout(
         total=None,
         connect=timeout.connect,
@@ -193,8 +190,8 @@ class Settings:
         for name in ("max_wait", "total_timeout"):
             if name in options:
                 own[name] = checks.seconds(name, options.pop(name))
-        if "timeout" in options:
-            own["timeout"] = take_timeout(options, self.timeout)
+        if options.get("timeout", NO_TIMEOUT) is not NO_TIMEOUT:
+            own["timeout"] = take_timeout(options)
         if "priority" in options:
             own["priority"] = checks.member("priority", options.pop("priority"), Priority)
         if "retries" in options:

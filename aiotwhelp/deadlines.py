@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from math import inf
 from typing import Protocol
 
 import aiohttp
-
-INF = float("inf")
 
 #: What an attempt that took too long is cancelled with, and its error says: aiohttp's says nothing.
 OUT_OF_TIME = "no answer within the timeout of an attempt"
@@ -39,14 +38,14 @@ class Deadlines(dict[Timed, float]):
         super().__init__()
         self._timer: asyncio.TimerHandle | None = None
         #: When the timer rings.
-        self.rings = INF
+        self.rings = inf
 
     def set(self, at: float) -> None:
         """Ring at this instant."""
         if self._timer is not None:
             self._timer.cancel()
         self.rings = at
-        self._timer = None if at == INF else asyncio.get_running_loop().call_at(at, self._ring)
+        self._timer = None if at == inf else asyncio.get_running_loop().call_at(at, self._ring)
 
     def read_by(self, at: float, response: aiohttp.ClientResponse) -> None:
         """Have whoever reads a body told, unless its connection is given back by then."""
@@ -61,7 +60,7 @@ class Deadlines(dict[Timed, float]):
     def close(self) -> None:
         """Tell nobody any more."""
         self.clear()
-        self.set(INF)
+        self.set(inf)
 
     def _ring(self) -> None:
         # A loop rings early, by less than its clock can tell.
@@ -70,7 +69,7 @@ class Deadlines(dict[Timed, float]):
         for one, at in self.copy().items():
             if at <= now and self.pop(one, None) is not None:
                 one.expire()
-        self.set(min(self.values(), default=INF))
+        self.set(min(self.values(), default=inf))
 
 
 class _Reading:

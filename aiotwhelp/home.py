@@ -24,7 +24,8 @@ class Home:
         #: The same until the limiter is closed.
         self.open_in: asyncio.AbstractEventLoop | None = None
         self.is_closed = False
-        #: Monotonic seconds, and POSIX time.
+        #: Monotonic seconds, and POSIX time. On the way of each call they are read first and called
+        #: by a name: CPython 3.11 takes 200 instructions more to call what stands in a slot.
         self.now: Callable[[], float] = time.monotonic
         self.wall: Callable[[], float] = time.time
 
