@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from asyncio import current_task
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import signature
+from threading import get_ident
 from typing import Any, TypeVar
 
 import aiohttp
@@ -357,10 +359,14 @@ class Call:
     def _prepare(self) -> None:
         """Look at what was asked for."""
         # From the start, so that a call that is sent back goes before all who came later.
-        self._ticket = self._settings.pool.limiter.ticket()
-        self._task = asyncio.current_task(self._settings.pool.loop)
-        if self._task is not None:
-            self._cancelling = self._task.cancelling()
+        pool = self._settings.pool
+        tickets = pool.tickets
+        self._ticket = tickets.last = tickets.last + 1
+        self._task = task = current_task(pool.loop)
+        if task is None or get_ident() != pool.thread:
+            pool.look_at_the_loop()
+        if task is not None:
+            self._cancelling = task.cancelling()
         if self._options:
             self._look_at_options(self._options)
         else:
@@ -434,18 +440,15 @@ class Call:
             pool, caller, priority = settings.pool, settings.caller, settings.priority
             client, limiter = pool.client or pool.connect(), pool.limiter
             permit = (
-                limiter.try_acquire(
-                    key, cost=cost, priority=priority, dialect=dialect, room=pool.room
-                )
-                or await self._permit()
+                limiter.at_once(key, cost, priority, dialect, pool.room) or await self._permit()
             )
             budget = settings.retries.budget
             one = Pass(limiter, caller, permit, own_url, cost, priority, budget, written)
             self._pass = one
             if self._has_crossed:
                 one.cross(has_left=self._has_left)
-            deadlines, now = pool.deadlines, pool.now
-            due = deadlines[self] = now() + settings.timeout
+            deadlines = pool.deadlines
+            due = deadlines[self] = permit.sent + settings.timeout
             if due < deadlines.rings:
                 deadlines.set(due)
             try:

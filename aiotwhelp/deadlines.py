@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
@@ -26,16 +27,18 @@ class Timed(Protocol):
 
 
 class Deadlines(dict[Timed, float]):
-    """Tells those who are still in it at their instant, in seconds of the loop's clock.
+    """Tells those who are still in it at their instant, in seconds of the limiter's clock.
 
     Whoever comes sets the timer if his instant is earlier than `rings`. It stays when he leaves:
     most are done long before, and the next one comes with a later instant.
     """
 
-    __slots__ = ("_timer", "rings")
+    __slots__ = ("_now", "_timer", "rings")
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
         super().__init__()
+        #: A permit knows when it was granted: no attempt asks for the time.
+        self._now = now
         self._timer: asyncio.TimerHandle | None = None
         #: When the timer rings.
         self.rings = inf
@@ -45,7 +48,9 @@ class Deadlines(dict[Timed, float]):
         if self._timer is not None:
             self._timer.cancel()
         self.rings = at
-        self._timer = None if at == inf else asyncio.get_running_loop().call_at(at, self._ring)
+        self._timer = None
+        if at < inf:
+            self._timer = asyncio.get_running_loop().call_later(at - self._now(), self._ring)
 
     def read_by(self, at: float, response: aiohttp.ClientResponse) -> None:
         """Have whoever reads a body told, unless its connection is given back by then."""
@@ -64,7 +69,7 @@ class Deadlines(dict[Timed, float]):
 
     def _ring(self) -> None:
         # A loop rings early, by less than its clock can tell.
-        now = max(self.rings, asyncio.get_running_loop().time())
+        now = max(self.rings, self._now())
         # Of a copy: an answer may be collected as garbage, and leave, at any allocation.
         for one, at in self.copy().items():
             if at <= now and self.pop(one, None) is not None:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import NamedTuple, Protocol, TypeVar
+from operator import itemgetter
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 
@@ -315,17 +316,14 @@ class Dialect:
         main = self._main
         if main is None or (reading := self._read_plainly(fields)) is None or reading.date is None:
             return None
+        named = [name for name in (main.limit, main.reset, main.bucket) if name]
+        there = [name for name in named if fields.get(name) is not None]
+        gone = (*self._marks, *(name for name in named if name not in there))
+        told = itemgetter(_DATE, *(there or [_DATE]))  # of one it would return no tuple
+        window = reading.windows[0]
         return Frame(
-            self,
-            self._marks,
-            *(main.remaining, main.limit, main.reset, main.bucket),
-            fields.get(_DATE),
-            fields.get(main.limit),
-            fields.get(main.reset),
-            fields.get(main.bucket),
-            reading.date,
-            reading.windows[0],
-            reading.windows[0].resets_in,
+            *(self, gone, told, told(fields), main.remaining, reading.date, window),
+            window.resets_in,
         )
 
     def understand(self, fields: Mapping[str, str], status: int) -> Reading:
@@ -472,15 +470,10 @@ class Frame:
     dialect: Dialect
     #: Fields that no such answer has.
     marks: tuple[str, ...]
-    #: The names of its fields, and what these said but for what is left.
+    #: What others said, all but what is left, and the name of that.
+    told: Callable[[Any], tuple[Any, ...]]
+    texts: tuple[Any, ...]
     remaining: str
-    limit: str
-    reset: str
-    bucket: str
-    date_text: str | None
-    limit_text: str | None
-    reset_text: str | None
-    bucket_text: str | None
     #: What that means.
     date: float
     window: WindowReading
@@ -488,21 +481,17 @@ class Frame:
 
     def left(self, headers: Mapping[str, str]) -> int:
         """Return what an answer of status 200 says is left, if all else is as it was; else -1."""
-        if headers.__class__ is CIMultiDictProxy:  # as aiohttp's are
+        if type(headers) is CIMultiDictProxy:  # as aiohttp's are
             is_bare = headers.keys().isdisjoint(self.marks)
         else:
             headers = caseless(headers)
             is_bare = _has_none(headers, self.marks)
-        get = headers.get
-        if (
-            not is_bare
-            or get(_DATE) != self.date_text
-            or get(self.reset) != self.reset_text
-            or get(self.limit) != self.limit_text
-            or (self.bucket and get(self.bucket) != self.bucket_text)
-        ):
+        try:
+            if not is_bare or self.told(headers) != self.texts:
+                return -1
+            said = headers[self.remaining]
+        except KeyError:
             return -1
-        said = get(self.remaining)
         # As `_digits` has it.
         if isinstance(said, str) and len(said) < 16 and said.isascii() and said.isdigit():
             return int(said)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from threading import get_ident
 
 from aiotwhelp.errors import SessionClosedError, WrongLoopError
 
@@ -17,12 +18,15 @@ class Home:
     #: Callers granted, failed or looked at between two breaths of the loop: 1 to 4 ms.
     SLICE = 64
 
-    __slots__ = ("_loop", "is_closed", "now", "open_in", "wall")
+    __slots__ = ("_loop", "is_closed", "now", "open_in", "thread", "wall")
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         #: The same until the limiter is closed.
         self.open_in: asyncio.AbstractEventLoop | None = None
+        #: Where that loop was seen last. Whoever is in this thread, in a task of the loop, is at
+        #: home; to ask for the running loop is a system call on CPython 3.11.
+        self.thread: int | None = None
         self.is_closed = False
         #: Monotonic seconds, and POSIX time. On the way of each call they are read first and called
         #: by a name: CPython 3.11 takes 200 instructions more to call what stands in a slot.
@@ -35,6 +39,7 @@ class Home:
         if self.is_closed:
             raise SessionClosedError("this limiter is closed: make a new one")
         if loop is self._loop:
+            self.thread = get_ident()
             return
         if self._loop is not None:
             raise WrongLoopError(
@@ -42,6 +47,7 @@ class Home:
                 "loop, inside the coroutine that asyncio.run gets"
             )
         self._loop = self.open_in = loop
+        self.thread = get_ident()
         self.now = _clock_of(loop)
         # A loop that keeps its own wall clock (the testing loop) is asked for it.
         self.wall = getattr(loop, "wall_time", time.time)
@@ -49,7 +55,7 @@ class Home:
     def close(self) -> None:
         """Let nobody in any more."""
         self.is_closed = True
-        self.open_in = None
+        self.open_in = self.thread = None
 
     @property
     def is_open(self) -> bool:

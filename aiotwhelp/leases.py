@@ -738,9 +738,10 @@ class LeasedWindow(Window):
         is_at_rest = not share.turn and share.probing.is_at_rest
         return is_at_rest and not share.health.is_away and super()._goes_well(now)
 
-    def _foresees(self, reserve: float) -> int:
-        """Return how many calls may surely go: as many as there are unused tokens."""
-        return max(0, self.share.left)
+    def _foresees(self) -> int:
+        """Return 0: `take_plainly` looks at what was leased, which stands whatever others take."""
+        self.least = 0
+        return 0
 
     def foreseen_to(self) -> float:
         """Return the instant until which what is foreseen holds."""
@@ -749,27 +750,18 @@ class LeasedWindow(Window):
     def take_plainly(self, now: float) -> bool:
         """Take a token that was leased; False if it went back meanwhile."""
         share = self.share
-        if self.foreseen <= 0 or now >= self.foreseen_until:
+        if not self.is_plain or now >= self.foreseen_until:
             return False
         if share.left <= 0 or share.health.is_away:
             return False
-        self.foreseen -= 1
         self.in_flight += 1
         share.left -= 1
         share.taken += 1
         return True
 
-    def answer_plainly(
-        self, granted: Granted, now: float, remaining: int, resets_in: float | None
-    ) -> bool:
-        """Settle a plain call in one step."""
-        foreseen = self.foreseen
-        is_settled = super().answer_plainly(granted, now, remaining, resets_in)
-        self.foreseen = foreseen  # what was leased stands, whatever others take
-        return is_settled
-
     def heard(self, granted: Granted, now: float, reading: WindowReading) -> None:
         """Have others learn from a plain answer."""
+        self.take_in()
         share, resets_at = self.share, self.ends - self.late
         if self.counts_down or not share.say_again(granted, now, reading.remaining, resets_at):
             share.again = self._say_read(granted, now, reading)

@@ -7,10 +7,11 @@ an answer in `aiotwhelp.settling`; what is remembered, and for how long, in `aio
 from __future__ import annotations
 
 import asyncio
-from asyncio import get_running_loop
+from asyncio import current_task
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
+from threading import get_ident
 from typing import Literal
 
 from aiotwhelp import checks, events
@@ -20,7 +21,7 @@ from aiotwhelp.headers import X_DIALECT, Dialect, WindowReading
 from aiotwhelp.home import Home
 from aiotwhelp.ledger import Ledger, from_url
 from aiotwhelp.local import Room
-from aiotwhelp.permits import Permit
+from aiotwhelp.permits import HeldPermit, Permit
 from aiotwhelp.queues import Line, Priority
 from aiotwhelp.quota import ONE
 from aiotwhelp.rates import LocalLimit
@@ -110,6 +111,8 @@ class Limiter:
                 miss=turns.patience.missed,
                 tell=self._telling.tell,
             )
+        #: Numbers callers in the order of their arrival.
+        self.tickets = turns.tickets
         self._sharing = turns.sharing
         self._settling = Settling(home, turns, self._telling)
         self._registry = Registry(
@@ -118,9 +121,9 @@ class Limiter:
         self._lines = self._registry.lines
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_lines"):
+        if not hasattr(self, "_registry"):
             return "<Limiter that was not made>"
-        return f"<Limiter {len(self._lines)} quotas, {self._turns.waiting} waiting>"
+        return f"<Limiter {len(self._registry.lines)} quotas, {self._turns.waiting} waiting>"
 
     @asynccontextmanager
     async def permit(
@@ -172,24 +175,19 @@ class Limiter:
         """
         if max_wait is not None:
             max_wait = checks.seconds("max_wait", max_wait)
-        if priority.__class__ is not Priority:
+        home = self._home
+        if get_ident() != home.thread or current_task(home.open_in) is None:
+            home.bind()
+        if type(priority) is not Priority:
             priority = checks.member("priority", priority, Priority)
         if cost is not ONE:
             cost = as_cost(cost)
-        if (
-            dialect.__class__ is not Dialect
-            or room.__class__ not in _ROOM_OR_NONE
-            or ticket is not None
-        ):
+        if type(dialect) is not Dialect or type(room) not in _ROOM_OR_NONE or ticket is not None:
             _check(dialect, room, ticket)
-        line = self._lines.get(key)  # type: ignore[arg-type] # the name of a route is not found
-        if line is None or get_running_loop() is not self._home.open_in:
-            line = self._first(key)
-        turns = self._turns
-        if not line.waiting:
-            permit = turns.at_once(line, cost, priority, dialect, room)
-            if permit is not None:
-                return permit
+        permit = self.at_once(key, cost, priority, dialect, room, HeldPermit)
+        if permit is not None:
+            return permit
+        line, turns = self._registry.line(as_key(key)), self._turns
         waiter = turns.join(line, cost, priority, max_wait, dialect, ticket, room, owner)
         timer = None if max_wait is None else turns.expire_after(line, waiter, max_wait)
         try:
@@ -219,21 +217,55 @@ class Limiter:
         Raises ValueError for a cost that is no whole number from 1 on, `CostError` for one that
         never fits.
         """
-        if priority.__class__ is not Priority:
+        home = self._home
+        if get_ident() != home.thread or current_task(home.open_in) is None:
+            home.bind()
+        if type(priority) is not Priority:
             priority = checks.member("priority", priority, Priority)
         if cost is not ONE:
             cost = as_cost(cost)
-        if dialect.__class__ is not Dialect or room.__class__ not in _ROOM_OR_NONE:
+        if type(dialect) is not Dialect or type(room) not in _ROOM_OR_NONE:
             _check(dialect, room)
+        return self.at_once(key, cost, priority, dialect, room, HeldPermit)
+
+    def at_once(
+        self,
+        key: QuotaKey | str,
+        cost: int,
+        priority: Priority,
+        dialect: Dialect,
+        room: Room | None,
+        kind: type[Permit] = Permit,
+    ) -> Permit | None:
+        """Do what `try_acquire` does: with options that were looked at, in the right loop."""
         line = self._lines.get(key)  # type: ignore[arg-type] # the name of a route is not found
-        if line is None or get_running_loop() is not self._home.open_in:
+        if line is None:
             line = self._first(key)
+        if not line.waiting and cost is ONE:
+            time = self._home.now
+            permit: Permit | None
+            permit = line.bucket.take_foreseen(time(), room, kind)  # type: ignore[assignment]
+            if permit is not None:
+                self._turns.granted += 1
+                # As `handed_out` has it.
+                permit._line = line  # noqa: SLF001
+                permit._dialect = dialect  # noqa: SLF001
+                permit.waited = 0.0
+                return permit
         return self._turns.at_once(line, cost, priority, dialect, room)
 
     def _first(self, key: QuotaKey | str) -> Line:
-        """Return the line of a key that is asked for first, or in a loop that may be another."""
-        self._home.bind()
+        """Return the line of a key that is asked for first, or since the limiter was closed."""
+        self.bind()
         return self._registry.line(as_key(key))
+
+    def bind(self) -> None:
+        """Belong to the loop that runs, or raise `WrongLoopError` or `SessionClosedError`."""
+        self._home.bind()
+
+    def now(self) -> float:
+        """Return the instant by which permits are timed, in seconds of a monotonic clock."""
+        return self._home.now()
 
     def timed_out(self, key: QuotaKey | str, allowed: float) -> QuotaTimeoutError:
         """Return the error of a caller whom a timer from outside took from the queue."""
@@ -257,11 +289,11 @@ class Limiter:
 
     def ticket(self) -> int:
         """Return a place in the order of arrival."""
-        return self._turns.ticket()
+        return self.tickets.next()
 
     def quota(self, key: QuotaKey | str) -> Quota:
         """Return what is believed of a quota now; all None where nothing is known."""
-        line = self._lines.get(as_key(key))
+        line = self._registry.lines.get(as_key(key))
         return Quota(str(key)) if line is None else describe(line, self._home)
 
     def quotas(self) -> dict[QuotaKey, Quota]:
@@ -269,7 +301,7 @@ class Limiter:
 
         Takes 10 ms and more for each thousand of them: ask for a single `quota` where you can.
         """
-        return {key: describe(line, self._home) for key, line in self._lines.items()}
+        return {key: describe(line, self._home) for key, line in self._registry.lines.items()}
 
     def stats(self) -> Stats:
         """Return counts over all quotas; quick, however many there are."""
@@ -280,7 +312,7 @@ class Limiter:
             lost=self._settling.lost_calls,
             waiting=self._turns.waiting,
             in_flight=self._turns.granted - self._turns.ended,
-            quotas=len(self._lines),
+            quotas=len(self._registry.lines),
         )
 
     def prime(self, key: QuotaKey | str, readings: Iterable[WindowReading]) -> None:
@@ -334,8 +366,9 @@ class Limiter:
         """
         if owner is None:
             self._home.close()
+            self._lines = {}  # whoever comes is looked at
         closed = asyncio.get_running_loop().create_future()
-        _close_slice(self._turns.closing(list(self._lines.values()), owner), closed)
+        _close_slice(self._turns.closing(list(self._registry.lines.values()), owner), closed)
         try:
             await closed
         finally:

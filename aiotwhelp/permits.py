@@ -16,7 +16,8 @@ from aiotwhelp.quota import Granted
 class Permit(Granted):
     """One caller's go. Settle it exactly once: `observed`, `unsent` or `lost`.
 
-    One that is dropped unsettled counts as lost, with a ResourceWarning.
+    One from `Limiter.acquire` or `Limiter.try_acquire` that is dropped unsettled counts as lost,
+    with a ResourceWarning.
     """
 
     __slots__ = ("_dialect", "_line", "waited")
@@ -28,10 +29,6 @@ class Permit(Granted):
 
     def __repr__(self) -> str:
         return f"<Permit {self._line.key} {'settled' if self.is_settled else 'out'}>"
-
-    def __del__(self) -> None:
-        if not self.is_settled and hasattr(self, "_line"):
-            self._line.settling.dropped(self._line, self)
 
     def observed(
         self,
@@ -71,13 +68,15 @@ class Permit(Granted):
         Returns that; -1 for any other answer, which is yet to be `observed`.
         """
         line = self._line
-        plain = line.bucket.plain
-        frame = None if plain is None else plain.frame
+        window = self.bucket.plain
+        if window is None:
+            return -1
+        frame = window.frame
         if frame is None or frame.dialect is not self._dialect:
             return -1
         remaining = frame.left(headers)
         if remaining >= 0:
-            line.settling.observed_again(line, self, frame, remaining)
+            line.settling.observed_again(line, self, window, frame, remaining)
         return remaining
 
     def refused_after_all(self, reading: Reading, status: int) -> None:
@@ -98,6 +97,16 @@ class Permit(Granted):
         Callers that wait in vain are told the ``reason``.
         """
         self._line.settling.lost(self._line, self, reason=reason)
+
+
+class HeldPermit(Permit):
+    """A permit in a user's hands, who may forget it; a session's own calls settle theirs."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        if not self.is_settled and hasattr(self, "_line"):
+            self._line.settling.dropped(self._line, self)
 
 
 def handed_out(line: Line, granted: Granted, dialect: Dialect, waited: float) -> Permit:

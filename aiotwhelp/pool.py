@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
+from threading import get_ident
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -42,17 +41,18 @@ class Pool:
         self.reading = 0
         self._owns_limiter = limiter is None
         self.limiter = limiter if limiter is not None else Limiter()
+        self.tickets = self.limiter.tickets
         self.room = Room(checks.whole("concurrency", concurrency, least=1, of=" of calls"))
         #: Credentials in use: their token requests go over these connections.
         self.auths: WeakSet[Auth] = WeakSet()
         #: When attempts, and the reading of their answers, have taken too long.
-        self.deadlines = Deadlines()
+        self.deadlines = Deadlines(self.limiter.now)
         self._options = options
         #: The connections, while there are any: `connect` makes them.
         self.client: aiohttp.ClientSession | None = None
-        #: The loop that they are in, and its clock.
+        #: The loop that they are in, and its thread.
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.now: Callable[[], float] = time.monotonic
+        self.thread: int | None = None
         self._closing: aiohttp.ClientSession | None = None
         self._sleepers: set[asyncio.Future[None]] = set()
         self._rested: asyncio.Event | None = None
@@ -76,11 +76,17 @@ class Pool:
             # Cookies of one user must not ride on the calls of another.
             self._options.setdefault("cookie_jar", aiohttp.DummyCookieJar())
             self._options.setdefault("request_class", Request)
-            self.loop = asyncio.get_running_loop()
-            self.now = self.loop.time
+            self.limiter.bind()
+            self.loop, self.thread = asyncio.get_running_loop(), get_ident()
             self.client = aiohttp.ClientSession(**self._options)
             self.room.limit = min(self.room.limit, *_connections(self.client.connector))
         return self.client
+
+    def look_at_the_loop(self) -> None:
+        """Raise `WrongLoopError` if the connections are in another loop than the one that runs."""
+        if self.loop is not None:
+            self.limiter.bind()
+            self.thread = get_ident()
 
     def left(self) -> None:
         """Note that a call has ended, or the reading of an answer, while the pool closes."""

@@ -36,6 +36,7 @@ from aiotwhelp.windows import (
     INF,
     LONGEST_BACKOFF,
     LONGEST_ROUND_TRIP,
+    MOST_ANSWERS,
     Cost,
     Debts,
     NeverFitsError,
@@ -146,7 +147,7 @@ class Pace:
 class Household:
     """What all quotas of one identity have in common: a refusal may hold for every route."""
 
-    __slots__ = ("__weakref__", "local", "pauses", "refused_until", "shut")
+    __slots__ = ("__weakref__", "local", "pauses", "plain", "refused_until", "shut")
 
     def __init__(self, local: Iterable[tuple[str, LocalWindow]] = ()) -> None:
         self.shut = -INF
@@ -156,13 +157,17 @@ class Household:
         self.pauses = 0
         #: Limits of its own, by the routes that they are for.
         self.local = tuple(local)
+        #: Buckets of which calls are foreseen.
+        self.plain: tuple[Bucket, ...] = ()
 
     def keep_shut(self, now: float, delay: float) -> None:
         """Let nothing go for so many seconds, or an hour."""
+        self._upset()
         self.refused_until = self.shut = max(self.shut, now + min(delay, _LONGEST_SHUT))
 
     def hear(self, now: float, delay: float, pauses: int) -> None:
         """Let nothing go for so many seconds, as calls of another process were told."""
+        self._upset()
         self.shut = max(self.shut, now + delay)
         self.pauses = max(self.pauses, pauses)
 
@@ -171,6 +176,16 @@ class Household:
         if granted.sent >= self.shut:
             self.pauses += 1
         self.keep_shut(now, delay * 2.0 ** min(self.pauses - 1, _MOST_PAUSES))
+
+    def foresees(self, bucket: Bucket) -> None:
+        """Note that calls of a bucket are foreseen, for as long as nothing here says otherwise."""
+        if bucket not in self.plain:
+            self.plain += (bucket,)
+
+    def _upset(self) -> None:
+        for bucket in self.plain:
+            bucket.upset()
+        self.plain = ()
 
     def accepted(self, granted: Granted) -> None:
         """End what doubles: a call that was sent after the last pause went well."""
@@ -188,11 +203,11 @@ class Bucket:
         "calls",
         "cold",
         "debts",
+        "extra",
         "find_window",
         "forget_window",
         "grants",
         "household",
-        "in_flight",
         "key",
         "local",
         "next",
@@ -242,12 +257,14 @@ class Bucket:
         for rate in self.local:
             rate.buckets[self] = None
         self.calls = 0
-        self.in_flight = 0
+        #: What calls in flight take beyond one request each.
+        self.extra = 0
         #: What calls in flight take of other units, beyond what they are in requests.
         self.units: dict[str, int] | None = None
         self.answered = 0
         self.blank = 0
         self.next = -INF
+        #: The slowest, until windows are shown, which know their own.
         self.round_trip = 0.0
         self.pace = Pace()
         self.probing = Probing()
@@ -255,6 +272,11 @@ class Bucket:
         self.debts = Debts(_FEW_DEBTS)
         #: The only window, for as long as nothing else is in the way of plain calls, of cost 1.
         self.plain: Window | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """What calls in flight take, in requests."""
+        return self.calls + self.extra
 
     def __repr__(self) -> str:
         windows = ", ".join(map(repr, (*self.windows, *self.local))) or "nothing known"
@@ -300,26 +322,33 @@ class Bucket:
         owes = self.debts.unread or self.debts.ghosts
         if self.pace.gap or self.next > now or owes:
             return
+        if self.household.shut > now or self.household.pauses:
+            return
         window = self.windows[0]
         window.foresee(now, reserve)
         if window.is_plain:
             self.plain = window
+            self.household.foresees(self)
 
-    def take_foreseen(self, now: float, room: Room | None) -> Granted | None:
+    def take_foreseen(
+        self, now: float, room: Room | None, grants: type[Granted] | None = None
+    ) -> Granted | None:
         """Take a token for a plain call that was foreseen; None if there is none."""
         window = self.plain
-        if window is None or self.calls > self.answered or now < self.household.shut:
+        if window is None or self.calls > self.answered:
             return None
         if room is not None and room.in_flight >= room.limit:
             return None
-        if not window.take_plainly(now):
+        if window.foreseen > 0 and now < window.foreseen_until:
+            window.foreseen -= 1
+            window.in_flight += 1
+        elif not window.take_plainly(now):
             return None
         if room is not None:
             room.in_flight += 1
         self.calls += 1
-        self.in_flight += 1
         # As `Granted.__init__` has it, which would take as long as all the rest.
-        granted = _new(self.grants)
+        granted = _new(grants or self.grants)
         granted.bucket = self
         granted.cost = 1
         granted.is_settled = False
@@ -336,24 +365,31 @@ class Bucket:
 
         False if anything about it is not plain: then nothing was done.
         """
+        window = self.plain
         if (
-            self.plain is None
+            window is None
             or granted.cost is not ONE
             or granted.probes is not None
             or granted.is_settled
-            or self.household.pauses
-            or not self.plain.answer_plainly(granted, now, remaining, resets_in)
+            or remaining < window.least
+            or now >= window.ends
+            or (
+                (resets_in is not None or window.clock_changes != window.clock.changes)
+                and not window.goes_on(granted.sent, now, resets_in)
+            )
         ):
             return False
         granted.is_settled = True
         if granted.room is not None:
             granted.room.in_flight -= 1
         self.calls -= 1
-        self.in_flight -= 1
         self.answered += 1
-        round_trip = now - granted.sent
-        if round_trip > self.round_trip:
-            self.round_trip = min(round_trip, LONGEST_ROUND_TRIP)
+        window.in_flight -= 1
+        numbering, answers = self.numbering, window.answers
+        numbering.last = number = numbering.last + 1
+        answers.append((granted.known, granted.sent, now, remaining, number, window.foreseen))
+        if len(answers) >= MOST_ANSWERS:
+            window.take_in()
         return True
 
     def upset(self) -> None:
@@ -380,6 +416,8 @@ class Bucket:
         return max(now, at)
 
     def _opens(self, now: float, cost: int, reserve: float, even: bool) -> tuple[float, Gate]:
+        for window in self.windows:
+            window.take_in()
         at: float = max(self.next, self.household.shut)
         by: Gate = self
         if self.pace.gap or not self.shown or self.calls > self.answered:
@@ -425,7 +463,7 @@ class Bucket:
         if room is not None:
             room.in_flight += 1
         self.calls += 1
-        self.in_flight += cost
+        self.extra += cost - 1
         if isinstance(cost, Cost):
             self._count_units(cost, 1)
         for window in self.windows:
@@ -655,7 +693,7 @@ class Bucket:
         window.in_flight += in_flight
         window.foreign.give_back(-in_flight)
         window.debts.absorb(self.debts)
-        window.round_trip = max(window.round_trip, self.round_trip)
+        window.round_trip = max(self.round_trip, *(each.round_trip for each in self.windows))
 
     def _drop(self, window: Window) -> None:
         """Leave a window that was presumed in vain."""
@@ -681,6 +719,8 @@ class Bucket:
 
     def leave(self) -> list[Window]:
         """Take this bucket out of its windows, for good; return those that nobody uses now."""
+        self.upset()
+        self.household.plain = tuple(each for each in self.household.plain if each is not self)
         for window in self.gates:
             del window.buckets[self]
         return [window for window in self.windows if not window.buckets]
@@ -693,7 +733,7 @@ class Bucket:
         if granted.room is not None:
             granted.room.in_flight -= 1
         self.calls -= 1
-        self.in_flight -= granted.cost
+        self.extra -= granted.cost - 1
         if isinstance(granted.cost, Cost):
             self._count_units(granted.cost, -1)
         for window in self.windows:
@@ -704,7 +744,8 @@ class Bucket:
             probing.ended(turn)
 
     def _time(self, round_trip: float) -> None:
-        self.round_trip = max(self.round_trip, min(round_trip, LONGEST_ROUND_TRIP))
+        if not self.shown:
+            self.round_trip = max(self.round_trip, min(round_trip, LONGEST_ROUND_TRIP))
         for window in self.windows:
             window.time(round_trip)
 

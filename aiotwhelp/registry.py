@@ -15,7 +15,7 @@ from aiotwhelp.home import Home
 from aiotwhelp.leases import ColdGate, LeasedConcurrency, LeasedRate, LeasedWindow, PaceGate
 from aiotwhelp.local import LocalWindow, window_of
 from aiotwhelp.matching import Rates, covers
-from aiotwhelp.permits import Permit
+from aiotwhelp.permits import HeldPermit
 from aiotwhelp.queues import Line
 from aiotwhelp.quota import Bucket, Household
 from aiotwhelp.rates import LocalLimit, Rate
@@ -126,7 +126,7 @@ class Registry:
             rates=self._local_windows(self._rates_of(key.api), household.local, key),
             forget_window=self._forget,
             household=household,
-            grants=Permit,
+            grants=HeldPermit,
         )
         if self._sharing is not None:
             name = self._name(key.api, key.app, key.identity, key.route)

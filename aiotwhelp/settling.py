@@ -13,6 +13,7 @@ from aiotwhelp.queues import Line
 from aiotwhelp.quota import Granted
 from aiotwhelp.telling import Telling
 from aiotwhelp.turns import Turns
+from aiotwhelp.windows import Window
 
 
 class Settling:
@@ -22,26 +23,33 @@ class Settling:
         self._home = home
         self._turns = turns
         self._telling = telling
+        self._handlers = telling.handlers
         self._is_shared = turns.sharing is not None
         #: How many calls were refused, and lost.
         self.refused = 0
         self.lost_calls = 0
 
-    def observed_again(self, line: Line, granted: Granted, frame: Frame, remaining: int) -> None:
+    def observed_again(
+        self, line: Line, granted: Granted, window: Window, frame: Frame, remaining: int
+    ) -> None:
         """Learn from an answer that says what the one before did, but what is left."""
-        time, clock = self._home.now, line.clock
+        time, clock = self._home.now, window.clock
         now = time()
         if (
             granted.sent >= clock.news_from
-            or frame.date != clock.date
+            or window.clock_changes != clock.changes
             or self._is_shared
             or not line.bucket.answered_plainly(granted, now, remaining, frame.resets_in)
         ):
             self._learn(line, granted, frame.reading(remaining), 200, None, now)
         line.trouble = ""
-        if self._telling.handlers:
+        if self._handlers:
             self._telling.observed(line, frame.reading(remaining), now)
-        self._turns.settled(line, granted.room)
+        turns = self._turns
+        if turns.waiting:
+            turns.settled(line, granted.room)
+        else:
+            turns.ended += 1
 
     def observed(
         self, line: Line, granted: Granted, reading: Reading, status: int, cost: int | None

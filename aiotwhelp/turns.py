@@ -21,7 +21,7 @@ from aiotwhelp.queues import Gate, Line, Priority, Waiter
 from aiotwhelp.quota import ONE, Bucket, Granted, NotUntil
 from aiotwhelp.sharing import Sharing, shares_of
 from aiotwhelp.telling import WORTH_A_WARNING, Telling, how_many_wait
-from aiotwhelp.windows import INF, NeverFitsError, cost_in
+from aiotwhelp.windows import INF, NeverFitsError, Numbering, cost_in
 
 
 class Turns:
@@ -41,7 +41,8 @@ class Turns:
         self._reserve = reserve
         self._even = even
         self._max_waiters = max_waiters
-        self._tickets = 0
+        #: Numbers those who come.
+        self.tickets = Numbering()
         self.alarm = Alarm(home, self._ring)
         self.patience = Patience(home, reserve, self.fail, self._pump_next)
         #: Where there is a ledger: each wakes the other.
@@ -52,11 +53,6 @@ class Turns:
         self.ended = 0
         self.waited = 0.0
 
-    def ticket(self) -> int:
-        """Return a place in the order of arrival."""
-        self._tickets += 1
-        return self._tickets
-
     def at_once(
         self,
         line: Line,
@@ -66,13 +62,9 @@ class Turns:
         room: Room | None,
     ) -> Permit | None:
         """Grant without waiting, if nobody waits; raises `CostError` for what never fits."""
-        time = self._home.now
-        now = time()
-        if cost is ONE and not line.waiting:
-            granted = line.bucket.take_foreseen(now, room)
-            if granted is not None:
-                self.granted += 1
-                return handed_out(line, granted, dialect, 0.0)
+        if (asked := line.asked) is not None and not asked.future.done():
+            return None  # who was first is there
+        now = self._home.now()
         if line.head() is not None or line.pumping or self._others_wait(line, priority, cost):
             return None
         try:
@@ -104,14 +96,14 @@ class Turns:
         """Have a caller wait its turn."""
         asked = line.asked
         if ticket is None:
-            self._tickets = ticket = self._tickets + 1
+            ticket = self.tickets.next()
             may_be_first = asked is None or priority < asked.priority
         else:  # who comes back was here before the others
             may_be_first = True
         if (
             self._max_waiters is not None
             and line.waiting >= self._max_waiters
-            and ticket == self._tickets
+            and ticket == self.tickets.last
         ):
             raise TooManyWaitersError(
                 f"{how_many_wait(line.waiting)} for {line.key} already, and no more may "

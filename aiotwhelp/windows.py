@@ -55,11 +55,18 @@ _ENOUGH_ANSWERS = 4
 #: So many instants are remembered of what was sent until then.
 _MOST_MARKS = 8
 
-#: They are this many seconds apart, or more: a nearer server is read sooner than anyone plans.
+#: They are this many seconds apart, or more. A server that is so near that this makes no difference
+#: needs none: it is read sooner than anyone plans.
 _LEAST_MARK = 0.001
 
 #: So many calls are foreseen at once: the rest of what is left may be others' by then.
 _FORESEEN = 64
+
+#: So many plain answers are taken in at one go, at most.
+MOST_ANSWERS = 64
+
+#: More than any server says is left (15 digits are read): no answer is plain.
+_NONE_IS_PLAIN = 10**15
 
 #: Who waits for the next probe sends it within a second of the instant at which it may go.
 _FOUND_SOON = 1.0
@@ -87,6 +94,13 @@ _CATCH_UP = 0.05
 
 #: The earliest and the latest reset that an answer allows for.
 Edges = tuple[float, float]
+
+#: An answer that is yet to be taken in: the newest number that its call knew, when that was sent
+#: and answered, what is left, the answer's own number, and what was foreseen then.
+Answer = tuple[int, float, float, int, int, int]
+
+#: In place of the answers of a window that is yet to have a plain one.
+_NO_ANSWERS: list[Answer] = []
 
 
 def _backoff(times: int) -> float:
@@ -336,7 +350,7 @@ class Foreign:
         self.next_mark = -INF
 
     @property
-    def _explained(self) -> int:
+    def explained(self) -> int:
         """The lowest remaining that calls of ours explain."""
         return self._at_first - self.own
 
@@ -373,7 +387,7 @@ class Foreign:
 
     def mark(self, now: float) -> None:
         """Remember what calls of ours that were sent until now explain."""
-        self._marks.append((now, self._explained))
+        self._marks.append((now, self.explained))
         del self._marks[:-_MOST_MARKS]
         self.next_mark = now + max(_LEAST_MARK, self._under_way / 4)
 
@@ -382,25 +396,46 @@ class Foreign:
         self.own -= cost
         self._marks.clear()
 
-    def observe(self, now: float, remaining: int, round_trip: float) -> bool:
-        """Learn from a reading; say whether it told of more calls of others."""
+    def observe(
+        self, now: float, remaining: int, round_trip: float, explained: int | None = None
+    ) -> None:
+        """Learn from a reading; if others have gone since, of when ours explained so much."""
         if self._answers < _ENOUGH_ANSWERS or round_trip < self._quickest:
             self._time(round_trip)
         if marks := self._marks:
             told = now - self._under_way
             while marks and marks[0][0] <= told:
                 del marks[0]
-        others = (marks[0][1] if marks else self._at_first - self.own) - remaining
-        if others <= self._others:
-            return False
-        self._others = others
-        return True
+        if marks:
+            explained = marks[0][1]
+        elif explained is None:
+            explained = self.explained
+        others = explained - remaining
+        if others > self._others:
+            self._others = others
+
+    @property
+    def is_near(self) -> bool:
+        """Whether no mark is needed: calls are read as soon as they are sent."""
+        return self.next_mark == INF
+
+    def observe_all(self, answers: int, quickest: float, unexplained: int) -> None:
+        """Learn from so many readings of a server that is near, at one go.
+
+        ``unexplained`` is the most that one of them fell short of what `explained` says.
+        """
+        self._answers += answers
+        self._quickest = min(self._quickest, quickest)
+        self._others = max(self._others, unexplained)
 
     def _time(self, round_trip: float) -> None:
         self._answers += 1
         self._quickest = min(self._quickest, round_trip)
         if self._answers >= _ENOUGH_ANSWERS:
             self._under_way = self._quickest / 8
+            if self._under_way < _LEAST_MARK:
+                self._marks.clear()
+                self.next_mark = INF
 
     def margin(self, in_flight: int) -> float:
         """Tokens that others may take while so many calls of ours are on their way.
@@ -422,6 +457,7 @@ class Window:
     """What we believe of one window that a server announces."""
 
     __slots__ = (
+        "answers",
         "blocked",
         "bucket",
         "buckets",
@@ -444,13 +480,16 @@ class Window:
         "key",
         "kind",
         "late",
+        "least",
         "limit",
         "low",
         "numbering",
         "observations",
         "probing",
+        "promised",
         "refill",
         "relapses",
+        "reserve",
         "reset",
         "reset_number",
         "round_trip",
@@ -498,10 +537,16 @@ class Window:
         #: Of one that takes turns: whether it is shown before it is spent. None if nobody knows:
         #: servers that always show the same limit show another one when that refuses a call.
         self.is_shown_in_time: bool | None = None
-        #: Whether all goes as it should. Then so many plain calls may go until then without asking.
+        #: Whether all goes as it should. Then so many plain calls may go until then without asking,
+        #: of those that were promised to callers who spare so much, for as long as no answer says
+        #: that less than `least` is left.
         self.is_plain = False
-        self.foreseen = 0
+        self.foreseen = self.promised = 0
+        self.reserve = 0.0
         self.foreseen_until = -INF
+        self.least = _NONE_IS_PLAIN
+        #: What they were answered, until somebody wants to know: `take_in`.
+        self.answers = _NO_ANSWERS
         #: What the clock was like when its end was looked at last.
         self.clock_changes = -1
         #: What its last answer has in common with those that are plain.
@@ -527,14 +572,18 @@ class Window:
     @property
     def floor(self) -> int:
         """The lowest remaining that still speaks."""
+        self.take_in()
         return self.observations[0][1]
 
     @property
     def available(self) -> int:
         """Tokens that may be taken; never below 0, and 0 while the window is unconfirmed."""
+        self.take_in()
         if not self.is_confirmed:
             return 0
-        return max(0, self.floor - self.in_flight - self.debts.unread - self.debts.ghosts)
+        return max(
+            0, self.observations[0][1] - self.in_flight - self.debts.unread - self.debts.ghosts
+        )
 
     @property
     def unit(self) -> str:
@@ -632,6 +681,7 @@ class Window:
 
     def expect(self, now: float, ahead: int, reserve: float) -> float:
         """Return the earliest instant for a caller behind so many tokens; a lower bound."""
+        self.take_in()
         at = max(now, self.shut)
         ahead += self._kept(reserve)
         if self.is_confirmed and self._is_passed_over:
@@ -665,19 +715,25 @@ class Window:
 
     def foresee(self, now: float, reserve: float) -> None:
         """Find out how many plain calls may go without asking, if nothing is in doubt."""
+        self.take_in()
         if not self._goes_well(now):
             self.upset()
             return
         self.is_plain = True
+        if self.answers is _NO_ANSWERS:
+            self.answers = []
         self.clock_changes = -1  # the reset may be another
         self.expect_as(self.frame)
-        self.foreseen = self._foresees(reserve)
+        self.reserve = reserve
+        self.promised = self.foreseen = self._foresees()
         self.foreseen_until = self.foreseen_to()
 
     def upset(self) -> None:
         """All is to be asked anew."""
+        self.take_in()
         self.is_plain = False
-        self.foreseen = 0
+        self.promised = self.foreseen = 0
+        self.least = _NONE_IS_PLAIN
 
     def _goes_well(self, now: float) -> bool:
         """Whether nothing but a number and a reset is known of it, and nothing is in doubt."""
@@ -696,26 +752,39 @@ class Window:
             and (len(self.buckets) == 1 or not self.blocked)
         )
 
-    def _foresees(self, reserve: float) -> int:
-        """Return how many plain calls may surely go, one after the other, and be answered so."""
-        left = self.observations[0][1] - self.in_flight - self._kept(reserve)
-        calls = max(0, min(_FORESEEN, left // 4))
-        return calls if left - calls >= self.foreign.margin(self.in_flight + calls) else 0
+    def _foresees(self) -> int:
+        """Return how many plain calls may surely go, whatever others take meanwhile.
+
+        With so much left as `least` says the rule lets all of them go, and those that are in flight
+        be without an answer, even where others take the most that is reckoned with.
+        """
+        kept, most = self._kept(self.reserve), 1.0 + _MOST_FOREIGN
+        # Of m calls, m + rate * m + 2 * sqrt(rate * m) is what is to be left, and they take m.
+        root = math.sqrt(_MOST_FOREIGN + (most + 1.0) * max(0, self.observations[0][1] - kept))
+        calls = int(((root - math.sqrt(_MOST_FOREIGN)) / (most + 1.0)) ** 2)
+        calls = max(0, min(_FORESEEN, calls - self.in_flight))
+        out = self.in_flight + calls
+        self.least = kept + math.ceil(most * out + 2.0 * math.sqrt(_MOST_FOREIGN * out))
+        return calls
 
     def foreseen_to(self) -> float:
-        """Return the instant until which what is foreseen holds."""
-        return self.ends
+        """Return the instant until which what is foreseen holds without another look."""
+        return min(self.ends, self.foreign.next_mark)
 
     def take_plainly(self, now: float) -> bool:
-        """Take a token if one was foreseen and is there."""
-        if self.foreseen <= 0 or now >= self.foreseen_until:
+        """Take a token if any can be foreseen now: what was is used up, or too old."""
+        if not self.is_plain or now >= self.ends:
+            return False
+        self.take_in()
+        if now >= self.foreign.next_mark:
+            self.foreign.mark(now)
+        if self.foreseen <= 0:
+            self.promised = self.foreseen = self._foresees()
+        self.foreseen_until = self.foreseen_to()
+        if self.foreseen <= 0:
             return False
         self.foreseen -= 1
         self.in_flight += 1
-        foreign = self.foreign
-        if now >= foreign.next_mark:
-            foreign.mark(now)
-        foreign.own += 1
         return True
 
     def tells_the_same(self, reading: WindowReading) -> bool:
@@ -726,43 +795,56 @@ class Window:
             return False
         return self.counts_down or reading.reset == self.reset
 
-    def answer_plainly(
-        self, granted: Granted, now: float, remaining: int, resets_in: float | None
-    ) -> bool:
-        """Settle a plain call whose answer tells the same but for what is left, in one step.
+    def take_in(self) -> None:
+        """Learn what plain calls have taken, and from their answers, as `observe` would have.
 
-        Does what `observe` would; if it is not plain after all, nothing.
+        Between two calls of one caller a processor has to fetch anew whatever looks at each answer;
+        of many at one go it is there.
         """
-        known, sent = granted.known, granted.sent
-        if not self.is_plain or now >= self.ends:
-            return False
-        is_new = resets_in is not None or self.clock_changes != self.clock.changes
-        if is_new and not self._goes_on(sent, now, resets_in):
-            return False
-        observations = self.observations
-        before = observations[0][1]
-        if observations[-1][0] <= known:
-            observations.clear()
-        else:
-            self._retire(known)
-            self._outdo(remaining)
-        numbering = self.numbering
-        numbering.last += 1
-        observations.append((numbering.last, remaining))
-        self.in_flight -= 1
-        round_trip = now - sent
-        if round_trip > self.round_trip:
-            self.time(round_trip)
-        else:
-            self.round_trip += (round_trip - self.round_trip) / 16
-        self.seen = now
-        if self.foreign.observe(now, remaining, round_trip):
-            self.foreseen = 0
-        elif (fewer := before - 1 - observations[0][1]) > 0:
-            self.foreseen -= fewer
-        return True
+        foreign, answers = self.foreign, self.answers
+        if self.promised > self.foreseen:
+            foreign.own += self.promised - self.foreseen
+            self.promised = self.foreseen
+        if answers:
+            self._take_all_in(answers)
 
-    def _goes_on(self, sent: float, now: float, resets_in: float | None) -> bool:
+    def _take_all_in(self, answers: list[Answer]) -> None:
+        foreign, round_trip = self.foreign, self.round_trip
+        explained = foreign.explained - self.foreseen
+        newest, quickest, unexplained = 0, INF, -_NONE_IS_PLAIN
+        for known, sent, now, remaining, _, then in answers:
+            took = now - sent
+            if took > round_trip:  # as `time` has it
+                round_trip = min(took, LONGEST_ROUND_TRIP)
+            else:
+                round_trip += (took - round_trip) / 16
+            if took < quickest:
+                quickest = took
+            if known > newest:
+                newest = known
+            # What has gone since, of what was foreseen then, explains nothing.
+            if then - remaining > unexplained:
+                unexplained = then - remaining
+        self.round_trip = round_trip
+        self.seen = answers[-1][2]
+        if foreign.is_near:
+            foreign.observe_all(len(answers), quickest, explained + unexplained)
+        else:
+            for _, sent, now, remaining, _, then in answers:
+                foreign.observe(now, remaining, now - sent, explained + then)
+        self._fold_all(answers, newest)
+        answers.clear()
+
+    def _fold_all(self, answers: list[Answer], newest: int) -> None:
+        """Fold answers of calls of which one knew the number ``newest``, and none a newer one."""
+        self._retire(newest)
+        first = len(answers)
+        while first and answers[first - 1][4] > newest:
+            first -= 1
+        for _, _, _, remaining, number, _ in answers[first:]:
+            self._append(number, remaining)
+
+    def goes_on(self, sent: float, now: float, resets_in: float | None) -> bool:
         """Take in what a plain answer tells of the end: the same, or seconds that may mean it."""
         reset, low, ceiling = self.reset, self.low, self.kind.ceiling
         if reset is None:
@@ -778,6 +860,8 @@ class Window:
         self.reset, self.low, self.ends = reset, low, ends
         self.foreseen_until = min(self.foreseen_until, ends)
         self.clock_changes = self.clock.changes
+        if self.frame is not None and self.frame.date != self.clock.date:
+            self.frame = None
         return True
 
     def expect_as(self, frame: Frame | None) -> None:

@@ -17,6 +17,7 @@ import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from math import inf
 from typing import Any
 
 import aiohttp
@@ -73,12 +74,13 @@ NOTHING = aiotwhelp.Reading()
 class Free:
     """A permit that nobody counts."""
 
-    __slots__ = ("is_settled",)
+    __slots__ = ("is_settled", "sent")
 
     waited = 0.0
 
     def __init__(self) -> None:
         self.is_settled = False
+        self.sent = inf
 
     def observed(
         self, headers: Mapping[str, str], *, status: int = 200, cost: object = None
@@ -96,15 +98,7 @@ class Free:
 class Granting(aiotwhelp.Limiter):
     """Grants every call without a look: what is left is the rest of the stack."""
 
-    def try_acquire(
-        self,
-        key: object,
-        *,
-        cost: object = 1,
-        priority: object = None,
-        dialect: object = None,
-        room: object = None,
-    ) -> Any:
+    def at_once(self, *options: object) -> Any:
         return Free()
 
 

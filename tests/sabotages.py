@@ -422,19 +422,18 @@ def let_what_was_foreseen_stand(patch: Patch) -> None:
 
 
 def foresee_what_others_took(patch: Patch) -> None:
-    answer = Window.answer_plainly
+    foresees = Window._foresees
 
-    def answered(window: Window, *told: Any) -> bool:
-        foreseen = window.foreseen
-        is_settled = answer(window, *told)
-        window.foreseen = foreseen
-        return is_settled
+    def least(window: Window) -> int:
+        calls = foresees(window)
+        window.least = 0
+        return calls
 
-    patch.setattr(Window, "answer_plainly", answered)
+    patch.setattr(Window, "_foresees", least)
 
 
 def foresee_all_that_is_left(patch: Patch) -> None:
-    patch.setattr(Window, "_foresees", lambda window, _: window.available)
+    patch.setattr(Window, "_foresees", lambda window: window.available)
 
 
 def foresee_beyond_the_reset(patch: Patch) -> None:

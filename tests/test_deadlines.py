@@ -207,7 +207,7 @@ async def test_those_who_are_not_due_yet_are_told_at_their_own_instant() -> None
 
 @in_virtual_time
 async def test_an_answer_that_is_dropped_unread_is_not_kept() -> None:
-    deadlines = Deadlines()
+    deadlines = Deadlines(asyncio.get_running_loop().time)
 
     class Dropped:
         """An answer whose body is yet to come."""
@@ -232,7 +232,7 @@ async def test_an_answer_that_is_dropped_unread_is_not_kept() -> None:
 
 @in_virtual_time
 async def test_whoever_leaves_while_others_are_told_is_not_told() -> None:
-    deadlines, told = Deadlines(), []
+    deadlines, told = Deadlines(asyncio.get_running_loop().time), []
 
     class Timed:
         def __init__(self, number: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from aiotwhelp import quota
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.errors import LedgerError
 from aiotwhelp.headers import DAY_OF_APP, FIFTEEN_MINUTES, WindowKind, WindowReading
@@ -290,9 +291,18 @@ def told_plainly(process: Process, granted: Granted, at: float, remaining: int) 
     process.gate.foresee(NOW + at, 0.0)
     if not process.gate.tells_the_same(reading):
         return False
-    assert process.gate.answer_plainly(granted, NOW + at, remaining, None)
+    assert answered_plainly(process, granted, at, remaining)
     process.gate.heard(granted, NOW + at, reading)
     return True
+
+
+def answered_plainly(
+    process: Process, granted: Granted, at: float, remaining: int, resets_in: float | None = None
+) -> bool:
+    """Settle a call with an answer that tells what the one before did, but for what is left."""
+    bucket = quota.Bucket(lambda *_: process.gate, process.numbering)
+    bucket.plain = process.gate
+    return bucket.answered_plainly(granted, NOW + at, remaining, resets_in)
 
 
 def told_in_full(process: Process, granted: Granted, at: float, remaining: int) -> bool:
@@ -1394,16 +1404,18 @@ def test_what_was_foreseen_is_foreseen_anew_with_every_lease():
     gate = process.gate
     assert not gate.is_plain, "nobody has asked yet"
     gate.foresee(NOW, 0.0)
-    assert (gate.is_plain, gate.foreseen) == (True, 9)
+    assert (gate.is_plain, gate.least) == (True, 0), "what is leased may go, whatever is left"
     process.leased(2, 0.5, **KNOWN)
-    assert (gate.is_plain, gate.foreseen) == (True, 11)
+    assert gate.is_plain
+    assert gate.take_plainly(NOW + 0.5)
     process.told(0.6, confirmed=False)
-    assert (gate.is_plain, gate.foreseen) == (False, 0), "a probe is to tell"
+    assert not gate.is_plain, "a probe is to tell"
+    assert not gate.take_plainly(NOW + 0.6)
     process.told(0.6, **KNOWN)
     gate.foresee(NOW + 0.6, 0.0)
     away(process)
     process.told(0.7, **KNOWN)
-    assert (gate.is_plain, gate.foreseen) == (False, 0)
+    assert not gate.is_plain
 
 
 def test_an_answer_frees_nobody_who_waits_for_a_lease():
@@ -1540,7 +1552,7 @@ def plain() -> Process:
 def test_what_is_leased_may_surely_go_until_it_goes_back_or_the_window_ends():
     process = plain()
     gate, share = process.gate, process.share
-    assert (gate.foreseen, gate.foreseen_until) == (2, NOW + 1.8)
+    assert gate.foreseen_until == NOW + 1.8
     gate.ends = NOW + 1.0
     gate.foresee(NOW, 0.5)
     assert gate.foreseen_until == NOW + 1.0
@@ -1551,14 +1563,12 @@ def test_what_is_leased_may_surely_go_until_it_goes_back_or_the_window_ends():
     gate.foresee(NOW, 0.5)
     assert gate.take_plainly(NOW)
     assert (share.left, share.taken, gate.in_flight, share.held) == (0, 2, 2, 2)
-    assert not gate.take_plainly(NOW)
-    assert (share.left, share.taken, gate.in_flight, gate.foreseen) == (0, 2, 2, 0)
-    gate.foreseen = 2
-    assert not gate.take_plainly(NOW), "they went back meanwhile"
-    assert share.taken == 2
+    assert not gate.take_plainly(NOW), "they are used up, or went back meanwhile"
+    assert (share.left, share.taken, gate.in_flight) == (0, 2, 2)
     share.left = -1
     gate.foresee(NOW, 0.0)
-    assert gate.foreseen == 0
+    assert not gate.take_plainly(NOW)
+    assert gate.foreseen == 0, "what is leased is looked at for each call"
 
 
 def test_a_probe_or_an_outage_is_not_plain():
@@ -1582,15 +1592,16 @@ def test_a_plain_answer_is_told_to_the_others_and_leaves_what_is_leased():
     process = plain()
     gate, share = process.gate, process.share
     bucket: Any = SimpleNamespace(numbering=process.numbering)
-    granted = Granted(bucket, NOW, 1, None)
     assert gate.take_plainly(NOW)
     assert not gate.tells_the_same(WindowReading(FIFTEEN_MINUTES, 3, 15, EPOCH + 90.0))
     for remaining in (11, 3):
         reading = WindowReading(FIFTEEN_MINUTES, remaining, 15, EPOCH + 60.0)
         assert gate.tells_the_same(reading)
-        assert gate.answer_plainly(granted, NOW + 0.5, remaining, None)
+        granted = Granted(bucket, NOW, 1, None)
+        assert answered_plainly(process, granted, 0.5, remaining)
         gate.heard(granted, NOW + 0.5, reading)
-        assert gate.foreseen == 1
+        assert not gate.answers, "what others are told is known here"
+        assert share.left == 1
         assert (gate.floor, share.notes[-1].remaining) == (remaining, remaining)
     (note,) = process.report(0.5).notes
     assert (note.outcome, note.times, note.refused, note.took) == (Outcome.READ, 2, False, 500)
@@ -1604,8 +1615,8 @@ def test_an_answer_that_counts_down_to_another_reset_is_not_plain():
     process.gate.buckets = {bucket: None}
     process.gate.foresee(NOW, 0.0)
     granted = process.call()
-    assert not process.gate.answer_plainly(granted, NOW + 0.5, 9, 80.0)
-    assert process.gate.answer_plainly(granted, NOW + 0.5, 9, 59.5)
+    assert not answered_plainly(process, granted, 0.5, 9, 80.0)
+    assert answered_plainly(process, granted, 0.5, 9, 59.5)
 
 
 def test_a_window_that_nobody_tells_of_any_more_holds_nobody():

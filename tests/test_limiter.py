@@ -878,7 +878,7 @@ async def test_case_34_closing_that_is_cancelled_leaves_nobody_waiting():
     tasks = await waiting(limiter, 1000)
     closing = asyncio.ensure_future(limiter.close())
     await asyncio.sleep(0)
-    assert len(limiter._lines[KEY])
+    assert len(limiter._registry.line(KEY))
     closing.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert closing.cancelled()

@@ -6,12 +6,15 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import (
     DAY_OF_APP,
     FIFTEEN_MINUTES,
     X_DIALECT,
+    Reading,
     WindowKind,
     WindowReading,
     limited,
@@ -1253,50 +1256,73 @@ def test_what_a_new_window_begins_with():
     assert in_flight.foreign.rate == 0, "calls in flight are our own"
 
 
-def test_a_call_of_another_consumer_ends_what_was_foreseen():
+def test_a_call_of_another_consumer_is_learned_from_a_plain_answer():
     film = opened(800, limit=900)
     film.bucket.foresee(1.0, 0.0)
     granted = film.bucket.take_foreseen(1.0, None)
     assert granted is not None
-    assert film.window.foreseen > 1
     assert film.bucket.answered_plainly(granted, 1.1, 798, None)
-    assert film.window.foreseen == 0
+    film.window.take_in()
+    assert film.window.foreign.is_seen
+
+
+def test_what_was_foreseen_is_used_up_and_foreseen_anew():
+    film = opened(800, limit=900)
+    film.bucket.foresee(1.0, 0.1)
+    calls = film.window.foreseen
+    assert calls == 64
+    for number in range(3 * calls):
+        granted = film.bucket.take_foreseen(1.0, None)
+        assert granted is not None
+        assert film.window.foreseen == (-number - 1) % calls
+        assert film.bucket.answered_plainly(granted, 1.001, 799 - number, None)
+    assert film.window.reserve == 0.1, "that is as before"
+    assert film.window.available == 800 - 3 * calls
+    film.window.upset()
+    assert not film.window.take_plainly(1.0)
 
 
 @pytest.mark.parametrize(
-    ("left", "in_flight", "reserve", "foreseen"),
+    ("left", "in_flight", "reserve", "foreseen", "least"),
     [
-        (40, 0, 0.0, 10),
-        (39, 0, 0.0, 9),
-        (4, 0, 0.0, 1),
-        (3, 0, 0.0, 0),
-        (0, 0, 0.0, 0),
-        (40, 8, 0.0, 8),
-        (400, 0, 0.4, 10),
-        (900, 0, 0.0, 64),
-        (180, 100, 0.0, 0),
+        (0, 0, 0.0, 0, 0),
+        (9, 0, 0.0, 0, 0),
+        (10, 0, 0.0, 1, 9),  # others may take four, and twice the spread of that
+        (100, 0, 0.0, 14, 85),
+        (100, 8, 0.0, 6, 85),
+        (100, 14, 0.0, 0, 85),
+        (100, 0, 0.1, 1, 99),
+        (900, 0, 0.0, 64, 352),
+        (900, 100, 0.0, 42, 758),
     ],
 )
-def test_a_quarter_of_what_is_left_is_foreseen_at_most(
-    left: int, in_flight: int, reserve: float, foreseen: int
+def test_what_is_foreseen_may_go_whatever_others_take(
+    left: int, in_flight: int, reserve: float, foreseen: int, least: int
 ):
-    film = opened(left, limit=900, presumed=0.5 if in_flight == 100 else 0.0)
+    film = opened(left, limit=900)
     film.window.in_flight = in_flight
     film.window.foresee(1.0, reserve)
-    assert film.window.foreseen == foreseen
+    assert (film.window.foreseen, film.window.least) == (foreseen, least)
+    assert film.window.foreseen_until <= film.window.ends
     assert film.window.take_plainly(1.0) is (foreseen > 0)
     assert film.window.foreseen == max(0, foreseen - 1)
 
 
-@pytest.mark.parametrize(
-    ("left", "presumed", "foreseen"), [(4, 1.0, 1), (5, 4.0, 0), (9, 4.0, 0), (11, 4.0, 0)]
+@given(
+    st.integers(0, 2000), st.integers(0, 300), st.sampled_from([0.0, 0.1, 0.5]), st.integers(0, 9)
 )
-def test_what_others_may_take_of_the_last_tokens_is_not_foreseen(
-    left: int, presumed: float, foreseen: int
+def test_of_what_is_foreseen_the_rule_lets_each_call_go(
+    left: int, in_flight: int, reserve: float, others: int
 ):
-    film = opened(left, limit=900, presumed=presumed)
-    film.window.foresee(1.0, 0.0)
-    assert film.window.foreseen == foreseen
+    film = opened(left, limit=2000)
+    window = film.window
+    window.in_flight = in_flight
+    window.foresee(1.0, reserve)
+    window.observations = [(film.numbering.next(), window.least)]
+    window.foreign._before = float(others)
+    for _ in range(window.foreseen):
+        assert window.opens(1.0, 1, reserve, even=False) <= 1.0
+        window.in_flight += 1
 
 
 @pytest.mark.parametrize("doubt", ["silences", "doubts", "is_untold"])
@@ -1339,15 +1365,80 @@ def test_calls_that_are_answered_in_another_order_are_foreseen_once():
     first, second = (film.bucket.take_foreseen(now, None) for now in (1.0, 1.1))
     assert first is not None
     assert second is not None
-    left = film.window.foreseen
     assert film.bucket.answered_plainly(second, 1.2, 798, None)
-    assert (film.window.foreseen, film.window.floor) == (left - 1, 798)
+    assert (film.window.available, film.window.floor) == (797, 798)
     assert film.bucket.answered_plainly(first, 1.3, 799, None)
-    assert (film.window.foreseen, film.window.floor) == (left - 1, 798)
+    assert (film.window.available, film.window.floor) == (798, 798)
     third = film.bucket.take_foreseen(1.4, None)
     assert third is not None
     assert film.bucket.answered_plainly(third, 1.5, 797, None)
-    assert (film.window.foreseen, film.window.floor) == (left - 2, 797)
+    assert (film.window.available, film.window.floor) == (797, 797)
+    assert not film.window.foreign.is_seen
+
+
+def test_of_many_answers_at_one_go_those_count_that_no_later_call_knew():
+    film = opened(800, limit=900)
+    film.window.foreign.next_mark = INF  # as of a server that is near
+    film.bucket.foresee(1.0, 0.0)
+    calls = [film.bucket.take_foreseen(1.0, None) for _ in range(4)]
+    for granted, left in zip(calls[:3], (797, 799, 798), strict=True):
+        assert granted is not None
+        assert film.bucket.answered_plainly(granted, 1.1, left, None)
+    later = film.bucket.take_foreseen(1.2, None)
+    assert later is not None
+    assert calls[3] is not None
+    assert film.bucket.answered_plainly(later, 1.3, 795, None)
+    assert film.bucket.answered_plainly(calls[3], 1.4, 796, None)
+    assert len(film.window.answers) == 5
+    film.window.take_in()
+    numbers = [number for number, _ in film.window.observations]
+    assert [left for _, left in film.window.observations] == [795, 796]
+    assert numbers == [film.numbering.last - 1, film.numbering.last]
+    assert film.window.answers == []
+
+
+def test_answers_are_taken_in_before_there_are_too_many():
+    film = opened(90_000, limit=90_000)
+    film.bucket.foresee(1.0, 0.0)
+    calls = [film.bucket.take_foreseen(1.0, None) for _ in range(200)]
+    most = 0
+    for number, granted in enumerate(calls):
+        assert granted is not None
+        assert film.bucket.answered_plainly(granted, 1.1, 89_000 - number, None)
+        most = max(most, len(film.window.answers))
+    assert most == 63
+
+
+def test_the_time_of_many_answers_is_learned_as_that_of_each_is():
+    film, other = opened(800, limit=900), opened(800, limit=900)
+    film.bucket.foresee(1.0, 0.0)
+    for took in (0.5, 0.001, 40.0, 0.02):
+        granted = film.bucket.take_foreseen(1.0, None)
+        assert granted is not None
+        assert film.bucket.answered_plainly(granted, 1.0 + took, 700, None)
+        other.window.time(took)
+    film.window.take_in()
+    assert film.window.round_trip == pytest.approx(other.window.round_trip)
+    assert film.window.seen == 1.02
+
+
+@pytest.mark.parametrize("took", [0.004, 0.4])
+def test_others_are_seen_alike_in_many_answers_and_in_each(took: float):
+    seen = []
+    for is_deferred in (True, False):
+        film, left = opened(800, limit=900, presumed=0.25), 800
+        for number in range(1, 40):
+            now = number * took / 3
+            if not is_deferred:
+                film.window.upset()
+            film.bucket.foresee(now, 0.0)
+            granted = film.bucket.take_foreseen(now, None) or film.bucket.ask(now)
+            assert isinstance(granted, Granted)
+            left -= 3 if number == 20 else 1
+            film.bucket.observed(granted, now + took, Reading((reading(left, 900.0, 900),)))
+        film.window.take_in()
+        seen.append(film.window.foreign._others)
+    assert seen == [2, 2]
 
 
 def test_an_answer_at_the_end_of_a_window_is_not_plain_though_the_one_before_was():
@@ -1356,8 +1447,8 @@ def test_an_answer_at_the_end_of_a_window_is_not_plain_though_the_one_before_was
     first, second = (film.bucket.take_foreseen(1.0, None) for _ in range(2))
     assert first is not None
     assert second is not None
-    assert film.window.answer_plainly(first, 1.1, 799, None)
-    assert not film.window.answer_plainly(second, film.window.ends, 798, None)
+    assert film.bucket.answered_plainly(first, 1.1, 799, None)
+    assert not film.bucket.answered_plainly(second, film.window.ends, 798, None)
 
 
 @pytest.mark.parametrize(
@@ -1372,7 +1463,7 @@ def test_an_answer_is_plain_if_its_window_ends_later_than_now_and_within_its_cei
     granted = film.bucket.take_foreseen(1.0, None)
     assert granted is not None
     film.clock.assume(EPOCH + offset)
-    assert film.window.answer_plainly(granted, 2.0, 799, None) is (ends is not None)
+    assert film.bucket.answered_plainly(granted, 2.0, 799, None) is (ends is not None)
     assert ends is None or film.window.ends == ends
 
 
@@ -1387,7 +1478,7 @@ def test_the_lateness_of_a_rollover_comes_on_top_of_a_reset_that_is_plain(
     film.bucket.foresee(1.0, 0.0)
     granted = film.bucket.take_foreseen(1.0, None)
     assert granted is not None
-    assert film.window.answer_plainly(granted, 1.0, 799, resets_in and 59.0)
+    assert film.bucket.answered_plainly(granted, 1.0, 799, resets_in and 59.0)
     assert film.window.ends == 65.0
 
 
@@ -1413,7 +1504,7 @@ def test_seconds_are_plain_if_they_may_end_when_those_before_did(
     film.bucket.foresee(1.0, 0.0)
     granted = film.bucket.take_foreseen(sent, None)
     assert granted is not None
-    assert film.window.answer_plainly(granted, now, 799, resets_in) is is_plain
+    assert film.bucket.answered_plainly(granted, now, 799, resets_in) is is_plain
 
 
 def test_how_an_answer_put_it_is_remembered_for_as_long_as_it_tells_the_same():
@@ -1443,9 +1534,9 @@ def test_an_answer_at_the_end_of_a_window_or_after_it_was_upset_is_not_plain():
         granted = film.bucket.take_foreseen(1.0, None)
         assert granted is not None
         if spoil:
-            film.window.is_plain = False
+            film.window.upset()
         now = 1.1 if spoil else film.window.ends
-        assert not film.window.answer_plainly(granted, now, 799, None)
+        assert not film.bucket.answered_plainly(granted, now, 799, None)
         assert (film.window.in_flight, film.window.floor) == (1, 800)
 
 

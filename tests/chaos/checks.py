@@ -90,7 +90,6 @@ class CheckedLimiter(Limiter):
         self._in_this_callback = 0
         turns, settling = self._turns, self._settling
         for part, name, checked in (
-            (turns, "at_once", self._at_once),
             (turns, "_grant_next", self._grant_next),
             (turns, "settled", self._settled),
             (turns, "_park", self._park),
@@ -108,11 +107,11 @@ class CheckedLimiter(Limiter):
 
     # Grants ------------------------------------------------------------------------------------
 
-    def _at_once(
-        self, plain: Plain, line: Line, cost: Any, priority: Priority, *options: Any
-    ) -> Any:
-        permit = plain(line, cost, priority, *options)
+    def at_once(self, key: Any, cost: Any, priority: Any, *options: Any) -> Any:
+        """Look at what is granted at once."""
+        permit = super().at_once(key, cost, priority, *options)
         if permit is not None:
+            line = permit._line
             ahead = line.queues[: priority + 1]
             assert not any(queue.head() for queue in ahead), "I5: a newcomer overtook a waiter"
             self._check_grant(line, permit, priority, None)
@@ -269,12 +268,19 @@ class CheckedLimiter(Limiter):
             self._check_lateness(line)
 
     def _observed_again(
-        self, plain: Plain, line: Line, granted: Granted, frame: Frame, remaining: int
+        self,
+        plain: Plain,
+        line: Line,
+        granted: Granted,
+        window: Window,
+        frame: Frame,
+        remaining: int,
     ) -> None:
         def settle(*_: object) -> None:
-            plain(line, granted, frame, remaining)
+            plain(line, granted, window, frame, remaining)
 
         self._observed(settle, line, granted, frame.reading(remaining), 200)
+        self._look_after(line)
 
     def _note_answer(self, line: Line, granted: Granted, reading: Reading, status: int) -> None:
         bucket = line.bucket
@@ -497,6 +503,9 @@ class CheckedLimiter(Limiter):
 
     def _settled(self, plain: Plain, line: Line, room: Room | None) -> None:
         plain(line, room)
+        self._look_after(line)
+
+    def _look_after(self, line: Line) -> None:
         for window in line.bucket.windows:
             self._note_spent(window)
         self.check(line)
