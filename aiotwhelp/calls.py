@@ -452,10 +452,11 @@ class Call:
             if due < deadlines.rings:
                 deadlines.set(due)
             try:
-                response = await client.request(
+                # What `request` wraps for an ``async with``: the wrapper takes some 3 us.
+                response = await client._request(  # noqa: SLF001
                     method,
                     url,
-                    middlewares=(*settings.middlewares, one),
+                    middlewares=(*settings.middlewares, one.go),
                     **(self._options if self._body is None else self._with_body(self._body)),
                 )
             except BaseException as error:  # noqa: BLE001 - raised anew, but for a hop

@@ -252,7 +252,7 @@ class Pass:
         #: Answers that sent the call elsewhere, in their order.
         self.history: tuple[aiohttp.ClientResponse, ...] = ()
 
-    async def __call__(
+    async def go(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Make one attempt, with the session's permit or one that is there at once.
@@ -629,7 +629,7 @@ class RateLimitMiddleware:
             permit = await self._wait(request, key, cost, dialect)
         one = Pass(self._limiter, caller, permit, url if is_own else None)
         try:
-            response = await one(request, handler)
+            response = await one.go(request, handler)
         finally:
             one.broken = None  # its traceback leads to `one`: they would hold each other
         is_refused = one.reading is not None and one.reading.refused

@@ -90,6 +90,14 @@ async def test_a_call_can_be_awaited_entered_or_made_a_task() -> None:
 
 
 @in_virtual_time
+async def test_what_aiohttps_request_does_is_all_in_the_coroutine_that_it_wraps() -> None:
+    async with aiohttp.ClientSession() as client:
+        wrapped: Any = client.request("GET", "http://127.0.0.1/")
+        assert wrapped._coro.cr_code is aiohttp.ClientSession._request.__code__
+        wrapped.close()
+
+
+@in_virtual_time
 async def test_nothing_is_sent_before_a_call_is_awaited() -> None:
     async with serving(echo) as server, Session(server.url) as session:
         call = session.get("/x")
