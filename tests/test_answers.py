@@ -6,14 +6,17 @@ import asyncio
 import json
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
-from aiotwhelp import ApiError, BodyError, ClientCredentials, RateLimitError, Session
+from aiotwhelp import ApiError, BodyError, ClientCredentials, RateLimitError, Session, answers
 from aiotwhelp.answers import ERROR_BODY, ErrorBody, parse_error
 from tests.stack import assert_at_rest, elapsed, in_virtual_time, scripted, serving
 
@@ -193,3 +196,36 @@ async def test_an_error_that_a_middleware_has_read_stays_readable() -> None:
             assert await response.json() == V1
         with pytest.raises(ApiError, match="code 88"):
             await session.fetch("/x")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"])
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=5,
+    ),
+    st.sampled_from(["", " ", "\n", "\r\n\t", "x", "\x00", "{}", "\ufeff"]),
+    st.sampled_from(["", " ", "\n", "\x00"]),
+)
+def test_a_body_is_decoded_as_the_standard_library_has_it(
+    encoding: str, value: object, after: str, before: str
+) -> None:
+    body = (before + json.dumps(value, ensure_ascii=False) + after).encode(encoding, "replace")
+    assert outcome(answers.decode, body) == outcome(json.loads, body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xff{}", b'{"a"', b"[", b"-", b"nul", b'"\xed\xa0\x80"', b"1e999"]
+)
+def test_what_is_no_json_or_hardly_any_is_told_by_the_standard_library(body: bytes) -> None:
+    assert outcome(answers.decode, body) == outcome(json.loads, body)
+    assert answers.decode(b" \n") is None
+
+
+def outcome(decode: Callable[[bytes], object], body: bytes) -> object:
+    try:
+        return decode(body)
+    except ValueError as error:
+        assert not isinstance(error.__context__, ValueError), "it would hold the body"
+        return repr(error)

@@ -158,7 +158,7 @@ def _response(status: int, body: bytes) -> Any:
         headers=fields,
         request_info=aiohttp.RequestInfo(url, "GET", fields, url),
         content_length=None,
-        content=SimpleNamespace(at_eof=lambda: True, is_eof=lambda: True),
+        content=SimpleNamespace(at_eof=lambda: True, is_eof=lambda: True, total_bytes=len(body)),
         read=read,
     )
 
