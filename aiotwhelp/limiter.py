@@ -187,7 +187,9 @@ class Limiter:
         permit = self.at_once(key, cost, priority, dialect, room, HeldPermit)
         if permit is not None:
             return permit
-        line, turns = self._registry.line(as_key(key)), self._turns
+        line, turns = self._lines.get(key), self._turns  # type: ignore[arg-type] # as above
+        if line is None:
+            line = self._first(key)
         waiter = turns.join(line, cost, priority, max_wait, dialect, ticket, room, owner)
         timer = None if max_wait is None else turns.expire_after(line, waiter, max_wait)
         try:

@@ -144,7 +144,7 @@ def test_the_plain_way_of_a_call_is_short(kind: str, auth: str) -> None:
 
 #: What a grant and the settling of it may cost, an answer's headers read; one looks, in the end,
 #: whether the permit was settled.
-RULES_BOUND = 17
+RULES_BOUND = 12
 
 
 @in_a_crowd
@@ -180,7 +180,7 @@ async def test_a_window_that_routes_share_takes_hardly_more_steps() -> None:
 
     rule, _ = await per_call(calls)
     # Of seconds the bounds are looked at with each answer.
-    assert rule / len(keys) <= RULES_BOUND + 4
+    assert rule / len(keys) <= RULES_BOUND + 5.5
 
 
 #: With the places of those who wait, and the room that they wait for.
