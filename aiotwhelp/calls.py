@@ -362,8 +362,9 @@ class Call:
         pool = self._settings.pool
         tickets = pool.tickets
         self._ticket = tickets.last = tickets.last + 1
-        self._task = task = current_task(pool.loop)
-        if task is None or get_ident() != pool.thread:
+        home = pool.home
+        self._task = task = current_task(home.open_in)
+        if task is None or get_ident() != home.thread:
             pool.look_at_the_loop()
         if task is not None:
             self._cancelling = task.cancelling()

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
+from weakref import WeakSet
 
 from aiotwhelp.errors import SessionClosedError, WrongLoopError
+
+#: All of this process.
+_homes: WeakSet[Home] = WeakSet()
+
+
+def _leave_home() -> None:
+    """Have a process that was forked look anew: its thread and its task are its parent's, too."""
+    for home in _homes:
+        home.thread = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_home)
 
 
 class Home:
@@ -18,7 +33,7 @@ class Home:
     #: Callers granted, failed or looked at between two breaths of the loop: 1 to 4 ms.
     SLICE = 64
 
-    __slots__ = ("_loop", "is_closed", "now", "open_in", "thread", "wall")
+    __slots__ = ("__weakref__", "_loop", "is_closed", "now", "open_in", "thread", "wall")
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -32,6 +47,7 @@ class Home:
         #: by a name: CPython 3.11 takes 200 instructions more to call what stands in a slot.
         self.now: Callable[[], float] = time.monotonic
         self.wall: Callable[[], float] = time.time
+        _homes.add(self)
 
     def bind(self) -> None:
         """Belong to the loop that runs, or raise `WrongLoopError` or `SessionClosedError`."""

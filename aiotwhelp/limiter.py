@@ -261,6 +261,11 @@ class Limiter:
         self.bind()
         return self._registry.line(as_key(key))
 
+    @property
+    def home(self) -> Home:
+        """The loop that it belongs to."""
+        return self._home
+
     def bind(self) -> None:
         """Belong to the loop that runs, or raise `WrongLoopError` or `SessionClosedError`."""
         self._home.bind()

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import sys
 from contextlib import suppress
-from threading import get_ident
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -41,7 +40,7 @@ class Pool:
         self.reading = 0
         self._owns_limiter = limiter is None
         self.limiter = limiter if limiter is not None else Limiter()
-        self.tickets = self.limiter.tickets
+        self.home, self.tickets = self.limiter.home, self.limiter.tickets
         self.room = Room(checks.whole("concurrency", concurrency, least=1, of=" of calls"))
         #: Credentials in use: their token requests go over these connections.
         self.auths: WeakSet[Auth] = WeakSet()
@@ -50,9 +49,8 @@ class Pool:
         self._options = options
         #: The connections, while there are any: `connect` makes them.
         self.client: aiohttp.ClientSession | None = None
-        #: The loop that they are in, and its thread.
+        #: The loop that they are in.
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.thread: int | None = None
         self._closing: aiohttp.ClientSession | None = None
         self._sleepers: set[asyncio.Future[None]] = set()
         self._rested: asyncio.Event | None = None
@@ -77,7 +75,7 @@ class Pool:
             self._options.setdefault("cookie_jar", aiohttp.DummyCookieJar())
             self._options.setdefault("request_class", Request)
             self.limiter.bind()
-            self.loop, self.thread = asyncio.get_running_loop(), get_ident()
+            self.loop = asyncio.get_running_loop()
             self.client = aiohttp.ClientSession(**self._options)
             self.room.limit = min(self.room.limit, *_connections(self.client.connector))
         return self.client
@@ -86,7 +84,6 @@ class Pool:
         """Raise `WrongLoopError` if the connections are in another loop than the one that runs."""
         if self.loop is not None:
             self.limiter.bind()
-            self.thread = get_ident()
 
     def left(self) -> None:
         """Note that a call has ended, or the reading of an answer, while the pool closes."""

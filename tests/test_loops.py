@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +110,82 @@ def test_a_session_that_a_second_loop_uses_says_so_and_can_be_closed_there(run: 
         await session.close()
 
     run(use_again(run(use())))
+
+
+def test_another_thread_is_told_so_while_a_task_of_the_first_loop_is_at_work(run: Run) -> None:
+    async def scene() -> None:
+        async with Emulator() as api, session_of(api) as session:
+            limiter, key = session.limiter, QuotaKey("GET /x")
+            (await limiter.acquire(key)).unsent()
+            await session.fetch(PRIVACY)
+
+            async def try_it() -> None:
+                limiter.try_acquire(key)
+
+            for use in (try_it, partial(limiter.acquire, key), partial(session.fetch, PRIVACY)):
+                told: list[type] = []
+
+                def elsewhere(use: Any = use, told: list[type] = told) -> None:
+                    with pytest.raises(WrongLoopError) as caught:
+                        run(use())
+                    told.append(caught.type)
+
+                thread = threading.Thread(target=elsewhere)
+                thread.start()
+                thread.join(10)
+                assert told == [WrongLoopError]
+            await session.fetch(PRIVACY)
+            await assert_at_rest(session)
+
+    run(scene())
+
+
+def test_who_is_no_task_is_at_home_in_the_loop(run: Run) -> None:
+    async def scene() -> None:
+        limiter, key = Limiter(), QuotaKey("GET /x")
+        (await limiter.acquire(key)).unsent()
+        done = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(lambda: done.set_result(limiter.try_acquire(key)))
+        permit = await done
+        assert permit is not None
+        permit.unsent()
+
+    run(scene())
+
+
+FORKS = """
+import asyncio, os, sys
+from aiotwhelp import Limiter, QuotaKey, Session, WrongLoopError
+
+async def told(use):
+    try:
+        await use()
+    except WrongLoopError:
+        return True
+    return False
+
+async def main():
+    limiter, key = Limiter(), QuotaKey("GET /x")
+    (await limiter.acquire(key)).unsent()
+    async with Session("http://127.0.0.1:1", limiter=limiter, retries=0) as session:
+        await asyncio.gather(session.fetch("/x"), return_exceptions=True)
+        child = os.fork()
+        if not child:
+            calls = (lambda: limiter.acquire(key), lambda: session.fetch("/x"))
+            os._exit(0 if all([asyncio.run(told(each)) for each in calls]) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        (await limiter.acquire(key)).unsent()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing can be forked here")
+def test_a_process_that_is_forked_by_a_task_is_told_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_credential_serves_one_loop_after_the_other(run: Run) -> None:
