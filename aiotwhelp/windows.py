@@ -838,11 +838,15 @@ class Window:
     def _fold_all(self, answers: list[Answer], newest: int) -> None:
         """Fold answers of calls of which one knew the number ``newest``, and none a newer one."""
         self._retire(newest)
-        first = len(answers)
-        while first and answers[first - 1][4] > newest:
-            first -= 1
-        for _, _, _, remaining, number, _ in answers[first:]:
-            self._append(number, remaining)
+        lowest, speak = _NONE_IS_PLAIN, []
+        for _, _, _, remaining, number, _ in reversed(answers):
+            if number <= newest:
+                break
+            if remaining < lowest:  # than what all later ones say
+                lowest = remaining
+                speak.append((number, remaining))
+        self._outdo(lowest)
+        self.observations += reversed(speak)
 
     def goes_on(self, sent: float, now: float, resets_in: float | None) -> bool:
         """Take in what a plain answer tells of the end: the same, or seconds that may mean it."""
