@@ -144,6 +144,10 @@ class Pace:
             self.gap = 0.0
 
 
+#: In place of the buckets of an identity of which no calls are foreseen.
+_NO_BUCKETS: list[Bucket] = []
+
+
 class Household:
     """What all quotas of one identity have in common: a refusal may hold for every route."""
 
@@ -157,8 +161,8 @@ class Household:
         self.pauses = 0
         #: Limits of its own, by the routes that they are for.
         self.local = tuple(local)
-        #: Buckets of which calls are foreseen.
-        self.plain: tuple[Bucket, ...] = ()
+        #: Buckets of which calls are foreseen; each knows its place, as there may be thousands.
+        self.plain = _NO_BUCKETS
 
     def keep_shut(self, now: float, delay: float) -> None:
         """Let nothing go for so many seconds, or an hour."""
@@ -179,13 +183,24 @@ class Household:
 
     def foresees(self, bucket: Bucket) -> None:
         """Note that calls of a bucket are foreseen, for as long as nothing here says otherwise."""
-        if bucket not in self.plain:
-            self.plain += (bucket,)
+        if bucket.place < 0:
+            plain = self.plain = self.plain or []
+            bucket.place = len(plain)
+            plain.append(bucket)
+
+    def forget(self, bucket: Bucket) -> None:
+        """Keep a bucket no more; the last of them takes its place."""
+        place, bucket.place = bucket.place, -1
+        if place >= 0:
+            last = self.plain.pop()
+            if last is not bucket:
+                self.plain[place], last.place = last, place
 
     def _upset(self) -> None:
-        for bucket in self.plain:
+        plain, self.plain = self.plain, _NO_BUCKETS
+        for bucket in plain:
+            bucket.place = -1
             bucket.upset()
-        self.plain = ()
 
     def accepted(self, granted: Granted) -> None:
         """End what doubles: a call that was sent after the last pause went well."""
@@ -214,6 +229,7 @@ class Bucket:
         "numbering",
         "pace",
         "paced",
+        "place",
         "plain",
         "probing",
         "random",
@@ -272,6 +288,8 @@ class Bucket:
         self.debts = Debts(_FEW_DEBTS)
         #: The only window, for as long as nothing else is in the way of plain calls, of cost 1.
         self.plain: Window | None = None
+        #: Its place among those of its household of which calls are foreseen; -1 if it has none.
+        self.place = -1
 
     @property
     def in_flight(self) -> int:
@@ -720,7 +738,7 @@ class Bucket:
     def leave(self) -> list[Window]:
         """Take this bucket out of its windows, for good; return those that nobody uses now."""
         self.upset()
-        self.household.plain = tuple(each for each in self.household.plain if each is not self)
+        self.household.forget(self)
         for window in self.gates:
             del window.buckets[self]
         return [window for window in self.windows if not window.buckets]

@@ -30,7 +30,7 @@ from aiotwhelp.leases import LeasedWindow
 from aiotwhelp.local import Room, window_of
 from aiotwhelp.permits import Permit
 from aiotwhelp.queues import Priority
-from aiotwhelp.quota import Bucket, Granted, NotUntil
+from aiotwhelp.quota import Bucket, Granted, Household, NotUntil
 from aiotwhelp.rates import Rate
 from aiotwhelp.testing import VirtualTimeLoop
 from aiotwhelp.windows import INF, Window
@@ -454,9 +454,63 @@ def test_a_refusal_for_all_routes_ends_what_another_route_foresaw() -> None:
 def test_a_bucket_that_is_forgotten_is_kept_by_no_household() -> None:
     bucket = foreseeing().bucket
     bucket.foresee(1.0, 0.0)
-    assert bucket.household.plain == (bucket,)
+    assert bucket.household.plain == [bucket]
     bucket.leave()
-    assert bucket.household.plain == ()
+    assert bucket.household.plain == []
+
+
+class Alone(Bucket):
+    """A bucket that must not be looked for among others: there may be 100 000 of one identity."""
+
+    __slots__ = ()
+    __hash__ = Bucket.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("it was compared with another")
+
+
+def of_one_identity(count: int) -> tuple[Household, list[Bucket]]:
+    """Return buckets of one household, calls of each of which are foreseen."""
+    film, household = Film(), Household()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.film.Bucket", Alone)
+        buckets = [film.new_bucket(f"u{number}", household=household) for number in range(count)]
+    for bucket in buckets:
+        probe = bucket.ask(0.0)
+        assert isinstance(probe, Granted)
+        bucket.observed(probe, 0.1, Reading((reading(800, 900.0, 900),)))
+        for _ in range(2):
+            bucket.foresee(1.0, 0.0)
+        assert bucket.plain is not None
+    return household, buckets
+
+
+def places(household: Household) -> list[int]:
+    return [bucket.place for bucket in household.plain]
+
+
+def test_whoever_is_forgotten_is_looked_for_among_no_others() -> None:
+    household, buckets = of_one_identity(4)
+    assert places(household) == [0, 1, 2, 3]
+    for number, rest in [(1, {0, 2, 3}), (3, {0, 2}), (0, {2}), (2, set[int]())]:
+        buckets[number].leave()
+        assert {id(bucket) for bucket in household.plain} == {id(buckets[each]) for each in rest}
+        assert places(household) == list(range(len(rest)))
+        assert buckets[number].place == -1
+
+
+def test_after_a_refusal_for_all_routes_all_are_foreseen_anew() -> None:
+    household, buckets = of_one_identity(3)
+    household.keep_shut(1.0, 10.0)
+    assert [bucket.place for bucket in buckets] == [-1, -1, -1]
+    buckets[0].leave()
+    for bucket in buckets[1:]:
+        assert bucket.take_foreseen(11.0, None) is None
+        bucket.foresee(11.0, 0.0)
+        assert bucket.take_foreseen(11.0, None) is not None
+    assert places(household) == [0, 1]
+    household.keep_shut(12.0, 10.0)
+    assert all(bucket.take_foreseen(12.0, None) is None for bucket in buckets[1:])
 
 
 def test_who_comes_to_share_a_window_ends_what_was_foreseen() -> None:
