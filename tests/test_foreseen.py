@@ -730,3 +730,18 @@ async def test_leased_tokens_are_foreseen_and_no_more_than_those() -> None:
     assert bucket.take_foreseen(now, None) is None
     permit.unsent()
     await limiter.close()
+
+
+@in_virtual_time
+async def test_a_ledger_hears_in_time_of_answers_that_are_read_at_a_glance() -> None:
+    limiter, key = Limiter(ledger=MemoryLedger()), QuotaKey("GET /2/users/me")
+    for number in range(50):
+        permit = await limiter.acquire(key)
+        await asyncio.sleep(0.01)
+        permit.observed(quota_headers(900 - number))
+    window = limiter._registry.line(key).bucket.plain
+    assert isinstance(window, LeasedWindow)
+    assert window.share.notes, "what was answered just now is yet to be told"
+    await asyncio.sleep(0.1)
+    assert not window.share.notes, "nobody waits, and others share what is left"
+    await limiter.close()
