@@ -404,6 +404,8 @@ class Bucket:
         self.answered += 1
         window.in_flight -= 1
         numbering, answers = self.numbering, window.answers
+        if not answers:
+            numbering.note(window)
         numbering.last = number = numbering.last + 1
         answers.append((granted.known, granted.sent, now, remaining, number, window.foreseen))
         if len(answers) >= MOST_ANSWERS:
@@ -656,6 +658,7 @@ class Bucket:
         """Use ``new`` from now on where ``old`` was: they turned out to be one."""
         self.upset()
         self.windows.remove(old)
+        self.numbering.forget(old)
         self._add_new(new)
 
     def _join_shown(self, shown: Iterable[WindowReading]) -> None:
@@ -719,8 +722,10 @@ class Bucket:
         self.windows.remove(window)
         del window.buckets[self]
         window.in_flight -= self._in_flight_of(window)
-        if not window.buckets and self.forget_window is not None:
-            self.forget_window(window)
+        if not window.buckets:
+            self.numbering.forget(window)
+            if self.forget_window is not None:
+                self.forget_window(window)
 
     def hold(self, rates: Iterable[LocalWindow]) -> None:
         """Hold more limits that no server announces, calls in flight counted."""
@@ -741,7 +746,10 @@ class Bucket:
         self.household.forget(self)
         for window in self.gates:
             del window.buckets[self]
-        return [window for window in self.windows if not window.buckets]
+        unused = [window for window in self.windows if not window.buckets]
+        for window in unused:
+            self.numbering.forget(window)
+        return unused
 
     def _settle(self, granted: Granted) -> None:
         if granted.is_settled:

@@ -65,6 +65,9 @@ _FORESEEN = 64
 #: So many plain answers are taken in at one go, at most.
 MOST_ANSWERS = 64
 
+#: So many windows keep some at once, of all that are numbered together.
+_MOST_NOTED = 256
+
 #: More than any server says is left (15 digits are read): no answer is plain.
 _NONE_IS_PLAIN = 10**15
 
@@ -152,10 +155,29 @@ def cost_in(unit: str, cost: int) -> int:
 class Numbering:
     """Numbers whatever becomes known, in one order over all windows."""
 
-    __slots__ = ("last",)
+    __slots__ = ("_noted", "last")
 
     def __init__(self) -> None:
         self.last = 0
+        #: Windows that have answers to take in, or had some a moment ago; a dict keeps their order.
+        self._noted: dict[Window, None] = {}
+
+    def note(self, window: Window) -> None:
+        """Note that a window begins to keep answers: of many windows the first takes its own in.
+
+        A quota that nobody calls any more must not keep them: each takes 240 bytes.
+        """
+        noted = self._noted
+        noted.pop(window, None)
+        noted[window] = None
+        if len(noted) > _MOST_NOTED:
+            first = next(iter(noted))
+            del noted[first]
+            first.take_in()
+
+    def forget(self, window: Window) -> None:
+        """Keep a window no more that nobody uses, nor its API's clock."""
+        self._noted.pop(window, None)
 
     def next(self) -> int:
         """Return the next number."""

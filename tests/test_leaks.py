@@ -33,7 +33,7 @@ from aiotwhelp import (
 )
 from aiotwhelp.dialects import AUTO
 from aiotwhelp.testing import VirtualTimeLoop
-from tests.simulation import headers, opened, settle
+from tests.simulation import headers, in_virtual_time, opened, settle
 from tests.stack import Handler, drop, in_a_crowd, quota_headers, scripted, serving
 
 # Circles -------------------------------------------------------------------------------------
@@ -536,6 +536,44 @@ async def test_a_quota_that_was_used_once_takes_some_three_kilobytes() -> None:
     finally:
         tracemalloc.stop()
     assert (many - few) / 1000 < 3550
+
+
+@in_a_crowd
+async def test_a_quota_that_was_used_often_takes_some_four_kilobytes() -> None:
+    limiter = Limiter()
+
+    async def call_for(users: range) -> int:
+        for number in users:
+            for left in range(900, 840, -1):
+                permit = limiter.try_acquire(QuotaKey("GET /2/users/me", "x", f"u:{number}"))
+                assert permit is not None
+                permit.observed(quota_headers(left))
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        few = await call_for(range(300))
+        many = await call_for(range(300, 600))
+    finally:
+        tracemalloc.stop()
+    assert (many - few) / 300 < 4400, "what it was answered is kept for the last few only"
+
+
+@in_virtual_time
+async def test_a_quota_that_was_used_often_is_forgotten_as_any_other_is() -> None:
+    limiter = Limiter(max_quotas=2)
+    with no_collector():
+        for number in range(20):
+            for left in range(900, 890, -1):
+                permit = limiter.try_acquire(QuotaKey("GET /", f"host{number}.example"))
+                assert permit is not None
+                permit.observed(quota_headers(left))
+            await asyncio.sleep(1000)
+        del permit
+        left_over = kept()
+    assert left_over["Line"] <= 3
+    assert left_over["Window"] <= 3
+    assert left_over["ServerClock"] <= 3
 
 
 @in_a_crowd
