@@ -320,8 +320,12 @@ class Dialect:
         there = tuple(name for name in named if fields.get(name) is not None)
         gone, told = _look_ups(self._marks, named, there)
         window = reading.windows[0]
+        try:
+            texts = told(fields)
+        except TypeError:  # they can be asked by `get` only
+            return None
         return Frame(
-            *(self, gone, told, told(fields), main.remaining, reading.date, window),
+            *(self, gone, told, texts, main.remaining, reading.date, window),
             window.resets_in,
         )
 
@@ -489,7 +493,7 @@ class Frame:
             if not is_bare or self.told(headers) != self.texts:
                 return -1
             said = headers[self.remaining]
-        except KeyError:
+        except (LookupError, TypeError):
             return -1
         # As `_digits` has it.
         if isinstance(said, str) and len(said) < 16 and said.isascii() and said.isdigit():

@@ -9,7 +9,7 @@ import email.utils
 import math
 import time
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -597,6 +597,50 @@ def test_the_next_answers_of_a_second_are_read_at_a_glance_in_any_mapping(kept_a
         assert number < 0 or frame.reading(number) == dialect.read(headers, 201)
     for name in ("age", "x-bucket"):
         assert frame.left(kept_as(RECORDED | {name: "9"})) == -1
+
+
+class Getting:
+    """Headers that can be asked for one by one, and gone through, and no more."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = CIMultiDict(headers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._headers)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._headers
+
+    def get(self, name: str) -> str | None:
+        return self._headers.get(name)
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        return self._headers.items()
+
+
+class Numbered(Getting):
+    """Headers of which one that is missing is out of range."""
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self:
+            raise IndexError(name)
+        return self._headers[name]
+
+
+def test_headers_that_can_be_asked_by_get_only_are_read_as_any_others():
+    assert X_DIALECT.frame(Getting(RECORDED)) is None  # type: ignore[arg-type]
+    frame = X_DIALECT.frame(RECORDED)
+    assert frame is not None
+    assert frame.left(Getting(RECORDED)) == -1  # type: ignore[arg-type]
+
+
+def test_an_answer_without_a_field_is_no_such_answer_whatever_its_headers_raise():
+    frame = X_DIALECT.frame(Numbered(RECORDED))  # type: ignore[arg-type]
+    assert frame is not None
+    assert frame.left(Numbered(RECORDED)) == 175  # type: ignore[arg-type]
+    fewer = RECORDED.copy()
+    del fewer["x-rate-limit-reset"]
+    assert frame.left(Numbered(fewer)) == -1  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
