@@ -321,7 +321,7 @@ class Bucket:
         if room is not None and room.in_flight >= room.limit:
             return NotUntil(INF, room)
         plain = self.plain
-        if plain is not None and self.calls > self.answered and now < plain.ends:
+        if cost is ONE and plain is not None and self.calls > self.answered and now < plain.ends:
             return NotUntil(INF, self)  # as TCP opens: one more in flight than has been answered
         at, by = self._opens(now, cost, reserve, even)
         if at > now:

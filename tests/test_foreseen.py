@@ -33,7 +33,7 @@ from aiotwhelp.queues import Priority
 from aiotwhelp.quota import Bucket, Granted, Household, NotUntil
 from aiotwhelp.rates import Rate
 from aiotwhelp.testing import VirtualTimeLoop
-from aiotwhelp.windows import INF, Window
+from aiotwhelp.windows import INF, NeverFitsError, Window
 from tests.film import EPOCH, GO, Answer, Ask, Film, opened, reading
 from tests.simulation import in_virtual_time
 from tests.stack import quota_headers
@@ -534,6 +534,14 @@ def test_no_more_is_foreseen_than_may_be_in_flight() -> None:
     film = foreseeing()
     film.bucket.answered = 1
     assert isinstance(film.bucket.ask(1.0), Granted), "one more than has been answered"
+
+
+def test_a_cost_that_never_fits_is_refused_at_once_however_many_are_in_flight() -> None:
+    film = foreseeing()
+    film.bucket.answered = 0
+    assert film.bucket.ask(1.0, 900) == NotUntil(INF, film.bucket)
+    with pytest.raises(NeverFitsError):
+        film.bucket.ask(1.0, 901)
 
 
 def owe(bucket: Bucket) -> None:
