@@ -82,7 +82,7 @@ class Pool:
 
     def look_at_the_loop(self) -> None:
         """Raise `WrongLoopError` if the connections are in another loop than the one that runs."""
-        if self.loop is not None:
+        if self.loop is not None and not self.is_closed:  # that is told by whoever connects
             self.limiter.bind()
 
     def left(self) -> None:

@@ -834,7 +834,7 @@ async def test_case_34_closing_wakes_the_waiters_and_lets_calls_in_flight_finish
         assert "privacy" in await in_flight
         for each in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(each, SessionClosedError)
-        with pytest.raises(SessionClosedError):
+        with pytest.raises(SessionClosedError, match=r"^the session is closed: make a new one$"):
             await session.fetch(PRIVACY)
         await session.close()
         assert session.closed
