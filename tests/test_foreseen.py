@@ -143,9 +143,14 @@ STEP = st.tuples(
     st.sampled_from([15, 75, 900, 10**6]),
     st.sampled_from([0.0, 0.25]),
     st.sampled_from([0.0, 0.3]),
+    st.booleans(),
 )
 def test_what_was_foreseen_is_what_the_rule_would_have_said(
-    steps: list[tuple[float, int, int, str, int]], limit: int, presumed: float, reserve: float
+    steps: list[tuple[float, int, int, str, int]],
+    limit: int,
+    presumed: float,
+    reserve: float,
+    is_looked_at: bool,  # which has all answers taken in
 ) -> None:
     twins = Twins(limit, presumed, reserve)
     for delay, asks, answers, kind, cost in steps:
@@ -155,7 +160,24 @@ def test_what_was_foreseen_is_what_the_rule_would_have_said(
         twins.now += delay / 10
         for number in range(answers):
             twins.answer(number * 5, kind if number == 0 else "as told")
-            twins.check()
+            if is_looked_at:
+                twins.check()
+    twins.check()
+
+
+def test_many_answers_are_taken_in_at_one_go_as_one_by_one() -> None:
+    for told in range(1, 70, 3):
+        twins = Twins(900, 0.25, 0.0)
+        for number in range(told + 40):
+            twins.now += 0.01 if number < 40 else 0.0001
+            twins.ask(1, 0.0)
+            twins.ask(1, 0.0)
+            twins.now += 0.0002
+            twins.answer(number % 3, "another" if number % 17 == 16 else "as told")
+            twins.answer(0, "as told")
+            if number % 23 == 22:
+                twins.counted -= 9  # some servers give back
+        twins.check()
 
 
 class Asked(Bucket):
