@@ -451,6 +451,14 @@ def test_nothing_is_foreseen_beyond_the_reset() -> None:
     assert film.bucket.take_foreseen(900.0, None) is None
 
 
+def test_nothing_is_foreseen_at_the_reset_of_a_server_that_is_near() -> None:
+    film = foreseeing()
+    film.window.foreign.next_mark = INF
+    film.bucket.foresee(1.0, 0.0)
+    assert film.window.foreseen_until == 900.0
+    assert film.bucket.take_foreseen(900.0, None) is None
+
+
 def test_what_is_foreseen_ends_with_the_window_when_its_clock_is_better_known() -> None:
     film = foreseeing(40, 40)
     film.clock.observe(EPOCH + 898.0, 890.0, 890.0)
@@ -471,6 +479,20 @@ def test_a_refusal_for_all_routes_ends_what_another_route_foresaw() -> None:
     assert film.bucket.take_foreseen(11.0, None) is None
     film.bucket.foresee(21.0, 0.0)
     assert film.bucket.take_foreseen(21.0, None) is None, "an answer has yet to end that"
+
+
+def test_a_refusal_for_all_routes_ends_what_each_of_them_foresaw() -> None:
+    film = foreseeing()
+    film.bucket.upset()
+    household = film.bucket.household
+    buckets = [film.new_bucket(user, household=household) for user in ("two", "three")]
+    for bucket in buckets:
+        first = bucket.ask(0.0)
+        assert isinstance(first, Granted)
+        bucket.observed(first, 0.5, Reading((reading(800, 900.0, 900),)))
+        bucket.foresee(1.0, 0.0)
+    household.keep_shut(1.0, 10.0)
+    assert [bucket.take_foreseen(1.0, None) for bucket in buckets] == [None, None]
 
 
 def test_a_bucket_that_is_forgotten_is_kept_by_no_household() -> None:
@@ -626,6 +648,14 @@ def test_what_is_not_plain_is_not_settled_as_if_it_were(spoil: Callable[[Any], N
     assert not bucket.answered_plainly(granted, 1.1, 799, None)
     assert bucket.calls == 2
     assert before.items() - believed(bucket).items() <= {("0 ends", 900.0)}
+
+
+def test_an_answer_that_leaves_as_much_as_the_foreseen_calls_need_is_plain() -> None:
+    bucket = foreseeing().bucket
+    granted = bucket.take_foreseen(1.0, None)
+    assert granted is not None
+    bucket.windows[0].least = 799
+    assert bucket.answered_plainly(granted, 1.1, 799, None)
 
 
 def test_a_call_that_was_foreseen_is_settled_once_and_its_time_is_learned() -> None:

@@ -205,9 +205,9 @@ EXPLAINED: dict[str, list[Change]] = {
             "if self.pace.gap or not self.shown or self.calls >= self.answered:",
         ),
         (
-            "quota.Bucket.answered_plainly",
-            "if round_trip > self.round_trip:",
-            "if round_trip >= self.round_trip:",
+            "quota.Bucket.take_foreseen",
+            "if window.foreseen > 0 and now < window.foreseen_until:",
+            "if window.foreseen > 1 and now < window.foreseen_until:",
         ),
         ("quota.Bucket.observed", "and status < 400", "and status <= 400"),
         ("quota.Bucket.observed", "and status < 400", "and status < 401"),
