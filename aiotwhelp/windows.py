@@ -441,13 +441,11 @@ class Foreign:
         """Whether no mark is needed: calls are read as soon as they are sent."""
         return self.next_mark == INF
 
-    def observe_all(self, answers: int, quickest: float, unexplained: int) -> None:
-        """Learn from so many readings of a server that is near, at one go.
+    def observe_all(self, unexplained: int) -> None:
+        """Learn from readings of a server that is near, at one go.
 
         ``unexplained`` is the most that one of them fell short of what `explained` says.
         """
-        self._answers += answers
-        self._quickest = min(self._quickest, quickest)
         self._others = max(self._others, unexplained)
 
     def _time(self, round_trip: float) -> None:
@@ -833,15 +831,13 @@ class Window:
     def _take_all_in(self, answers: list[Answer]) -> None:
         foreign, round_trip = self.foreign, self.round_trip
         explained = foreign.explained - self.foreseen
-        newest, quickest, unexplained = 0, INF, -_NONE_IS_PLAIN
+        newest, unexplained = 0, -_NONE_IS_PLAIN
         for known, sent, now, remaining, _, then in answers:
             took = now - sent
             if took > round_trip:  # as `time` has it
                 round_trip = min(took, LONGEST_ROUND_TRIP)
             else:
                 round_trip += (took - round_trip) / 16
-            if took < quickest:
-                quickest = took
             if known > newest:
                 newest = known
             # What has gone since, of what was foreseen then, explains nothing.
@@ -850,7 +846,7 @@ class Window:
         self.round_trip = round_trip
         self.seen = answers[-1][2]
         if foreign.is_near:
-            foreign.observe_all(len(answers), quickest, explained + unexplained)
+            foreign.observe_all(explained + unexplained)
         else:
             for _, sent, now, remaining, _, then in answers:
                 foreign.observe(now, remaining, now - sent, explained + then)

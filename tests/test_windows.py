@@ -1191,6 +1191,19 @@ def test_which_calls_explain_a_number_is_marked_four_times_in_that_span():
     assert foreign.rate == 2 / 4, "of what was there before the mark at 10.25"
 
 
+@pytest.mark.parametrize(("quickest", "is_near"), [(0.0079, True), (0.008, False)])
+def test_a_server_is_near_if_an_eighth_of_its_quickest_round_trip_is_below_a_millisecond(
+    quickest: float, is_near: bool
+):
+    foreign = Foreign(presumed=0.0)
+    foreign.begin(10)
+    for round_trip in (quickest, 0.1, 0.1):
+        foreign.observe(9.0, 10, round_trip)
+    assert not foreign.is_near, "too few answers to know"
+    foreign.observe(9.0, 10, 0.1)
+    assert foreign.is_near is is_near
+
+
 def test_calls_that_took_their_time_explain_a_number():
     film = opened(15)
     for now in range(1, 5):
@@ -1397,6 +1410,54 @@ def test_of_many_answers_at_one_go_those_count_that_no_later_call_knew():
     assert film.window.answers == []
 
 
+def test_of_many_answers_at_one_go_a_later_call_s_replaces_the_one_it_knew_upwards_too():
+    film = opened(800, limit=900)
+    film.bucket.foresee(1.0, 0.0)
+    for left in (790, 795):
+        granted = film.bucket.take_foreseen(1.0, None)
+        assert granted is not None
+        assert film.bucket.answered_plainly(granted, 1.1, left, None)
+    assert len(film.window.answers) == 2
+    film.window.take_in()
+    assert film.window.observations == [(film.numbering.last, 795)]
+
+
+def test_of_many_answers_at_one_go_the_one_that_calls_of_ours_explain_least_tells_of_others():
+    film = opened(800, limit=900)
+    film.window.foreign.next_mark = INF  # as of a server that is near
+    film.bucket.foresee(1.0, 0.0)
+    first, second = (film.bucket.take_foreseen(1.0, None) for _ in range(2))
+    for granted, left in ((second, 795), (first, 797)):
+        assert granted is not None
+        assert film.bucket.answered_plainly(granted, 1.1, left, None)
+    film.window.take_in()
+    assert film.window.foreign.rate == 3 / 2
+
+
+def test_a_call_that_was_foreseen_after_an_answer_explains_nothing_of_it():
+    film = opened(800, limit=900)
+    film.bucket.foresee(1.0, 0.0)
+    first = film.bucket.take_foreseen(1.0, None)
+    assert first is not None
+    assert film.bucket.answered_plainly(first, 1.0004, 798, None)
+    assert film.bucket.take_foreseen(1.0005, None) is not None, "too soon for a mark"
+    film.window.take_in()
+    assert film.window.foreign.rate == 1 / 2
+
+
+def test_what_was_foreseen_stands_at_the_next_mark():
+    film = opened(800, limit=900)
+    film.bucket.foresee(1.0, 0.0)
+    assert film.bucket.take_foreseen(1.0, None) is not None
+    mark = film.window.foreseen_until
+    assert mark == 1.001
+    while film.window.foreseen > 1:
+        assert film.bucket.take_foreseen(1.0, None) is not None
+    assert film.bucket.take_foreseen(mark, None) is not None
+    assert film.window.foreseen == 0
+    assert film.window.foreseen_until > mark
+
+
 def test_answers_are_taken_in_before_there_are_too_many():
     film = opened(90_000, limit=90_000)
     film.bucket.foresee(1.0, 0.0)
@@ -1525,6 +1586,27 @@ def test_how_an_answer_put_it_is_remembered_for_as_long_as_it_tells_the_same():
     assert window.frame is None
     window.expect_as(frame)
     assert window.frame is None
+
+
+def test_how_an_answer_put_it_is_forgotten_once_the_server_shows_another_second():
+    film = opened(800, limit=900)
+    film.clock.observe(EPOCH, 0.0, 0.5)
+    frame = X_DIALECT.frame(
+        {
+            "x-rate-limit-limit": "900",
+            "x-rate-limit-remaining": "799",
+            "x-rate-limit-reset": str(int(EPOCH) + 900),
+            "date": formatdate(EPOCH, usegmt=True),
+        }
+    )
+    film.window.expect_as(frame)
+    for date, then in ((EPOCH, frame), (EPOCH + 2.0, None)):
+        film.clock.observe(date, 2.0, 2.0)
+        film.bucket.foresee(2.0, 0.0)
+        granted = film.bucket.take_foreseen(2.0, None)
+        assert granted is not None
+        assert film.bucket.answered_plainly(granted, 2.0, 799, None)
+        assert film.window.frame is then
 
 
 def test_an_answer_at_the_end_of_a_window_or_after_it_was_upset_is_not_plain():

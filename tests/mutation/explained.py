@@ -25,6 +25,8 @@ _ENDS = (
     "ends = max(record.reset or 0, record.shut, record.paused, record.hold, record.slot // 1000)"
 )
 
+_ROOT = "root = math.sqrt(_MOST_FOREIGN + (most + 1.0) * max(0, self.observations[0][1] - kept))"
+
 EXPLAINED: dict[str, list[Change]] = {
     "where a warning is said to come from, which a test looks at that such copies cannot pass": [
         ("settling.Settling.dropped", "stacklevel=3, )", ")"),
@@ -151,14 +153,14 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
         ("headers.Dialect.understand", "if len(windows) > 1:", "if len(windows) >= 1:"),
         (
-            "windows.Window.answer_plainly",
-            "if round_trip > self.round_trip:",
-            "if round_trip >= self.round_trip:",
+            "windows.Window.take_in",
+            "if self.promised > self.foreseen:",
+            "if self.promised >= self.foreseen:",
         ),
         (
-            "windows.Window.answer_plainly",
-            "elif (fewer := before - 1 - observations[0][1]) > 0:",
-            "elif (fewer := before - 1 - observations[0][1]) >= 0:",
+            "windows.Window._take_all_in",
+            "if took > round_trip:  # as `time` has it",
+            "if took >= round_trip:  # as `time` has it",
         ),
         *(
             ("headers.Dialect.read", _PLAINLY, other)
@@ -179,12 +181,7 @@ EXPLAINED: dict[str, list[Change]] = {
             "*",
         ),
         (
-            "windows.Window.answer_plainly",
-            "if observations[-1][0] <= known:",
-            "if observations[-1][0] < known:",
-        ),
-        (
-            "windows.Window._goes_on",
+            "windows.Window.goes_on",
             "self.clock_changes = self.clock.changes",
             "self.clock_changes = None",
         ),
@@ -356,6 +353,13 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "of two that are the same either may be written down": [
+        ("windows.Foreign.observe", "if others > self._others:", "if others >= self._others:"),
+        ("windows.Window._take_all_in", "if known > newest:", "if known >= newest:"),
+        (
+            "windows.Window._take_all_in",
+            "if then - remaining > unexplained:",
+            "if then - remaining >= unexplained:",
+        ),
         *(
             ("leases.Share.say_again", line, line.replace(one, f"{one}="))
             for line, one in (
@@ -435,7 +439,7 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "what is plain has a reset; the type checker does not know": [
-        ("windows.Window._goes_on", "return False", "return True"),
+        ("windows.Window.goes_on", "return False", "return True"),
     ],
     "any reset is later than one that nobody knows": [
         (
@@ -457,6 +461,11 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "so little is none": [
+        (
+            "windows.Window._foresees",
+            _ROOT,
+            _ROOT.replace("max(0,", "max(1,"),
+        ),
         (
             "ledger.rule._take_pace",
             ("least = min(_LONGEST_BACKOFF, record.gaps[0][1] * 11 // 10) if record.gaps else 0"),
@@ -506,7 +515,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "self._tickets = ticket = self._tickets + 1",
             "self._tickets = ticket = self._tickets + 2",
         ),
-        ("windows.Window.answer_plainly", "numbering.last += 1", "numbering.last += 2"),
         ("windows.Numbering.next", "self.last += 1", "self.last += 2"),
         ("turns.Turns.__init__", "self._tickets = 0", "self._tickets = 1"),
         ("turns.Turns.ticket", "self._tickets += 1", "self._tickets += 2"),
@@ -520,6 +528,8 @@ EXPLAINED: dict[str, list[Change]] = {
     "is set before it is read": [
         ("windows.Window.__init__", "self.low = -INF", "*"),
         ("windows.Window.__init__", "self.clock_changes = -1", "*"),
+        ("windows.Window.__init__", "self.reserve = 0.0", "*"),
+        ("windows.Window.__init__", "self.least = _NONE_IS_PLAIN", "*"),
         ("windows.Window.__init__", "self.is_plain = False", "self.is_plain = True"),
         ("clock.ServerClock.__init__", "self.date = 0.0", "*"),
         ("home.Home.__init__", "self.wall: Callable[[], float] = time.time", "*"),
@@ -555,11 +565,6 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "an instant, or another edge, that floats do not meet": [
-        (
-            "windows.Window.take_plainly",
-            "if now >= foreign.next_mark:",
-            "if now > foreign.next_mark:",
-        ),
         (
             "clock._Bound.latest",
             "return at + DRIFT * left if left > 0.0 else at",
@@ -705,6 +710,13 @@ EXPLAINED: dict[str, list[Change]] = {
             "is_news = answer.at > line.checked + 0.5 or (line.was_busy or not busy)",
         ),
     ],
+    "whoever goes plainly knows of a reading, which has a number": [
+        (
+            "windows.Window._take_all_in",
+            "newest, unexplained = 0, -_NONE_IS_PLAIN",
+            "newest, unexplained = 1, -_NONE_IS_PLAIN",
+        ),
+    ],
     "no two callers hold one ticket": [
         (
             "turns.Turns._ask",
@@ -766,7 +778,11 @@ EXPLAINED: dict[str, list[Change]] = {
         ),
     ],
     "nothing is foreseen, or until no instant: one of them is enough": [
-        ("windows.Window.__init__", "self.foreseen = 0", "self.foreseen = 1"),
+        (
+            "windows.Window.__init__",
+            "self.foreseen = self.promised = 0",
+            "self.foreseen = self.promised = 1",
+        ),
         ("windows.Window.__init__", "self.foreseen_until = -INF", "self.foreseen_until = +INF"),
     ],
     "who may go knows of one token at least": [
