@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aiotwhelp import CostError, Limiter, Rate
+from aiotwhelp.dialects import DIALECTS
 from aiotwhelp.permits import Permit
 from tests.simulation import KEY, at_rest, headers, in_virtual_time, opened, settle
 
@@ -54,6 +55,17 @@ async def test_an_answer_that_tells_anything_new_is_yet_to_be_observed():
     assert permit.observed_again(headers(11)) == 11
     assert permit.is_settled
     assert limiter.quota(KEY).remaining == 11
+    assert at_rest(limiter)
+
+
+@in_virtual_time
+async def test_an_answer_in_another_dialect_is_yet_to_be_observed():
+    limiter = Limiter()
+    (await next_permit(limiter)).observed(headers(11))
+    permit = await limiter.acquire(KEY, dialect=DIALECTS["github"])
+    assert permit.observed_again(headers(10)) == -1
+    assert not permit.is_settled
+    permit.observed({"x-ratelimit-remaining": "10"})
     assert at_rest(limiter)
 
 
