@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from threading import get_ident
 
 import pytest
 
-from aiotwhelp.home import Home
+from aiotwhelp.home import Home, _leave_home
 from aiotwhelp.testing import run
 
 
@@ -37,3 +38,19 @@ def test_a_home_is_open_from_its_first_use_until_it_or_its_loop_is_closed() -> N
 
     for closes in (True, False):
         assert not run(use(closes=closes)).is_open
+
+
+def test_a_home_has_the_thread_that_its_loop_was_seen_in_last() -> None:
+    async def use() -> None:
+        home, other = Home(), Home()
+        assert home.thread is None
+        for _ in range(2):  # a fork has it look anew
+            home.bind()
+            assert (home.thread, other.thread) == (get_ident(), None)
+            _leave_home()
+            assert home.thread is None
+        home.bind()
+        home.close()
+        assert home.thread is None
+
+    run(use())
