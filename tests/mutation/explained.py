@@ -433,6 +433,11 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "of two equal numbers the older one goes first": [
         (
+            "windows.Window._fold_all",
+            "if remaining < lowest:  # than what all later ones say",
+            "if remaining <= lowest:  # than what all later ones say",
+        ),
+        (
             "windows.Window._outdo",
             "while self.observations and self.observations[-1][1] >= remaining:",
             "while self.observations and self.observations[-1][1] > remaining:",
