@@ -12,7 +12,8 @@ import pickle
 import sys
 import time
 import weakref
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from typing import Any
 
@@ -900,6 +901,30 @@ def test_case_34_a_second_event_loop_is_told_so_and_another_limiter_works_there(
         "inside the coroutine that asyncio.run gets"
     )
     run(use(Limiter()))
+
+
+async def acquires(limiter: Limiter) -> None:
+    (await limiter.acquire(KEY)).unsent()
+
+
+async def tries_to(limiter: Limiter) -> None:
+    limiter.try_acquire(KEY)
+
+
+@pytest.mark.parametrize("use", [acquires, tries_to])
+def test_another_loop_is_refused_in_another_thread_and_in_the_same(
+    use: Callable[[Limiter], Coroutine[Any, Any, None]],
+):
+    limiter = Limiter()
+
+    async def use_it_elsewhere() -> BaseException | None:
+        await acquires(limiter)
+        with ThreadPoolExecutor(1) as threads:
+            return threads.submit(asyncio.run, use(limiter)).exception()
+
+    assert type(run(use_it_elsewhere())) is WrongLoopError
+    with pytest.raises(WrongLoopError):
+        run(use(limiter))
 
 
 def test_case_35_an_exception_in_an_event_handler_does_not_break_the_gate(

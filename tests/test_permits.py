@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from aiotwhelp import CostError, Limiter, Rate
+from aiotwhelp import CostError, Limiter, Rate, SessionClosedError
 from aiotwhelp.dialects import DIALECTS
-from aiotwhelp.permits import Permit
+from aiotwhelp.headers import X_DIALECT
+from aiotwhelp.local import Room
+from aiotwhelp.permits import HeldPermit, Permit
+from aiotwhelp.queues import Priority
 from tests.simulation import KEY, at_rest, headers, in_virtual_time, opened, settle
 
 
@@ -104,3 +107,39 @@ async def test_who_drops_a_permit_is_told_and_nobody_else():
         limiter._lines[KEY].bucket.ask(asyncio.get_running_loop().time())
     await settle()
     assert limiter.stats().lost == 1
+
+
+@in_virtual_time
+async def test_permits_of_users_are_looked_after_and_those_of_sessions_are_not():
+    limiter = Limiter()
+    for left in (800, 799, 798):
+        (await limiter.acquire(KEY)).observed(headers(left, limit=900))
+    asked = (
+        (await limiter.acquire(KEY), HeldPermit),
+        (limiter.try_acquire(KEY), HeldPermit),
+        (limiter.at_once(KEY, 1, Priority.NORMAL, X_DIALECT, None), Permit),
+    )
+    for permit, kind in asked:
+        assert type(permit) is kind
+        permit.unsent()
+
+
+@in_virtual_time
+async def test_a_call_that_was_foreseen_takes_room():
+    limiter, room = Limiter(), Room(1)
+    (await next_permit(limiter)).observed(headers(11))
+    permit = limiter.try_acquire(KEY, room=room)
+    assert permit is not None
+    assert limiter.try_acquire(KEY, room=room) is None
+    permit.observed(headers(10))
+    assert room.in_flight == 0
+    assert at_rest(limiter)
+
+
+@in_virtual_time
+async def test_a_session_gets_no_permit_of_a_limiter_that_is_closed():
+    limiter = Limiter()
+    (await next_permit(limiter)).observed(headers(11))
+    await limiter.close()
+    with pytest.raises(SessionClosedError):
+        limiter.at_once(KEY, 1, Priority.NORMAL, X_DIALECT, None)

@@ -8,6 +8,10 @@ Change = tuple[str, str, str]
 _NOT_STRICT = ("strict=None):", "):", "strict=False):")
 
 _NAMED = "  # type: ignore[arg-type] # the name of a route is not found"
+_LOOKED_UP = "line, turns = self._lines.get(key), self._turns  # type: ignore[arg-type] # as above"
+_PRIORITY = "if type(priority) is not Priority:"
+_OPTIONS = "if type(dialect) is not Dialect or type(room) not in _ROOM_OR_NONE"
+_AT_ONCE = "self.at_once(key, cost, priority, dialect, room, HeldPermit)"
 _REVIEWS = "while left > 0 and (self._reviewed is not None or self._reviews):"
 
 _PLAINLY = "plain = self._read_plainly(fields) if status == 200 else None"
@@ -214,9 +218,34 @@ EXPLAINED: dict[str, list[Change]] = {
             "elif self.calls >= self.answered:",
         ),
         *(
-            (f"limiter.Limiter.{function}", "line = self._lines.get(key)" + _NAMED, line + _NAMED)
-            for function in ("acquire", "try_acquire")
+            ("limiter.Limiter.at_once", "line = self._lines.get(key)" + _NAMED, line + _NAMED)
             for line in ("line = None", "line = self._lines.get(None)")
+        ),
+        (
+            "limiter.Limiter.acquire",
+            _LOOKED_UP,
+            _LOOKED_UP.replace("key", "None"),
+        ),
+        *(
+            (f"limiter.Limiter.{function}", line, line.replace(f"type({option})", "type(None)"))
+            for function, line, option in (
+                ("acquire", _PRIORITY, "priority"),
+                ("acquire", f"{_OPTIONS} or ticket is not None:", "dialect"),
+                ("try_acquire", _PRIORITY, "priority"),
+                ("try_acquire", f"{_OPTIONS}:", "dialect"),
+            )
+        ),
+        *(
+            (f"limiter.Limiter.{function}", line, line.replace("HeldPermit", "None"))
+            for function, line in (
+                ("acquire", f"permit = {_AT_ONCE}"),
+                ("try_acquire", f"return {_AT_ONCE}"),
+            )
+        ),
+        (
+            "limiter.Limiter.at_once",
+            "permit = line.bucket.take_foreseen(time(), room, kind)  # type: ignore[assignment]",
+            "permit = None  # type: ignore[assignment]",
         ),
         (
             "patience.Patience._fail_impatient",
@@ -515,14 +544,7 @@ EXPLAINED: dict[str, list[Change]] = {
         ("quota.Bucket._opens", "if opens > at:", "if opens >= at:"),
     ],
     "a number, or a turn, is only told apart from those before": [
-        (
-            "turns.Turns.join",
-            "self._tickets = ticket = self._tickets + 1",
-            "self._tickets = ticket = self._tickets + 2",
-        ),
         ("windows.Numbering.next", "self.last += 1", "self.last += 2"),
-        ("turns.Turns.__init__", "self._tickets = 0", "self._tickets = 1"),
-        ("turns.Turns.ticket", "self._tickets += 1", "self._tickets += 2"),
         ("windows.Numbering.__init__", "self.last = 0", "self.last = 1"),
         ("leases.Health.__init__", "self.outages = 0", "self.outages = 1"),
         ("leases.Share.__init__", "self._outage = 0", "self._outage = None"),

@@ -17,7 +17,11 @@ FORKS = Path(__file__).with_name("forks.py")
 RULE = ["tests/test_quota.py", "tests/test_windows.py", "tests/test_foreseen.py"]
 READING = ["tests/test_values.py", "tests/test_headers.py", "tests/test_dialects.py"]
 LIMITER = ["tests/test_limiter.py", "tests/test_bad_input.py", "tests/test_foreseen.py"]
-MANY = [*LIMITER, "tests/test_any_api.py", "tests/test_fleet.py", "tests/test_answers.py"]
+MANY = [
+    *LIMITER,
+    *("tests/test_any_api.py", "tests/test_fleet.py", "tests/test_answers.py"),
+    "tests/test_permits.py",
+]
 TESTS = {
     "values": READING,
     "ietf": ["tests/test_dialects.py"],
