@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from aiotwhelp import Limiter, MemoryLedger
 from tests.fleet import Wire
-from tests.simulation import KEY, at_rest, headers, in_virtual_time, settle
+from tests.simulation import KEY, at_rest, headers, in_virtual_time, opened, settle
 from tests.test_limiter import users_of_an_app, waiting
 
 
@@ -45,3 +47,24 @@ async def test_who_waits_for_calls_of_its_own_has_the_ledger_asked_when_they_end
     assert next_one.done()
     for each in (*held[1:], next_one.result()):
         each.unsent()
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@in_virtual_time
+async def test_who_comes_as_the_first_leaves_is_let_in_if_nobody_else_waits(others: int):
+    limiter = Limiter()
+    await opened(limiter, 9)
+    bucket, now = limiter._lines[KEY].bucket, asyncio.get_running_loop().time()
+    bucket.upset()
+    bucket.next = now + 10
+    first, *rest = await waiting(limiter, 1 + others)
+    assert limiter.try_acquire(KEY) is None
+    bucket.next = now  # the instant has come, and the timer is yet to ring
+    first.cancel()
+    permit = limiter.try_acquire(KEY)
+    assert (permit is None) is bool(others)
+    await settle()
+    for each in (*rest, permit):
+        if each is not None:
+            (each.result() if isinstance(each, asyncio.Task) else each).unsent()
+    assert at_rest(limiter)
