@@ -184,7 +184,7 @@ async def test_a_window_that_routes_share_takes_hardly_more_steps() -> None:
 
 
 #: With the places of those who wait, and the room that they wait for.
-WAITERS_BOUND = 65
+WAITERS_BOUND = 63
 
 
 @in_a_crowd
