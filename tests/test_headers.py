@@ -597,6 +597,10 @@ def test_the_next_answers_of_a_second_are_read_at_a_glance_in_any_mapping(kept_a
         assert number < 0 or frame.reading(number) == dialect.read(headers, 201)
     for name in ("age", "x-bucket"):
         assert frame.left(kept_as(RECORDED | {name: "9"})) == -1
+    for name in ("date", "x-rate-limit-limit", "x-rate-limit-remaining", "x-rate-limit-reset"):
+        fewer = {other: said for other, said in RECORDED.items() if other != name}
+        assert len(fewer) == len(RECORDED) - 1
+        assert frame.left(kept_as(fewer)) == -1
 
 
 class Getting:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from aiotwhelp import Limiter, MemoryLedger
+from aiotwhelp.local import Room
 from tests.fleet import Wire
 from tests.simulation import KEY, at_rest, headers, in_virtual_time, opened, settle
 from tests.test_limiter import users_of_an_app, waiting
@@ -67,4 +68,22 @@ async def test_who_comes_as_the_first_leaves_is_let_in_if_nobody_else_waits(othe
     for each in (*rest, permit):
         if each is not None:
             (each.result() if isinstance(each, asyncio.Task) else each).unsent()
+    assert at_rest(limiter)
+
+
+@in_virtual_time
+async def test_who_waits_for_room_waits_for_it_where_calls_are_foreseen():
+    limiter, room = Limiter(), Room(1)
+    for left in (800, 799, 798):
+        (await limiter.acquire(KEY)).observed(headers(left, limit=900))
+    held, other = await limiter.acquire(KEY, room=room), await limiter.acquire(KEY)
+    (next_one,) = await waiting(limiter, 1, room=room)
+    assert limiter._lines[KEY].bucket.plain is not None
+    other.observed(headers(797, limit=900))
+    await settle()
+    assert not next_one.done()
+    held.observed(headers(796, limit=900))
+    await settle()
+    assert room.in_flight == 1
+    next_one.result().unsent()
     assert at_rest(limiter)

@@ -146,6 +146,11 @@ EXPLAINED: dict[str, list[Change]] = {
             for function in ("read", "frame")
         ),
         (
+            "headers.Frame.left",
+            "if type(headers) is CIMultiDictProxy:  # as aiohttp's are",
+            "if type(None) is CIMultiDictProxy:  # as aiohttp's are",
+        ),
+        (
             "headers.Dialect.understand",
             "retry_after = None if said is None else parse_retry_after(said, date)",
             "retry_after = None if (said is None) and False else parse_retry_after(said, date)",
