@@ -557,6 +557,57 @@ def test_after_a_refusal_for_all_routes_all_are_foreseen_anew() -> None:
     assert all(bucket.take_foreseen(12.0, None) is None for bucket in buckets[1:])
 
 
+LEFT: list[Callable[[Bucket], object]] = [
+    lambda bucket: bucket.leave(),
+    lambda bucket: bucket._drop(bucket.windows[0]),
+    lambda bucket: bucket.replace(
+        bucket.windows[0], Window(DAY_OF_APP, ServerClock(), bucket.numbering, "day")
+    ),
+]
+
+
+@pytest.mark.parametrize("leave", LEFT)
+def test_a_window_that_nobody_uses_is_kept_by_no_numbering(
+    leave: Callable[[Bucket], object],
+) -> None:
+    film = foreseeing()
+    granted = film.bucket.take_foreseen(1.0, None)
+    assert granted is not None
+    assert film.bucket.answered_plainly(granted, 1.1, 799, None)
+    assert list(film.numbering._noted) == [film.window]
+    leave(film.bucket)
+    assert not film.numbering._noted
+
+
+def answer_plainly(bucket: Bucket) -> None:
+    """Have a call of a bucket foreseen, and answered as the one before."""
+    granted = bucket.take_foreseen(1.0, None)
+    assert granted is not None
+    assert bucket.answered_plainly(granted, 1.1, 800, None)
+
+
+def test_of_many_windows_those_that_began_first_take_their_answers_in() -> None:
+    film = Film()
+    buckets = [film.new_bucket(f"{number}") for number in range(258)]
+    for bucket in buckets:
+        first = bucket.ask(0.0)
+        assert isinstance(first, Granted)
+        bucket.observed(first, 0.5, Reading((reading(801, 900.0, 900),)))
+        bucket.foresee(1.0, 0.0)
+    *most, last, other = buckets
+    for bucket in most:
+        answer_plainly(bucket)
+    assert {len(bucket.windows[0].answers) for bucket in most} == {1}
+    most[0].windows[0].take_in()
+    for bucket in (most[0], most[1], last):
+        answer_plainly(bucket)
+    kept = [len(bucket.windows[0].answers) for bucket in buckets]
+    assert kept == [1, 0, *[1] * 255, 0]
+    answer_plainly(other)
+    kept = [len(bucket.windows[0].answers) for bucket in buckets]
+    assert kept == [1, 0, 0, *[1] * 255]
+
+
 def test_who_comes_to_share_a_window_ends_what_was_foreseen() -> None:
     film = foreseeing()
     other = film.new_bucket("two")

@@ -8,6 +8,10 @@ Change = tuple[str, str, str]
 _NOT_STRICT = ("strict=None):", "):", "strict=False):")
 
 _NAMED = "  # type: ignore[arg-type] # the name of a route is not found"
+_AS_TCP_OPENS = (
+    "if cost is ONE and plain is not None and self.calls > self.answered and now < plain.ends:"
+)
+
 _LOOKED_UP = "line, turns = self._lines.get(key), self._turns  # type: ignore[arg-type] # as above"
 _PRIORITY = "if type(priority) is not Priority:"
 _OPTIONS = "if type(dialect) is not Dialect or type(room) not in _ROOM_OR_NONE"
@@ -202,8 +206,8 @@ EXPLAINED: dict[str, list[Change]] = {
         ("quota.Bucket.ask", "plain = self.plain", "plain = None"),
         (
             "quota.Bucket.ask",
-            "if plain is not None and self.calls > self.answered and now < plain.ends:",
-            "if plain is not None and self.calls > self.answered and now <= plain.ends:",
+            _AS_TCP_OPENS,
+            _AS_TCP_OPENS.replace("now <", "now <="),
         ),
         (
             "quota.Bucket._opens",
@@ -748,6 +752,9 @@ EXPLAINED: dict[str, list[Change]] = {
             "newest, unexplained = 0, -_NONE_IS_PLAIN",
             "newest, unexplained = 1, -_NONE_IS_PLAIN",
         ),
+    ],
+    "any number below 0 is no place": [
+        ("quota.Bucket.__init__", "self.place = -1", "self.place = -2"),
     ],
     "no two callers hold one ticket": [
         (
