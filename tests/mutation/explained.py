@@ -92,6 +92,7 @@ EXPLAINED: dict[str, list[Change]] = {
     ],
     "a dict serves as an ordered set: its values say nothing": [
         ("quota.Bucket.hold", "rate.buckets[self] = None", 'rate.buckets[self] = ""'),
+        ("windows.Numbering.note", "noted[window] = None", 'noted[window] = ""'),
         (
             "patience.Patience._review",
             "self._reviews[line, judge] = None",
@@ -129,17 +130,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "turns.Turns.settled",
             "if line.waiting and (plain.frees or line.parked is None):",
             "if line.waiting or (plain.frees or line.parked is None):",
-        ),
-        ("turns.Turns.join", "asked = line.asked", "asked = None"),
-        (
-            "turns.Turns.join",
-            "may_be_first = asked is None or priority < asked.priority",
-            "may_be_first = asked is None or priority <= asked.priority",
-        ),
-        (
-            "turns.Turns.join",
-            "if may_be_first and line.head() is waiter:",
-            "if may_be_first or line.head() is waiter:",
         ),
         *(
             (
@@ -468,18 +458,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "return _apart(record, note, now) < 1",
         ),
         ("ledger.rule._move_reset", "elif apart > 0:", "elif apart >= 0:"),
-    ],
-    "of two equal numbers the older one goes first": [
-        (
-            "windows.Window._fold_all",
-            "if remaining < lowest:  # than what all later ones say",
-            "if remaining <= lowest:  # than what all later ones say",
-        ),
-        (
-            "windows.Window._outdo",
-            "while self.observations and self.observations[-1][1] >= remaining:",
-            "while self.observations and self.observations[-1][1] > remaining:",
-        ),
     ],
     "what is plain has a reset; the type checker does not know": [
         ("windows.Window.goes_on", "return False", "return True"),
