@@ -242,11 +242,6 @@ EXPLAINED: dict[str, list[Change]] = {
             )
         ),
         (
-            "limiter.Limiter.at_once",
-            "permit = line.bucket.take_foreseen(time(), room, kind)  # type: ignore[assignment]",
-            "permit = None  # type: ignore[assignment]",
-        ),
-        (
             "patience.Patience._fail_impatient",
             "if line.bucket.patience < INF:",
             "if line.bucket.patience <= INF:",
