@@ -34,6 +34,7 @@ from aiotwhelp.ledger.port import Outcome
 from aiotwhelp.local import ConcurrencyWindow, LocalWindow, RateWindow, Room
 from aiotwhelp.windows import (
     INF,
+    LONG_AGO,
     LONGEST_BACKOFF,
     LONGEST_ROUND_TRIP,
     MOST_ANSWERS,
@@ -154,9 +155,9 @@ class Household:
     __slots__ = ("__weakref__", "local", "pauses", "plain", "refused_until", "shut")
 
     def __init__(self, local: Iterable[tuple[str, LocalWindow]] = ()) -> None:
-        self.shut = -INF
+        self.shut = LONG_AGO
         #: The same, as far as calls of this process were told so: others are to hear of that.
-        self.refused_until = -INF
+        self.refused_until = LONG_AGO
         #: Refusals in a row that said no time.
         self.pauses = 0
         #: Limits of its own, by the routes that they are for.
@@ -279,7 +280,7 @@ class Bucket:
         self.units: dict[str, int] | None = None
         self.answered = 0
         self.blank = 0
-        self.next = -INF
+        self.next = LONG_AGO
         #: The slowest, until windows are shown, which know their own.
         self.round_trip = 0.0
         self.pace = Pace()

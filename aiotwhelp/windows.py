@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 INF = math.inf
 
+#: One object for all: each quota has a dozen instants that never were.
+LONG_AGO = -INF
+
 #: A refused or lost probe is followed by another after 1 s, doubling to at most this.
 LONGEST_BACKOFF = 60.0
 
@@ -193,10 +196,10 @@ class Probing:
     def __init__(self) -> None:
         self.turn = 0
         self.out = 0
-        self.sent = -INF
+        self.sent = LONG_AGO
         self.misses = 0
         self.refusals = 0
-        self.hold = -INF
+        self.hold = LONG_AGO
 
     def opens(self, round_trip: float) -> float:
         """Return the instant from which a probe may go."""
@@ -236,7 +239,7 @@ class Probing:
     def confirmed(self) -> None:
         """End every back-off: a reading has come."""
         self.misses = self.refusals = 0
-        self.hold = -INF
+        self.hold = LONG_AGO
 
     def restart(self) -> None:
         """Begin a turn of its own; probes of earlier turns no longer count."""
@@ -369,7 +372,7 @@ class Foreign:
         #: (instant, what calls sent until then explain), a few for that time.
         self._marks: list[tuple[float, int]] = []
         #: When the next of those is due, at a call of ours.
-        self.next_mark = -INF
+        self.next_mark = LONG_AGO
 
     @property
     def explained(self) -> int:
@@ -539,10 +542,10 @@ class Window:
         #: was told.
         self.counts_down = False
         self.reset: float | None = None
-        self.low = -INF
+        self.low = LONG_AGO
         self.reset_number = 0
-        self.ends = -INF
-        self.seen = -INF
+        self.ends = LONG_AGO
+        self.seen = LONG_AGO
         #: The length, as far as it was seen: never more than it is, for estimates.
         self.span = 0.0
         self.late = 0.0
@@ -563,7 +566,7 @@ class Window:
         self.is_plain = False
         self.foreseen = self.promised = 0
         self.reserve = 0.0
-        self.foreseen_until = -INF
+        self.foreseen_until = LONG_AGO
         self.least = _NONE_IS_PLAIN
         #: What they were answered, until somebody wants to know: `take_in`.
         self.answers = _NO_ANSWERS
@@ -571,9 +574,9 @@ class Window:
         self.clock_changes = -1
         #: What its last answer has in common with those that are plain.
         self.frame: Frame | None = None
-        self.shut = -INF
+        self.shut = LONG_AGO
         self.refill = Refill() if kind.refills else None
-        self.slot = -INF
+        self.slot = LONG_AGO
         self.round_trip = 0.0
         self.in_flight = 0
         self.debts = Debts()
@@ -598,12 +601,9 @@ class Window:
     @property
     def available(self) -> int:
         """Tokens that may be taken; never below 0, and 0 while the window is unconfirmed."""
-        self.take_in()
         if not self.is_confirmed:
             return 0
-        return max(
-            0, self.observations[0][1] - self.in_flight - self.debts.unread - self.debts.ghosts
-        )
+        return max(0, self.floor - self.in_flight - self.debts.unread - self.debts.ghosts)
 
     @property
     def unit(self) -> str:
@@ -1219,7 +1219,7 @@ class Window:
         self.probing.confirmed()
         self.seen = now
         self.doubts = 0
-        self.slot = -INF
+        self.slot = LONG_AGO
         if self.refill is not None:
             self.refill.forget()
         if told is not None:

@@ -535,7 +535,7 @@ EXPLAINED: dict[str, list[Change]] = {
         ("windows.Probing.restart", "self.turn += 1", "self.turn += 2"),
     ],
     "is set before it is read": [
-        ("windows.Window.__init__", "self.low = -INF", "*"),
+        ("windows.Window.__init__", "self.low = LONG_AGO", "*"),
         ("windows.Window.__init__", "self.clock_changes = -1", "*"),
         ("windows.Window.__init__", "self.reserve = 0.0", "*"),
         ("windows.Window.__init__", "self.least = _NONE_IS_PLAIN", "*"),
@@ -547,11 +547,11 @@ EXPLAINED: dict[str, list[Change]] = {
         ("leases.Share.__init__", "self._since = 0", "*"),
         ("leases.Share.__init__", "self.again: _Said | None = None", "*"),
         ("alarm.Alarm.__init__", "self._timer_at = INF", "*"),
-        ("windows.Probing.__init__", "self.sent = -INF", "*"),
+        ("windows.Probing.__init__", "self.sent = LONG_AGO", "*"),
         ("windows.Foreign.__init__", "self.own = 0", "self.own = 1"),
         ("windows.Foreign.__init__", "self._at_first = 0", "self._at_first = 1"),
-        ("windows.Window.__init__", "self.slot = -INF", "*"),
-        ("windows.Window.__init__", "self.ends = -INF", "*"),
+        ("windows.Window.__init__", "self.slot = LONG_AGO", "*"),
+        ("windows.Window.__init__", "self.ends = LONG_AGO", "*"),
         ("windows.Window.__init__", "self.doubts = 0", "*"),
     ],
     "a Date without a zone: any zone within a day passes": [
@@ -795,7 +795,6 @@ EXPLAINED: dict[str, list[Change]] = {
             "self.foreseen = self.promised = 0",
             "self.foreseen = self.promised = 1",
         ),
-        ("windows.Window.__init__", "self.foreseen_until = -INF", "self.foreseen_until = +INF"),
     ],
     "who may go knows of one token at least": [
         (
