@@ -258,21 +258,13 @@ class Limiter:
 
     def _first(self, key: QuotaKey | str) -> Line:
         """Return the line of a key that is asked for first, or since the limiter was closed."""
-        self.bind()
+        self._home.bind()
         return self._registry.line(as_key(key))
 
     @property
     def home(self) -> Home:
-        """The loop that it belongs to."""
+        """The loop that it belongs to, and the clock by which permits are timed."""
         return self._home
-
-    def bind(self) -> None:
-        """Belong to the loop that runs, or raise `WrongLoopError` or `SessionClosedError`."""
-        self._home.bind()
-
-    def now(self) -> float:
-        """Return the instant by which permits are timed, in seconds of a monotonic clock."""
-        return self._home.now()
 
     def timed_out(self, key: QuotaKey | str, allowed: float) -> QuotaTimeoutError:
         """Return the error of a caller whom a timer from outside took from the queue."""

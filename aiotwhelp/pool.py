@@ -40,12 +40,13 @@ class Pool:
         self.reading = 0
         self._owns_limiter = limiter is None
         self.limiter = limiter if limiter is not None else Limiter()
-        self.home, self.tickets = self.limiter.home, self.limiter.tickets
+        self.home = home = self.limiter.home
+        self.tickets = self.limiter.tickets
         self.room = Room(checks.whole("concurrency", concurrency, least=1, of=" of calls"))
         #: Credentials in use: their token requests go over these connections.
         self.auths: WeakSet[Auth] = WeakSet()
         #: When attempts, and the reading of their answers, have taken too long.
-        self.deadlines = Deadlines(self.limiter.now)
+        self.deadlines = Deadlines(lambda: home.now())
         self._options = options
         #: The connections, while there are any: `connect` makes them.
         self.client: aiohttp.ClientSession | None = None
@@ -74,7 +75,7 @@ class Pool:
             # Cookies of one user must not ride on the calls of another.
             self._options.setdefault("cookie_jar", aiohttp.DummyCookieJar())
             self._options.setdefault("request_class", Request)
-            self.limiter.bind()
+            self.home.bind()
             self.loop = asyncio.get_running_loop()
             self.client = aiohttp.ClientSession(**self._options)
             self.room.limit = min(self.room.limit, *_connections(self.client.connector))
@@ -83,7 +84,7 @@ class Pool:
     def look_at_the_loop(self) -> None:
         """Raise `WrongLoopError` if the connections are in another loop than the one that runs."""
         if self.loop is not None and not self.is_closed:  # that is told by whoever connects
-            self.limiter.bind()
+            self.home.bind()
 
     def left(self) -> None:
         """Note that a call has ended, or the reading of an answer, while the pool closes."""
