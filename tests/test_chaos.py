@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import warnings
 
 import pytest
 
+from aiotwhelp.testing import run
 from tests import sabotages
-from tests.chaos.plan import KINDS, LAST_KINDS, LATEST_KINDS, MORE_KINDS, compose
+from tests.chaos.plan import KINDS, LAST_KINDS, LATEST_KINDS, MORE_KINDS, Plan, compose
 from tests.chaos.play import play
+from tests.chaos.world import World
 from tests.sabotages import Sabotage
 from tests.test_sabotage import CAUGHT_BY
 
@@ -36,6 +39,30 @@ def test_schedules_have_a_hundred_calls_and_three_kinds_of_fault():
     assert min(len(plan.kinds) for plan in plans) >= 3
     every = {*KINDS, *MORE_KINDS, *LAST_KINDS, *LATEST_KINDS}
     assert {kind for plan in plans for kind in plan.kinds} == every
+
+
+@pytest.mark.parametrize("seed", [20850, 21452])
+def test_nobody_misses_calls_that_do_not_come_back_as_the_clock_is_set_back(seed: int):
+    """Calls of a reserve come back one by one, by a clock that is set back before the next goes."""
+    play(seed)
+
+
+@pytest.mark.parametrize(
+    ("since", "seconds"),
+    [(0.0, 0.0), (1.5, 0.0), (2.5, 3.0), (3.5, 1.0), (4.5, 0.0)],
+    ids=["further ahead", "ahead", "back twice", "back", "told since"],
+)
+def test_a_clock_is_set_back_by_what_its_steps_come_to_since_an_instant(
+    since: float, seconds: float
+):
+    async def main() -> float:
+        world = World(
+            Plan(0, steps=[(1.0, 60.0), (2.0, 3.0), (3.0, -2.0), (4.0, -1.0), (9.0, -7.0)])
+        )
+        await asyncio.sleep(5.0)
+        return world.set_back_since(world.began + since)
+
+    assert run(main()) == seconds
 
 
 #: A schedule by which each broken rule is noticed; `tests.chaos.runs.catches` finds the first.

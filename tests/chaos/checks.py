@@ -83,6 +83,8 @@ class CheckedLimiter(Limiter):
         #: Of a window whose calls come back one by one: of the reading with the fewest missing how
         #: many, and when they will be back; and whether one with more has told of later.
         self._missing: dict[Window, tuple[int, float, bool]] = {}
+        #: When calls were sent, the first of those that were answered in one instant, by that.
+        self._asked: dict[tuple[Line, float], float] = {}
         #: How many answers have shown another window in a window's turn, since it was shown.
         self._passed: Counter[Window] = Counter()
         self._rated: dict[RateWindow, list[float]] = {}
@@ -208,12 +210,17 @@ class CheckedLimiter(Limiter):
             assert clock >= window.reset - 1e-6, f"case 17: {window.reset - clock:.3f} s too early"
 
     def _come_back(self, line: Line, window: Window, kept: int) -> int:
-        """Return how many calls are left where they come back one by one, since it was told."""
+        """Return how many calls are left where they come back one by one, since it was told.
+
+        Those that did not, as the clock was set back since the last answer, nobody could miss.
+        """
         count = self.world.counts.get(self.name_of(line.key, window.kind))
         if count is None or not count.gap:
             return 0
         count.look(self.world.clock())
-        return kept if self.plan.lies else count.left - window.in_flight
+        asked = self._asked.get((line, window.seen), window.seen)
+        missed = self.world.set_back_since(asked) / count.gap
+        return kept if self.plan.lies else count.left_but_for(missed) - window.in_flight
 
     def _check_last(self, line: Line, window: Window, granted: Granted) -> None:
         """Whoever takes the last token is alone, since another consumer may have taken it."""
@@ -248,6 +255,8 @@ class CheckedLimiter(Limiter):
         *others: Any,
     ) -> None:
         self._check_probes(line, granted)
+        answered = (line, self._home.now())
+        self._asked[answered] = min(self._asked.get(answered, INF), granted.sent)
         self._note_answer(line, granted, reading, status)
         pace = line.bucket.pace
         gap, grown = pace.gap, pace.grown

@@ -79,7 +79,11 @@ class Count:
     @property
     def left(self) -> int:
         """Whole calls that are left."""
-        return int(self.limit - self.used + 1e-9)
+        return self.left_but_for(0.0)
+
+    def left_but_for(self, missed: float) -> int:
+        """Return how many would be left if so many more had come back."""
+        return int(self.limit - self.used + missed + 1e-9)
 
     def look(self, now: float) -> None:
         """Bring it up to an instant."""
@@ -173,6 +177,11 @@ class World:
         elapsed = self.loop.time() - self.began
         stepped = sum(by for at, by in self.plan.steps if at <= elapsed)
         return 1_800_000_000.25 + self.plan.skew + elapsed * (1 + self.plan.drift) + stepped
+
+    def set_back_since(self, at: float) -> float:
+        """Return by how many seconds the clock was set back since an instant of the loop's."""
+        elapsed, since = self.loop.time() - self.began, at - self.began
+        return -min(0.0, sum(by for when, by in self.plan.steps if since < when <= elapsed))
 
     def falls(self, chance: float, fault: str = "") -> bool:
         if self.is_calm or chance <= 0 or self.dice.random() >= chance:
