@@ -96,7 +96,8 @@ async def httpx(base: str) -> AsyncIterator[Call]:
     # Its own default of 20 kept connections would have the others made anew each time.
     limits = library.Limits(max_connections=100, max_keepalive_connections=100)
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with library.AsyncClient(headers=headers, limits=limits) as client:
+    # Nor its timeout of 5 s, which 100 at once may run into on a slow machine.
+    async with library.AsyncClient(headers=headers, limits=limits, timeout=None) as client:
         yield lambda: client.get(base + PATH)
 
 

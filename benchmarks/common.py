@@ -13,12 +13,17 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 #: Makes so many operations; may return what is to be undone outside of the measured time.
 Work = Callable[[int], Awaitable[object]]
+
+#: Whose samples take so many times the seconds that were asked for is in every other round; the
+#: longer they take, the fewer there are, but no fewer than these.
+_SLOW = 8
+_LEAST_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +36,32 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The samples of one contestant, a round each."""
+    """The samples of one contestant, by the round in which they were taken."""
 
-    samples: Sequence[Sample]
+    samples: Mapping[int, Sample]
 
     @property
     def cpu(self) -> float:
-        return median(each.cpu for each in self.samples)
+        return median(each.cpu for each in self.samples.values())
 
     @property
     def wall(self) -> float:
-        return median(each.wall for each in self.samples)
+        return median(each.wall for each in self.samples.values())
+
+    def beside(self, base: Series) -> Iterator[tuple[Sample, Sample]]:
+        """Return each sample with the base's of the same round; the first round is everyone's."""
+        both = self.samples.keys() & base.samples.keys()
+        return ((self.samples[turn], base.samples[turn]) for turn in both)
 
     def cpu_over(self, base: Series) -> float:
         """Seconds of the processor that an operation takes more than the base's."""
-        return median(a.cpu - b.cpu for a, b in zip(self.samples, base.samples, strict=True))
+        return median(a.cpu - b.cpu for a, b in self.beside(base))
 
     def cpu_ratio(self, base: Series) -> float:
-        return median(a.cpu / b.cpu for a, b in zip(self.samples, base.samples, strict=True))
+        return median(a.cpu / b.cpu for a, b in self.beside(base))
 
     def throughput_ratio(self, base: Series) -> float:
-        return median(b.wall / a.wall for a, b in zip(self.samples, base.samples, strict=True))
+        return median(b.wall / a.wall for a, b in self.beside(base))
 
 
 async def measured(work: Work, count: int) -> Sample:
@@ -67,18 +77,24 @@ async def measured(work: Work, count: int) -> Sample:
 async def rounds(
     works: Mapping[str, Work], *, number: int, seconds: float, least: int = 1
 ) -> dict[str, Series]:
-    """Let all take turns, in another order each round; a sample takes about so many seconds."""
-    counts = {}
+    """Let all take turns, in another order each round; a sample takes about so many seconds.
+
+    Who takes many times as long, for ``least`` operations, is not in every round.
+    """
+    counts, strides = {}, {}
     for name, work in works.items():
         await work(least)  # connections are made, caches filled
         first = await measured(work, least)
         second = await measured(work, max(least, min(200, int(seconds / first.wall))))
         counts[name] = max(least, int(seconds / second.wall))
-    taken: dict[str, list[Sample]] = {name: [] for name in works}
+        slow = int(2 * counts[name] * second.wall / (_SLOW * seconds))
+        strides[name] = max(1, min(slow, number // _LEAST_ROUNDS))
+    taken: dict[str, dict[int, Sample]] = {name: {} for name in works}
     names = list(works)
     for turn in range(number):
         for name in (*names[turn % len(names) :], *names[: turn % len(names)]):
-            taken[name].append(await measured(works[name], counts[name]))
+            if turn % strides[name] == 0:
+                taken[name][turn] = await measured(works[name], counts[name])
     return {name: Series(samples) for name, samples in taken.items()}
 
 
