@@ -257,10 +257,10 @@ class OAuth1(Auth):
         self, consumer_key: str, consumer_secret: str, access_token: str, access_token_secret: str
     ) -> None:
         self._signer = _Signer(
-            _visible("consumer_key", consumer_key),
-            _visible("consumer_secret", consumer_secret),
-            _visible("access_token", access_token),
-            _visible("access_token_secret", access_token_secret),
+            visible("consumer_key", consumer_key),
+            visible("consumer_secret", consumer_secret),
+            visible("access_token", access_token),
+            visible("access_token_secret", access_token_secret),
         )
 
     @property
@@ -314,7 +314,7 @@ class Bearer(Auth):
 
     @discreet
     def __init__(self, token: str) -> None:
-        self._token = _visible("token", token)
+        self._token = visible("token", token)
         # What a subclass does is not known.
         self.fixed = f"Bearer {token}" if type(self) is Bearer else None
 
@@ -357,9 +357,9 @@ class Token(Secretive):
 
     def __post_init__(self) -> None:
         if self.access_token is not None:
-            _visible("access_token", self.access_token)
+            visible("access_token", self.access_token)
         if self.refresh_token is not None:
-            _visible("refresh_token", self.refresh_token)
+            visible("refresh_token", self.refresh_token)
         if self.expires_at is not None:
             is_number = isinstance(self.expires_at, (int, float))
             if not is_number or not abs(self.expires_at) < math.inf:
@@ -519,8 +519,8 @@ class ClientCredentials(_Renewed):
         invalidate_path: str = "/oauth2/invalidate_token",
     ) -> None:
         super().__init__(token_path)
-        self._consumer_key = _visible("consumer_key", consumer_key)
-        self._basic = _basic(consumer_key, _visible("consumer_secret", consumer_secret))
+        self._consumer_key = visible("consumer_key", consumer_key)
+        self._basic = _basic(consumer_key, visible("consumer_secret", consumer_secret))
         self._invalidate_path = checks.instance("invalidate_path", invalidate_path, str, _PATH)
         # Takes 10 ms to load: not in an event loop, and not for other credentials.
         from oauthlib.oauth2 import BackendApplicationClient
@@ -627,14 +627,14 @@ class OAuth2User(_Renewed):
             raise ValueError("give an access_token, a refresh_token or a store")
         if store is not None:
             checks.methods("store", store, ("load", "save", "exclusive"), "a TokenStore, or None")
-        self._client_id = _visible("client_id", client_id)
+        self._client_id = visible("client_id", client_id)
         from oauthlib.oauth2 import WebApplicationClient  # see ClientCredentials
 
         self._client = WebApplicationClient(client_id)
         self._basic = (
             None
             if client_secret is None
-            else _basic(client_id, _visible("client_secret", client_secret))
+            else _basic(client_id, visible("client_secret", client_secret))
         )
         if identity is not None:
             checks.instance("identity", identity, str, "a name that the user keeps, or None")
@@ -1049,7 +1049,7 @@ class _Flight:
                 waiter.set_result(None)
 
 
-def _visible(name: str, value: Any) -> str:
+def visible(name: str, value: Any) -> str:
     """Return the value, if it can stand in a header; no error shows it."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
@@ -1134,7 +1134,7 @@ def _parsed(body: bytes, now: float) -> Token | str:
 
 def _is_token(value: object) -> bool:
     try:
-        _visible("token", value)
+        visible("token", value)
     except (TypeError, ValueError):
         return False
     return True

@@ -54,9 +54,6 @@ Finish = Callable[["Call", aiohttp.ClientResponse], Awaitable[T]]
 #: aiohttp's own default.
 _MAX_REDIRECTS = 10
 
-
-METHOD = "a word such as 'GET'"
-
 #: `Session.fetch` reads at most so many decompressed bytes, unless told otherwise.
 MAX_BODY = 64 * 1024 * 1024
 
@@ -161,7 +158,7 @@ class Targets(dict[tuple[str, "str | URL"], Target]):
         self, method: str, path: str | URL, path_params: Mapping[str, object] | None = None
     ) -> Target:
         """Return the target of a path below the API's base, or of a whole URL."""
-        method = checks.instance("method", method, str, METHOD).upper()
+        method = checks.method(method).upper()
         written = None
         if path_params is not None or is_template(str(path)):
             written = str(path)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 #: So many seconds are as good as no bound.
 AGES = 1e15
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.IntEnum)
@@ -70,6 +73,14 @@ def member(name: str, value: int, kind: type[E]) -> E:
     except ValueError:
         names = ", ".join(f"{each.name} ({each.value})" for each in kind)
         raise ValueError(f"{name} is a {kind.__name__}: {names}; not {value!r}") from None
+
+
+def method(value: str) -> str:
+    """Return a method of HTTP, which is a token (RFC 9110, 9.1)."""
+    meaning = "a word such as 'GET'"
+    if not _TOKEN(instance("method", value, str, meaning)):
+        raise ValueError(f"method is {meaning}, not {value!r}")
+    return value
 
 
 def instances(name: str, values: Iterable[T], kind: type[T], meaning: str) -> tuple[T, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Coroutine, Generator, Mapping, Sequence
+from collections.abc import Coroutine, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import signature
@@ -22,10 +22,9 @@ from yarl import URL
 
 from aiotwhelp import answers, checks, events
 from aiotwhelp.apis import Api, X, api_at
-from aiotwhelp.auth import Auth, Bearer, ClientCredentials, OAuth1, discreet
+from aiotwhelp.auth import Auth, Bearer, ClientCredentials, OAuth1, discreet, visible
 from aiotwhelp.calls import (
     MAX_BODY,
-    METHOD,
     NO_TIMEOUT,
     Call,
     Settings,
@@ -94,7 +93,8 @@ class Session:
     - ``auth``: `OAuth1`, `Bearer`, `ClientCredentials` or `OAuth2User`; goes to the API's own
       origins only, and over https unless the host is loopback.
     - ``limiter``: a `Limiter` to share with other sessions; by default one of its own.
-    - ``retries``: how often a failed call is tried again; refusals for the rate do not count.
+    - ``retries``: how often a failed call is tried again; it may be refused for its rate twice as
+      often, and waits as it is told meanwhile.
     - ``max_wait``: seconds a call may spend waiting for quota, all attempts together; None waits
       as long as it takes.
     - ``total_timeout``: seconds for the whole call. aiohttp's ``timeout`` is for each attempt.
@@ -185,12 +185,15 @@ class Session:
         - ``AIOTWHELP_BEARER_TOKEN``: a ready token of the app.
         - the consumer key and secret alone: the app fetches its token itself.
 
-        Raises ValueError that names what is missing.
+        Raises ValueError that names what is missing or wrong.
         """
         environ = os.environ if environ is None else environ
         checks.instance("environ", environ, Mapping, "a mapping such as os.environ")
-        if "auth" in options:
-            raise TypeError("from_env takes auth from the environment: to pass one, use Session()")
+        for name in ("api", "auth"):
+            if name in options:
+                raise TypeError(
+                    f"from_env takes {name} from the environment: to pass one, use Session()"
+                )
         return cls(_api_from(environ), auth=_auth_from(environ), **options)
 
     # Calls -------------------------------------------------------------------------------------
@@ -267,7 +270,7 @@ class Session:
 
         Before the first answer only the published limit is known, for display.
         """
-        checks.instance("method", method, str, METHOD)
+        checks.method(method)
         written = str(path)
         if path_params is not None:
             path = expand(written, path_params)
@@ -384,26 +387,33 @@ def _api_from(environ: Mapping[str, str]) -> Api:
     return api
 
 
+_APP = ("AIOTWHELP_CONSUMER_KEY", "AIOTWHELP_CONSUMER_SECRET")
+_USER = (*_APP, "AIOTWHELP_ACCESS_TOKEN", "AIOTWHELP_ACCESS_TOKEN_SECRET")
+_BEARER = "AIOTWHELP_BEARER_TOKEN"
+
+
 def _auth_from(environ: Mapping[str, str]) -> Auth:
-    names = ("CONSUMER_KEY", "CONSUMER_SECRET", "ACCESS_TOKEN", "ACCESS_TOKEN_SECRET")
-    key, secret, token, token_secret = (environ.get(f"AIOTWHELP_{name}") for name in names)
-    bearer = environ.get("AIOTWHELP_BEARER_TOKEN")
-    if key and secret and token and token_secret:
-        return OAuth1(key, secret, token, token_secret)
-    if token or token_secret:
-        raise ValueError(
-            "OAuth 1.0a needs all of AIOTWHELP_CONSUMER_KEY, AIOTWHELP_CONSUMER_SECRET, "
-            "AIOTWHELP_ACCESS_TOKEN and AIOTWHELP_ACCESS_TOKEN_SECRET"
-        )
-    if bearer:
-        return Bearer(bearer)
-    if key and secret:
-        return ClientCredentials(key, secret)
+    if _are_set(environ, *_USER):
+        return OAuth1(*_values(environ, *_USER))
+    if any(environ.get(name) for name in _USER[2:]):
+        raise ValueError(f"OAuth 1.0a needs all of {', '.join(_USER[:3])} and {_USER[3]}")
+    if _are_set(environ, _BEARER):
+        return Bearer(*_values(environ, _BEARER))
+    if _are_set(environ, *_APP):
+        return ClientCredentials(*_values(environ, *_APP))
     raise ValueError(
-        "no credentials in the environment: set AIOTWHELP_BEARER_TOKEN, or "
-        "AIOTWHELP_CONSUMER_KEY and AIOTWHELP_CONSUMER_SECRET, with "
-        "AIOTWHELP_ACCESS_TOKEN and AIOTWHELP_ACCESS_TOKEN_SECRET for a user"
+        f"no credentials in the environment: set {_BEARER}, or "
+        f"{' and '.join(_APP)}, with {' and '.join(_USER[2:])} for a user"
     )
+
+
+def _are_set(environ: Mapping[str, str], *names: str) -> bool:
+    return all(environ.get(name) for name in names)
+
+
+def _values(environ: Mapping[str, str], *names: str) -> Iterator[str]:
+    """Return what variables are set to; an error names the one that makes no sense."""
+    return (visible(name, environ[name]) for name in names)
 
 
 _OPTIONS = {*signature(Session).parameters, *signature(aiohttp.ClientSession).parameters}

@@ -137,7 +137,31 @@ def test_the_number_of_a_priority_is_as_good_as_its_name() -> None:
         ("x", {}, TypeError, "environ is a mapping such as os.environ, not a str"),
         ({"AIOTWHELP_BASE_URL": "ftp://a"}, {}, ValueError, "AIOTWHELP_BASE_URL: 'ftp://a' is not"),
         ({"AIOTWHELP_BASE_URL": "http://a.b"}, {}, ValueError, "AIOTWHELP_BASE_URL: credentials a"),
+        (
+            {"AIOTWHELP_BEARER_TOKEN": "t\n"},
+            {},
+            ValueError,
+            "AIOTWHELP_BEARER_TOKEN has a space, a",
+        ),
+        (
+            {"AIOTWHELP_BEARER_TOKEN": "Bearer t"},
+            {},
+            ValueError,
+            "pass the AIOTWHELP_BEARER_TOKEN ",
+        ),
+        (
+            {
+                "AIOTWHELP_CONSUMER_KEY": "k",
+                "AIOTWHELP_CONSUMER_SECRET": "s",
+                "AIOTWHELP_ACCESS_TOKEN": "t",
+                "AIOTWHELP_ACCESS_TOKEN_SECRET": "s ",
+            },
+            {},
+            ValueError,
+            "AIOTWHELP_ACCESS_TOKEN_SECRET has a space, a line break",
+        ),
         ({}, {"auth": Bearer("x")}, TypeError, "from_env takes auth from the environment"),
+        ({}, {"api": AT}, TypeError, "from_env takes api from the environment"),
         ({}, {"maxwait": 3}, TypeError, "unknown option 'maxwait': did you mean max_wait?"),
     ],
 )
@@ -431,6 +455,7 @@ def test_a_dialect_finds_its_words_in_any_case() -> None:
         (TypeError, "identity is a name for the user, such", lambda: Session(AT).as_user(5)),  # type: ignore[arg-type]
         (ValueError, "as_user needs a name for the user", lambda: Session(AT).as_user("")),
         (TypeError, "method is a word such as 'GET'", lambda: Session(AT).quota("/x", method=5)),  # type: ignore[arg-type]
+        (ValueError, "method is a word such as 'GET'", lambda: Session(AT).quota("/x", method="")),
         (TypeError, "path is a path such as '/2/use", lambda: Session(AT).quota(5)),  # type: ignore[arg-type]
     ],
 )
@@ -467,6 +492,8 @@ def test_more_seconds_than_a_float_holds_are_no_bound() -> None:
         ),
         ({"method": None}, TypeError, "method is a word such as 'GET', not None"),
         ({"method": []}, TypeError, "method is a word such as 'GET', not a list"),
+        ({"method": ""}, ValueError, "method is a word such as 'GET', not ''"),
+        ({"method": "GET /x"}, ValueError, "method is a word such as 'GET', not 'GET /x'"),
         ({"path": None}, TypeError, "path is a path such as '/2/users/me', or a URL, not None"),
         ({"path": ["/x"]}, TypeError, "path is a path such as '/2/users/me', or a URL, not a list"),
         ({"path": b"/x"}, TypeError, "path is a path such as '/2/users/me', or a URL, not a bytes"),

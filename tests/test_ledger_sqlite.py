@@ -219,6 +219,12 @@ def test_a_url_of_nothing_is_refused_and_its_password_not_shown(url: str) -> Non
     assert "hidden" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["sqlite://quota.db", "sqlite:quota.db", "sqlite:///"])
+def test_of_slashes_that_are_missing_the_error_says_how_many(url: str) -> None:
+    with pytest.raises(ValueError, match="a path follows three slashes, and four where"):
+        from_url(url)
+
+
 def test_state_and_secret_outlive_a_restart(path: Path) -> None:
     _, secret = used(path, spend, SQLiteLedger.secret)
     lease, again = used(path, lambda ledger: one(ledger, client="another", want=1), _secret)

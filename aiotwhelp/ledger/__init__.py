@@ -60,4 +60,6 @@ def from_url(url: str) -> Ledger:
     # No more is shown: a password may follow.
     scheme, separator, _ = url.partition("://")
     given = f", not a URL that begins with {scheme[:32]!r}" if separator else ""
+    if url.startswith("sqlite:"):
+        given = ": a path follows three slashes, and four where it is absolute"
     raise ValueError(f"a ledger is sqlite:///path, redis://host or valkey://host{given}")
