@@ -8,7 +8,8 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -38,29 +39,29 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 def parser(description: str) -> argparse.ArgumentParser:
     """Return a parser that knows ``--live``."""
     options = argparse.ArgumentParser(description=description)
-    options.add_argument("--live", action="store_true", help="go to the real API")
+    options.add_argument(
+        "--live", action="store_true", help="go to the real API, or to AIOTWHELP_BASE_URL"
+    )
     return options
 
 
 def whole(text: str) -> int:
     """Read a number of something, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
-    return number
+    return int(_read(text, int, 1, math.inf, "whole number from 1 on"))
 
 
 def seconds(text: str) -> float:
     """Read a length of time, for argparse."""
-    number = float(text)
-    if not 1 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 1 on")
-    return number
+    return _read(text, float, 1, sys.float_info.max, "number of seconds from 1 on")
 
 
 def port(text: str) -> int:
     """Read a port, for argparse."""
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port from 0 to 65535")
-    return number
+    return int(_read(text, int, 0, 65535, "port from 0 to 65535"))
+
+
+def _read(text: str, kind: Callable[[str], float], low: float, high: float, what: str) -> float:
+    with suppress(ValueError):
+        if low <= (number := kind(text)) <= high:
+            return number
+    raise argparse.ArgumentTypeError(f"{text} is no {what}")

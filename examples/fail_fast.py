@@ -27,7 +27,8 @@ async def run(options: argparse.Namespace) -> None:
         x = aiotwhelp.Session.from_env(os.environ if options.live else api.env)
         async with x:
             published = x.quota(PATH).published
-            print(f"before the first call   unknown; X publishes a limit of {published}")
+            limit = f"a limit of {published}" if published else "none for an app by itself"
+            print(f"before the first call   unknown; X publishes {limit}")
             for _ in range(3):
                 await x.fetch(PATH, max_wait=1)
             print("after three of them    ", x.quota(PATH))

@@ -6,42 +6,41 @@
 Without a server it says how to get one. The processes are those of workers.py.
 """
 
+import asyncio
 import os
 import sys
-from urllib.parse import urlsplit
 
 import workers
 
+import aiotwhelp
+
 DEFAULT = "redis://localhost:6379"
 
+HINT = """\
+Where there is none, start one, for example with
+    docker run --rm -p 6379:6379 valkey/valkey:8
+or  apt-get install redis-server && redis-server --save ''
+and set AIOTWHELP_REDIS_URL if it is elsewhere. On one host, examples/workers.py needs no server."""
 
-def is_reachable(url: str) -> bool:
+
+async def reach(url: str) -> None:
+    ledger = aiotwhelp.RedisLedger(url)
     try:
-        import redis
-    except ImportError:
-        sys.exit("this needs the client of Redis: pip install 'aiotwhelp[redis]'")
-    url = url.replace("valkey://", "redis://", 1)
-    try:
-        with redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False
-    except ValueError:
-        sys.exit("a fleet's ledger is redis://host:port or valkey://host:port")
+        async with asyncio.timeout(2):
+            await ledger.secret()
+    finally:
+        await ledger.close()
 
 
 def main() -> None:
     options = workers.parse(processes=20, calls=6)
-    options.ledger = options.ledger or os.environ.get("AIOTWHELP_REDIS_URL", DEFAULT)
-    if not is_reachable(options.ledger):
-        where = urlsplit(options.ledger).hostname or "localhost"
-        sys.exit(
-            f"there is no Redis or Valkey at {where} that answers. Start one, for example with\n"
-            "    docker run --rm -p 6379:6379 valkey/valkey:8\n"
-            "or  apt-get install redis-server && redis-server --save ''\n"
-            "and set AIOTWHELP_REDIS_URL if it is elsewhere. "
-            "On one host, examples/workers.py needs no server."
-        )
+    options.ledger = options.ledger or os.environ.get("AIOTWHELP_REDIS_URL") or DEFAULT
+    try:
+        asyncio.run(reach(options.ledger))
+    except (ImportError, ValueError) as error:  # no client of Redis, or no URL of a server
+        sys.exit(str(error))
+    except (aiotwhelp.LedgerError, TimeoutError) as error:
+        sys.exit(f"{str(error) or 'the ledger does not answer'}\n{HINT}")
     workers.main(options)
 
 

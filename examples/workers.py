@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import command
 
@@ -31,12 +32,12 @@ PATH = "/1.1/help/privacy.json"
 
 
 async def work(options: argparse.Namespace) -> None:
-    is_alone = False
+    why_alone: str | None = None
 
     def note(event: events.Event) -> None:
-        nonlocal is_alone
+        nonlocal why_alone
         if isinstance(event, events.LedgerAway | events.LedgerBack):
-            is_alone = isinstance(event, events.LedgerAway)
+            why_alone = event.reason if isinstance(event, events.LedgerAway) else None
 
     limiter = aiotwhelp.Limiter(ledger=options.ledger, on_event=note)
     try:
@@ -46,7 +47,7 @@ async def work(options: argparse.Namespace) -> None:
             def tell() -> None:
                 quota = x.quota(PATH)
                 told = {"done": done, "left": quota.remaining, "resets_in": quota.resets_in}
-                print(json.dumps({**told, "alone": is_alone}), flush=True)
+                print(json.dumps({**told, "alone": why_alone}), flush=True)
 
             async def call() -> None:
                 nonlocal done
@@ -68,18 +69,24 @@ class Board:
     def __init__(self, processes: int, calls: int) -> None:
         self.calls = calls
         self.lines = ["waits for its first answer"] * processes
+        self.why_alone: set[str] = set()
         self.is_live = sys.stdout.isatty()
         self.printed_at = 0.0
         if self.is_live:
             print("\n" * processes, end="")
 
-    def update(self, process: int, told: Mapping[str, float | None]) -> None:
+    def update(self, process: int, told: Mapping[str, Any]) -> None:
         """Take what a process told of itself."""
         done, resets_in = told["done"], told["resets_in"]
-        left = "?" if told["left"] is None else told["left"]
-        reset = "" if resets_in is None else f", resets in {max(0, resets_in):.1f} s"
-        alone = "; the ledger is away" if told["alone"] else ""
-        self.lines[process] = f"{done:>3} of {self.calls} done; {left} left{reset}{alone}"
+        line = f"{done:>3} of {self.calls} done"
+        if done < self.calls:
+            left = "?" if told["left"] is None else told["left"]
+            reset = "" if resets_in is None else f", reset in {max(0, resets_in):.1f} s"
+            line += f"; its last answer: {left} left{reset}"
+        if told["alone"]:
+            line += "; the ledger is away"
+            self.why_alone.add(told["alone"])
+        self.lines[process] = line
         self.show()
 
     def show(self, *, is_last: bool = False) -> None:
@@ -106,6 +113,10 @@ async def run(options: argparse.Namespace) -> None:
         if not options.ledger:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             options.ledger = f"sqlite:///{Path(folder, 'quota.db')}"
+        # Whatever all of them would fail for is said once, before any of them is started.
+        limiter = aiotwhelp.Limiter(ledger=options.ledger)
+        aiotwhelp.Session.from_env(environ, limiter=limiter)
+        await limiter.close()
         board = Board(options.processes, options.calls)
         began = time.monotonic()
         ends = await asyncio.gather(
@@ -115,6 +126,8 @@ async def run(options: argparse.Namespace) -> None:
         board.show(is_last=True)
         well = sum(code == 0 for code, _ in ends)
         print(f"{well} of {len(ends)} processes ended well, {took:.1f} s")
+        for reason in sorted(board.why_alone):
+            print(f"without its ledger each took a share: {reason}")
         if server is not None:
             sent = len(server.requests)
             print(f"the server saw {sent} requests and refused {server.refused} of them")
@@ -150,8 +163,10 @@ def parse(processes: int, calls: int, arguments: list[str] | None = None) -> arg
     parser = command.parser("Many processes, one quota.")
     number = command.whole
     parser.add_argument("--ledger", default="", help="where the quota is shared, as a URL")
-    parser.add_argument("--processes", type=number, default=processes, help=f"({processes})")
-    parser.add_argument("--calls", type=number, default=calls, help=f"of each ({calls})")
+    parser.add_argument(
+        "--processes", type=number, default=processes, help=f"how many ({processes})"
+    )
+    parser.add_argument("--calls", type=number, default=calls, help=f"of each process ({calls})")
     parser.add_argument("--limit", type=number, default=15, help="the emulator's, per window (15)")
     parser.add_argument(
         "--window", type=command.seconds, default=5.0, help="its length in seconds (5)"

@@ -161,16 +161,60 @@ def test_four_workers_share_one_quota(runs: dict[str, Run]) -> None:
     out = runs["workers"].out
     assert numbers(r"(\d+) of (\d+) processes ended well", out) == [4, 4]
     assert numbers(r"saw (\d+) requests and refused (\d+) of them", out) == [24, 0]
-    # Nobody knows what is left where a busy machine tells of an answer after its window's end.
-    finished = re.findall(r"^process +(\d) +6 of 6 done; (?:\d+|\?) left", out, re.MULTILINE)
+    # What was left at an answer is no news once a process is done.
+    finished = re.findall(r"^process +(\d) +6 of 6 done$", out, re.MULTILINE)
     assert set(finished) == {"1", "2", "3", "4"}
+    # Nobody knows what is left where a busy machine tells of an answer after its window's end.
+    under_way = re.findall(r"^process +\d +[1-5] of 6 done(.*)$", out, re.MULTILINE)
+    told = r"; its last answer: (\d+|\?) left(, reset in \d\.\d s)?"
+    assert all(re.fullmatch(told, line) for line in under_way)
 
 
 def test_a_fleet_without_a_server_says_how_to_get_one() -> None:
     alone = asyncio.run(run("fleet", "--ledger", "redis://127.0.0.1:1"))
     assert alone.code == 1
-    assert "no Redis or Valkey at 127.0.0.1" in alone.err
+    assert alone.err.startswith("the ledger at redis://127.0.0.1:1: ConnectionError: ")
     assert "AIOTWHELP_REDIS_URL" in alone.err
+
+
+def test_a_fleet_whose_server_says_nothing_gives_up() -> None:
+    async def main() -> Run:
+        async def silence(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
+
+        writers: list[asyncio.StreamWriter] = []
+        server = await asyncio.start_server(silence, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            return await run("fleet", "--ledger", f"redis://127.0.0.1:{port}")
+        finally:
+            server.close()
+            for writer in writers:
+                writer.close()
+
+    result = asyncio.run(main())
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith("the ledger does not answer\n")
+
+
+async def error_from_redis(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while (line := await reader.readline()) and not line.isspace():
+        if line.strip().isalpha():  # the name of a command
+            writer.write(b"-WRONGPASS invalid username-password pair\r\n")
+    writer.close()
+
+
+def test_a_fleet_is_told_what_its_server_says() -> None:
+    async def main() -> Run:
+        server = await asyncio.start_server(error_from_redis, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            return await run("fleet", "--ledger", f"redis://:hidden@127.0.0.1:{port}")
+
+    result = asyncio.run(main())
+    assert (result.code, result.out) == (1, "")
+    assert re.match(r"the ledger at redis://127.0.0.1:\d+: it does not take this user", result.err)
+    assert "hidden" not in result.err
 
 
 def test_the_service_answers_503_with_retry_after(runs: dict[str, Run]) -> None:
@@ -248,6 +292,9 @@ def test_a_number_that_makes_no_sense_is_argparses_error() -> None:
         ("own_session", "--calls", "0"),
         ("workers", "--processes", "0"),
         ("service", "--port", "99999"),
+        ("service", "--port", "http"),
+        ("workers", "--calls", "1.5"),
+        ("privacy", "--window", "soon"),
     ]
 
     async def main() -> list[Run]:
@@ -256,7 +303,7 @@ def test_a_number_that_makes_no_sense_is_argparses_error() -> None:
     for (_, key, value), result in zip(rows, asyncio.run(main()), strict=True):
         assert (result.code, result.out) == (2, "")
         last = result.err.splitlines()[-1]
-        assert re.search(rf"error: argument {key}: {value} is no (number|port)", last)
+        assert re.search(rf"error: argument {key}: {value} is no (whole number|number|port)", last)
 
 
 def test_the_bot_says_what_it_is_and_what_it_needs() -> None:
@@ -330,19 +377,24 @@ def test_a_refused_credential_ends_in_one_line(name: str) -> None:
 def test_processes_that_fail_for_one_reason_say_it_once() -> None:
     wrong = {"AIOTWHELP_ACCESS_TOKEN_SECRET": "wrong"}
 
-    async def main() -> list[Run]:
+    async def main() -> Run:
         async with aiotwhelp.Emulator() as api:
             calls = ("--processes", "2", "--calls", "1")
-            refused = run("workers", "--live", *calls, **{**api.env, **wrong})
-            nowhere = run("workers", "--ledger", "nowhere", *calls)
-            without = run("workers", "--live", *calls)
-            return await asyncio.gather(refused, nowhere, without)
+            return await run("workers", "--live", *calls, **{**api.env, **wrong})
 
-    for result, said in zip(
-        asyncio.run(main()), ["401, ", "a ledger is ", "no credentials "], strict=True
-    ):
-        assert result.code == 1
-        assert "0 of 2 processes ended well" in result.out
+    result = asyncio.run(main())
+    assert result.code == 1
+    assert "0 of 2 processes ended well" in result.out
+    assert result.err.startswith("401, ")
+    assert result.err.count("\n") == 1
+
+
+def test_what_all_processes_would_fail_for_is_said_before_they_start() -> None:
+    async def main() -> list[Run]:
+        return await asyncio.gather(run("workers", "--ledger", "nowhere"), run("workers", "--live"))
+
+    for result, said in zip(asyncio.run(main()), ["a ledger is ", "no credentials "], strict=True):
+        assert (result.code, result.out) == (2, "")
         assert result.err.startswith(said)
         assert result.err.count("\n") == 1
 
@@ -351,13 +403,23 @@ def test_workers_go_on_without_their_ledger_and_say_so() -> None:
     options = ("--processes", "2", "--calls", "2", "--ledger", "redis://127.0.0.1:1")
     result = asyncio.run(run("workers", *options))
     assert (result.code, result.err) == (0, "")
-    assert len(re.findall(r"2 of 2 done; .*; the ledger is away$", result.out, re.MULTILINE)) >= 2
+    assert len(re.findall(r"2 of 2 done; the ledger is away$", result.out, re.MULTILINE)) >= 2
+    why = "without its ledger each took a share: the ledger at redis://127.0.0.1:1: ConnectionError"
+    assert result.out.count(why) == 1
 
 
 def test_a_ledger_that_is_no_server_is_one_line() -> None:
     result = asyncio.run(run("fleet", "--ledger", "nowhere:secret"))
     assert (result.code, result.out) == (1, "")
-    assert result.err == "a fleet's ledger is redis://host:port or valkey://host:port\n"
+    assert result.err.startswith("a Redis URL begins with redis://, ")
+    assert "secret" not in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_fail_fast_knows_that_an_app_has_no_limit_of_its_own() -> None:
+    only_an_app = {"AIOTWHELP_BASE_URL": "http://127.0.0.1:1", "AIOTWHELP_BEARER_TOKEN": "made-up"}
+    result = asyncio.run(run("fail_fast", "--live", **only_an_app))
+    assert result.out == "before the first call   unknown; X publishes none for an app by itself\n"
 
 
 @pytest.mark.parametrize("name", ["own_session", "fail_fast"])
