@@ -10,6 +10,7 @@ resets after the first call. Then 60 callers, while the server's clock is 3 s be
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import math
 import re
@@ -74,4 +75,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     asyncio.run(main())

@@ -287,6 +287,23 @@ def test_the_numbers_of_endpoints_are_those_of_the_docs() -> None:
     assert row in (ROOT / "docs" / "dialects.md").read_text("utf-8")
 
 
+def test_the_number_of_kinds_of_fault_is_that_of_the_docs() -> None:
+    from tests.chaos.plan import KINDS, LAST_KINDS, LATEST_KINDS, MORE_KINDS
+
+    kinds = {*KINDS, *MORE_KINDS, *LAST_KINDS, *LATEST_KINDS}
+    told = f"three kinds of fault from {len(kinds)} kinds"
+    assert told in (ROOT / "docs" / "reliability.md").read_text("utf-8")
+
+
+def test_stuck_callers_are_as_many_in_the_readme_as_in_what_was_measured() -> None:
+    told = re.search(r"leaves (\d+) of 1000 waiting", (ROOT / "README.md").read_text("utf-8"))
+    measured = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    row = re.search(r"^\| hikari .* \| (\d+) ² \|$", measured, re.MULTILINE)
+    assert told is not None
+    assert row is not None
+    assert told[1] == row[1]
+
+
 def test_every_event_is_in_the_docs() -> None:
     from aiotwhelp import events
 
