@@ -36,7 +36,9 @@ async def me(request: web.Request) -> web.Response:
         why = "busy" if error.limit else "no answer from the API yet"
         return web.Response(status=503, headers={"Retry-After": str(seconds)}, text=why)
     except (aiotwhelp.AiotwhelpError, aiohttp.ClientError) as error:
-        return web.Response(status=502, text=str(error))
+        # What it says, the API's address for one, is for our log and not for our clients.
+        request.app.logger.warning("upstream: %s", error)
+        return web.Response(status=502, text="the API has failed")
     return web.json_response({"username": user["data"]["username"]})
 
 

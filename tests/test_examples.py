@@ -374,6 +374,23 @@ def test_a_refused_credential_ends_in_one_line(name: str) -> None:
     assert result.err.count("\n") == 1
 
 
+def test_what_the_api_said_to_a_service_is_for_its_log() -> None:
+    wrong = {"AIOTWHELP_BEARER_TOKEN": "wrong", "AIOTWHELP_ACCESS_TOKEN_SECRET": "wrong"}
+
+    async def main() -> Run:
+        async with aiotwhelp.Emulator() as api:
+            return await run("service", "--live", **{**api.env, **wrong})
+
+    result = asyncio.run(main())
+    assert (result.code, result.out.count(" 502 "), result.out.count("the API has failed")) == (
+        0,
+        9,
+        9,
+    )
+    assert result.err.count("upstream: 401, ") == 9
+    assert "401" not in result.out
+
+
 def test_processes_that_fail_for_one_reason_say_it_once() -> None:
     wrong = {"AIOTWHELP_ACCESS_TOKEN_SECRET": "wrong"}
 
