@@ -648,7 +648,7 @@ class Call:
 
     async def read_json(self, response: aiohttp.ClientResponse) -> answers.Json:
         """Return a body of at most ``max_body`` bytes that is JSON; raises for an error."""
-        if response.status >= 400:
+        if not 200 <= response.status < 400:
             raise await self.error(response)
         body = await answers.read_within(response, self.max_body)
         if body is None:

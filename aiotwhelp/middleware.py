@@ -297,9 +297,8 @@ class Pass:
         self.answer = response
         if self.drawn:
             self._give_back_drawn(response.status)
-        status, headers = response.status, response.headers
-        is_known = status == 200 and permit.observed_again(headers) >= 0
-        self.reading = NOTHING_NEW if is_known else permit.observed(headers, status=status)
+        is_known = response.status == 200 and permit.observed_again(response.headers) >= 0
+        self.reading = NOTHING_NEW if is_known else _observed(permit, response)
         return response
 
     def cross(self, *, has_left: bool) -> None:
@@ -441,6 +440,18 @@ class Pass:
 
     def _now(self) -> float:
         return self.limiter.server_time(self.caller.host)
+
+
+def _observed(permit: Permit, response: aiohttp.ClientResponse) -> Reading:
+    """Settle with an answer; if that raises, neither is left to those who never get the answer."""
+    try:
+        return permit.observed(response.headers, status=response.status)
+    except BaseException as error:
+        # A place of a user's own in a dialect, say.
+        response.close()
+        if not permit.is_settled:
+            permit.lost(reason=_reason(error))
+        raise
 
 
 def _refuse_plain_proxy(request: aiohttp.ClientRequest) -> None:

@@ -246,7 +246,7 @@ class Session:
         A body that breaks off is fetched again; one of more than ``max_body`` decompressed bytes
         raises `BodyError`. With ``coalesce`` equal GETs in flight are one request, and each
         caller gets a copy of its own. Raises what `request` raises, and `ApiError` for every
-        status from 400 on.
+        status from 400 on or below 200.
         """
         call = Call(self._settings, method, path, options)
         if max_body is not MAX_BODY:

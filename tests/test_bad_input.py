@@ -248,9 +248,9 @@ def test_a_permit_is_refused_even_where_nobody_would_wait(
         (None, {}, TypeError, "headers is a mapping, as an answer's headers are, not None"),
         ("a: b", {}, TypeError, "headers is a mapping, as an answer's headers are, not a str"),
         ([("a", "b")], {}, TypeError, "headers is a mapping, as an answer's headers are, not a l"),
-        ({}, {"status": None}, ValueError, "status is a whole number from 100 on, not None"),
-        ({}, {"status": "200"}, ValueError, "status is a whole number from 100 on, not '200'"),
-        ({}, {"status": []}, ValueError, "status is a whole number from 100 on, not []"),
+        ({}, {"status": None}, ValueError, "status is a whole number from 0 on, not None"),
+        ({}, {"status": "200"}, ValueError, "status is a whole number from 0 on, not '200'"),
+        ({}, {"status": []}, ValueError, "status is a whole number from 0 on, not []"),
         ({}, {"cost": -1}, ValueError, "cost is a whole number from 1 on, or a mapping"),
     ],
 )

@@ -5,13 +5,33 @@ from __future__ import annotations
 import asyncio
 import itertools
 import tracemalloc
+from collections.abc import Iterable, Mapping
 
 import aiohttp
 import pytest
 
-from aiotwhelp import AiotwhelpError, AuthError, Bearer, ClientCredentials, Limiter, OAuth1, Session
-from tests.hostile import Answer, answers, by_path, drips, falls_silent, hostile
-from tests.stack import assert_at_rest, connections_in_use, elapsed, in_a_crowd, in_virtual_time
+from aiotwhelp import (
+    AiotwhelpError,
+    ApiError,
+    AuthError,
+    Bearer,
+    ClientCredentials,
+    Dialect,
+    Limiter,
+    OAuth1,
+    RateLimitMiddleware,
+    Session,
+    WindowReading,
+)
+from tests.hostile import Answer, answers, by_path, drips, falls_silent, hostile, says
+from tests.stack import (
+    assert_at_rest,
+    connections_in_use,
+    elapsed,
+    in_a_crowd,
+    in_virtual_time,
+    plain_api,
+)
 
 
 def answer_of(body: bytes) -> bytes:
@@ -197,6 +217,76 @@ async def test_a_redirect_whose_body_falls_silent_is_followed_at_once() -> None:
         assert await session.fetch("/x") == {}
         assert elapsed() < 1
         await assert_at_rest(session)
+
+
+@pytest.mark.parametrize("upgrade", ["Upgrade: x", "A: b"])
+@pytest.mark.parametrize("left", [b"", b"{}", UNASKED])
+def test_a_protocol_that_nobody_asked_for_is_an_error_and_its_words_are_nobodys_answer(
+    upgrade: str, left: bytes
+) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        switches = answers(101, upgrade, "Connection: upgrade", body=left)
+        async with (
+            hostile(by_path({b"/x": switches}, says(answer_of(b"1")))) as server,
+            Session(server.url, connector=aiohttp.TCPConnector(limit=1)) as session,
+        ):
+            for _ in range(3):
+                with pytest.raises(ApiError, match="101"):
+                    await session.fetch("/x")
+                assert await session.fetch("/y") == 1
+            await assert_at_rest(session)
+
+    scene()
+
+
+@pytest.mark.parametrize("status", [0, 1, 99])
+def test_a_status_that_means_nothing_is_an_error_that_holds_no_connection(status: int) -> None:
+    @in_virtual_time
+    async def scene() -> None:
+        told = b"HTTP/1.1 %03d X\r\nx-rate-limit-limit: 9\r\nx-rate-limit-remaining: 7\r\n"
+        stalls = falls_silent(told % status + b"Content-Length: 9\r\n\r\n{")
+        async with (
+            hostile(stalls) as server,
+            Session(server.url, connector=aiohttp.TCPConnector(limit=1)) as session,
+        ):
+            for _ in range(3):
+                with pytest.raises(ApiError, match=str(status)):
+                    await session.fetch("/x")
+            async with session.get("/x") as response:
+                assert response.status == status
+            assert session.quota("/x").remaining == 7
+            assert elapsed() <= 30.1
+            await assert_at_rest(session)
+
+    scene()
+
+
+class Broken:
+    """A place of a dialect that does not keep its promise."""
+
+    def read(self, fields: Mapping[str, str]) -> Iterable[WindowReading]:
+        raise LookupError("of a place")
+
+
+@in_virtual_time
+async def test_a_dialect_that_stumbles_over_an_answer_leaves_nothing_behind() -> None:
+    dialect = Dialect("broken", (Broken(),))
+    stalls = falls_silent(b"HTTP/1.1 200 X\r\nContent-Length: 9\r\n\r\n{")
+    async with hostile(stalls) as server:
+        async with Session(server.url, dialect=dialect) as session:
+            with pytest.raises(LookupError, match="of a place"):
+                await session.fetch("/x")
+            assert session.limiter.stats().lost == 1
+            await assert_at_rest(session)
+        limiter = Limiter()
+        limited = RateLimitMiddleware(limiter, {plain_api(server.url, dialect=dialect): None})
+        async with aiohttp.ClientSession(middlewares=[limited]) as own:
+            with pytest.raises(LookupError, match="of a place"):
+                await own.get(f"{server.url}/x")
+            assert own.connector is not None
+            assert not own.connector._acquired
+        assert (limiter.stats().in_flight, limiter.stats().lost) == (0, 1)
 
 
 @pytest.mark.parametrize("after", ["1e300", "99999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
