@@ -95,7 +95,7 @@ def check_options(options: dict[str, Any]) -> None:
     timeout = options.get("timeout", NO_TIMEOUT)
     if timeout is NO_TIMEOUT or isinstance(timeout, (aiohttp.ClientTimeout, type(None))):
         return
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
+    if checks.plain(timeout) is None:
         meaning = "an aiohttp.ClientTimeout, or seconds for each attempt"
         raise TypeError(f"timeout is {meaning}, not {checks.described(timeout)}")
     total = checks.seconds("timeout", timeout)

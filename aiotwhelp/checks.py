@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import enum
 import math
+import operator
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, TypeVar
+from itertools import chain
+from typing import Any, SupportsIndex, TypeVar
 
 #: So many seconds are as good as no bound.
 AGES = 1e15
 
+#: A word of HTTP (RFC 9110, 5.6.2).
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+
+#: What cannot be read as a name or a value of a header.
+_NO_TEXT = (bytes, bytearray, int, float, list, tuple)
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.IntEnum)
@@ -24,10 +30,11 @@ def seconds(name: str, value: float | None) -> float | None:
     """Return a time span, or None where there is no bound."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+    number = plain(value)
+    if number is None or not number >= 0:
         raise ValueError(f"{name} is a number of seconds from 0 on, or None, not {value!r}")
     # An int may be greater than any float.
-    return float(value) if value <= AGES else math.inf
+    return float(number) if number <= AGES else math.inf
 
 
 def flag(name: str, value: bool) -> bool:
@@ -37,17 +44,33 @@ def flag(name: str, value: bool) -> bool:
 
 def positive(name: str, value: float, what: str) -> float:
     """Return a number above 0 that has an end; ``what`` says what it is a number of."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 < value < AGES:
+    number = plain(value)
+    if number is None or not 0 < number < AGES:
         raise ValueError(f"{name} is a number of {what} above 0, not {value!r}")
-    return value
+    return number
 
 
 def whole(name: str, value: int, *, least: int = 0, of: str = "") -> int:
     """Return a whole number; ``of`` says what is counted, as in `` of calls``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    number = plain(value)
+    if type(number) is not int or number < least:
         raise ValueError(f"{name} is a whole number{of} from {least} on, not {value!r}")
-    return value
+    return number
+
+
+def plain(value: object) -> int | float | None:
+    """Return a number as an int or a float, also one of an enumeration, or of another library.
+
+    None for what is none, as True is.
+    """
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, int):
+        return None if isinstance(value, bool) else int(value)
+    try:
+        return operator.index(value) if isinstance(value, SupportsIndex) else None
+    except TypeError:  # an array, of several
+        return None
 
 
 def choice(name: str, value: str, choices: Mapping[str, T]) -> T:
@@ -140,6 +163,16 @@ def pairs(name: str, value: Any) -> Any:
         if not isinstance(each, (tuple, list)) or len(each) != 2:
             raise TypeError(f"each of {name} is a pair of a name and a value")
     return listed
+
+
+def fields(name: str, headers: Mapping[str, str]) -> None:
+    """Refuse headers that some libraries have as bytes, or in lists, before they say nothing.
+
+    A value that a server has garbled may be of a type that the standard library has for it.
+    """
+    for each in chain.from_iterable(headers.items()):
+        if isinstance(each, _NO_TEXT):
+            raise TypeError(f"each name and value of {name} is a str, not {described(each)}")
 
 
 def known(

@@ -599,11 +599,12 @@ def _lower(text: T) -> T | str:
 def caseless(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return headers whose look-ups by lower-case name find any case.
 
-    The headers of HTTP clients do so by themselves and are used as they are.
+    The headers of HTTP clients do so by themselves and are used as they are. Of what cannot be
+    gone through name by name, as those of wsgiref cannot, a copy is made by its ``items()``.
     """
     if isinstance(headers, _CASELESS):
         return headers
-    if not isinstance(headers, dict):
+    if not isinstance(headers, dict) and hasattr(headers, "__iter__"):
         name = next(iter(headers), None)
         if isinstance(name, str):
             swapped = name.swapcase()

@@ -85,8 +85,8 @@ class Limiter:
         if pace not in ("burst", "even"):
             raise ValueError(f'pace is "burst" or "even", not {pace!r}')
         if max_waiters is not None:
-            checks.whole("max_waiters", max_waiters, of=" of callers")
-        checks.whole("max_quotas", max_quotas)
+            max_waiters = checks.whole("max_waiters", max_waiters, of=" of callers")
+        max_quotas = checks.whole("max_quotas", max_quotas)
         if on_event is not None:
             checks.function("on_event", on_event, "a function of one event")
         if rates is not None:

@@ -41,7 +41,8 @@ class Permit(Granted):
 
         Pass what the call really took as ``cost`` if that is known by now and differs from what
         was asked for: local rates are corrected; windows that the server announces correct
-        themselves. Returns what was read. Raises RuntimeError if the permit is settled already.
+        themselves. Returns what was read. Raises RuntimeError if the permit is settled already, and
+        TypeError for headers that are no text; of those nothing could be read.
         """
         # aiohttp's at a glance; http.client's are no Mapping by their type.
         if headers.__class__ is not CIMultiDictProxy and not isinstance(headers, Mapping):
@@ -53,9 +54,11 @@ class Permit(Granted):
             remaining = self.observed_again(headers)
             if remaining >= 0:
                 return frame.reading(remaining)
-        checks.whole("status", status)  # a server may write 000 to 999, whatever they mean
+        status = checks.whole("status", status)  # a server may write 000 to 999, whatever they mean
         line, dialect = self._line, self._dialect
         reading = dialect.read(headers, status)
+        if not reading.windows and headers.__class__ is not CIMultiDictProxy:
+            checks.fields("headers", headers)  # of what is no text nothing is read
         took = None if cost is None else as_cost(cost)
         line.settling.observed(line, self, reading, status, took)
         if plain is not None and plain.is_plain and status == 200:

@@ -25,9 +25,10 @@ class Rate:
     unit: str = "requests"
 
     def __post_init__(self) -> None:
-        checks.positive("a rate's limit", self.limit, "calls")
-        checks.positive("a rate's per", self.per, "seconds")
-        if checks.positive("a rate's burst", self.burst, "calls") < 1:
+        for name, what in (("limit", "calls"), ("per", "seconds"), ("burst", "calls")):
+            number = checks.positive(f"a rate's {name}", getattr(self, name), what)
+            object.__setattr__(self, name, number)
+        if self.burst < 1:
             raise ValueError(f"a rate's burst is at least 1, not {self.burst!r}")
         checks.instance("unit", self.unit, str, _UNIT)
 
@@ -45,8 +46,10 @@ class Concurrency:
     unit: str = "requests"
 
     def __post_init__(self) -> None:
-        if type(self.limit) is not int or self.limit < 1:
+        number = checks.plain(self.limit)
+        if type(number) is not int or number < 1:
             raise ValueError(f"a concurrency needs a whole limit from 1 on, not {self.limit!r}")
+        object.__setattr__(self, "limit", number)
         checks.instance("unit", self.unit, str, _UNIT)
 
 

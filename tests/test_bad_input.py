@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
 from http.client import HTTPMessage
 from typing import Any
 
@@ -33,6 +36,7 @@ from aiotwhelp import (
     checks,
     testing,
 )
+from aiotwhelp.costs import as_cost
 from aiotwhelp.emulator import Emulator
 from tests.stack import PRIVACY, assert_at_rest, in_virtual_time, session_of
 
@@ -248,6 +252,9 @@ def test_a_permit_is_refused_even_where_nobody_would_wait(
         (None, {}, TypeError, "headers is a mapping, as an answer's headers are, not None"),
         ("a: b", {}, TypeError, "headers is a mapping, as an answer's headers are, not a str"),
         ([("a", "b")], {}, TypeError, "headers is a mapping, as an answer's headers are, not a l"),
+        ({b"date": b"x"}, {}, TypeError, "each name and value of headers is a str, not a bytes"),
+        ({"date": ["x"]}, {}, TypeError, "each name and value of headers is a str, not a list"),
+        ({"retry-after": 5}, {}, TypeError, "each name and value of headers is a str, not an int"),
         ({}, {"status": None}, ValueError, "status is a whole number from 0 on, not None"),
         ({}, {"status": "200"}, ValueError, "status is a whole number from 0 on, not '200'"),
         ({}, {"status": []}, ValueError, "status is a whole number from 0 on, not []"),
@@ -306,6 +313,16 @@ async def test_the_headers_of_http_client_are_read() -> None:
     headers["X-Rate-Limit-Remaining"] = "7"
     permit = await limiter.acquire("k")
     assert permit.observed(headers).windows[0].remaining == 7  # type: ignore[arg-type] # as one
+
+
+@in_virtual_time
+async def test_headers_that_a_server_has_garbled_are_no_error() -> None:
+    limiter, headers = Limiter(), HTTPMessage()
+    headers["X-Name"] = "\udcff"
+    headers["X-Rate-Limit-Remaining"] = "\udcff"
+    assert not isinstance(headers["X-Rate-Limit-Remaining"], str)
+    permit = await limiter.acquire("k")
+    assert permit.observed(headers).windows == ()  # type: ignore[arg-type] # as one
 
 
 @pytest.mark.parametrize(
@@ -463,6 +480,36 @@ def test_a_part_of_these_is_refused_as_well(
     kind: type[Exception], words: str, make: Callable[[], object]
 ) -> None:
     refused(kind, words, make)
+
+
+class Counted:
+    """A whole number of another library's kind."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __index__(self) -> int:
+        return self._number
+
+
+@pytest.mark.parametrize("three", [Counted(3), enum.IntEnum("Number", {"THREE": 3}).THREE])
+@in_virtual_time
+async def test_a_whole_number_of_any_kind_is_one(three: Any) -> None:
+    assert type(checks.seconds("max_wait", three)) is float
+    assert repr(Rate(three, per=three, burst=three)) == repr(Rate(3, per=3, burst=3))
+    assert repr(Concurrency(three)) == repr(Concurrency(3))
+    assert repr(as_cost(three)) == "3"
+    assert repr(as_cost({"tokens": three})) == "Cost({'tokens': 3})"
+    limiter = Limiter(max_waiters=three, max_quotas=three)
+    permit = await limiter.acquire("k", cost=three, max_wait=three)
+    permit.observed({}, status=three)
+    async with Session(AT, limiter=limiter, retries=three, concurrency=three, timeout=three):
+        pass
+
+
+@pytest.mark.parametrize("value", [True, "3", 3 + 0j, [3], int, Decimal(3), timedelta(3)])
+def test_what_is_no_number_is_none(value: object) -> None:
+    assert checks.plain(value) is None
 
 
 def test_more_seconds_than_a_float_holds_are_no_bound() -> None:

@@ -49,6 +49,11 @@ def test_an_amount_that_is_no_whole_number_is_named(amount: object) -> None:
         as_cost({"requests": 1, "tokens": amount})  # type: ignore[dict-item] # as above
 
 
+def test_a_unit_that_is_no_text_is_named() -> None:
+    with pytest.raises(TypeError, match=r"^each key of cost is what is counted, .*not an int$"):
+        as_cost({5: 1})  # type: ignore[dict-item] # as above
+
+
 def test_no_call_is_less_than_one_request() -> None:
     with pytest.raises(ValueError, match=r"^a call is at least one request$"):
         as_cost({"requests": 0, "tokens": 5})

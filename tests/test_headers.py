@@ -9,6 +9,7 @@ import email.utils
 import math
 import time
 import types
+import wsgiref.headers
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -140,6 +141,7 @@ def message(headers: Mapping[str, str]) -> email.message.Message:
         CIMultiDict(RECORDED),
         CIMultiDictProxy(CIMultiDict({n.upper(): v for n, v in RECORDED.items()})),
         message(RECORDED),
+        wsgiref.headers.Headers(list(RECORDED.items())),
         {"1": "a header without letters comes first", **RECORDED},
     ],
     ids=lambda headers: type(headers).__name__,
