@@ -35,7 +35,7 @@ from oauthlib.oauth1.rfc5849 import parameters, signature, utils
 from yarl import URL
 
 from aiotwhelp import checks, values
-from aiotwhelp.errors import AiotwhelpError, AuthError, SessionClosedError
+from aiotwhelp.errors import SHORTEST_SECRET, AiotwhelpError, AuthError, SessionClosedError
 
 #: Seconds before its end at which a token is replaced, so that none ends on the way.
 EARLY = 30.0
@@ -59,8 +59,6 @@ ANSWER_LIMIT = 64 * 1024
 
 #: A header field longer than 8190 bytes is refused by aiohttp and by many other servers.
 _TOKEN_LIMIT = 8000
-
-_SHORTEST_SECRET = 6
 
 #: The longest form of an HTTP-date, "Wednesday, 31-Dec-2031 23:59:59 GMT", has a few less.
 _LONGEST_DATE = 40
@@ -759,8 +757,7 @@ def secrets_in(authorization: str, form: bytes = b"") -> list[str]:
             parts += base64.b64decode(value).decode().partition(":")[::2]
     parts += [value for _, value in parse_qsl(form.decode())]
     found = {authorization, value, *parts, *map(unquote, parts)}
-    # A shorter one is no credential, and would be found in any text.
-    return sorted((each for each in found if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
+    return sorted((each for each in found if len(each) >= SHORTEST_SECRET), key=len, reverse=True)
 
 
 class _Signer(Secretive, oauth1.Client):

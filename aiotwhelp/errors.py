@@ -263,14 +263,22 @@ def one_line(text: str) -> str:
     return " ".join("".join(each if each.isprintable() else " " for each in shown).split())
 
 
+#: What has fewer characters is no credential, and would be found in any text.
+SHORTEST_SECRET = 6
+
 #: Errors of aiohttp's and the system's, which may quote what a server wrote.
 _QUOTING = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 
-def hide(error: BaseException, words: Collection[str]) -> bool:
+def hide(
+    error: BaseException,
+    words: Collection[str],
+    quoting: tuple[type[BaseException], ...] = _QUOTING,
+) -> bool:
     """Take words, such as a credential that was echoed, out of an error and what it came from.
 
-    Also where an error of aiohttp's quotes what a server wrote. Returns whether any was there.
+    Also where an error of aiohttp's, or of others that are ``quoting``, quotes what a server wrote.
+    Returns whether any was there.
     """
     found = False
     for each in _origins(error) if words else ():
@@ -278,7 +286,7 @@ def hide(error: BaseException, words: Collection[str]) -> bool:
             was = dict(each.__dict__)
             each.hide(words)
             found = found or was != each.__dict__
-        elif isinstance(each, _QUOTING):
+        elif isinstance(each, quoting):
             for name, value in (("args", each.args), *each.__dict__.items()):
                 shown = _without(value, words)
                 if shown is not value:
@@ -287,19 +295,22 @@ def hide(error: BaseException, words: Collection[str]) -> bool:
     return found
 
 
-def forget_frames(error: BaseException) -> None:
-    """Leave no frames to an error and what it came from: their locals show what a server wrote."""
-    for each in _origins(error):
+def forget_frames(error: BaseException, handled: BaseException | None = None) -> None:
+    """Leave no frames to an error and what it came from: their locals show what was sent and said.
+
+    ``handled`` is what the caller was handling before, and is not touched.
+    """
+    for each in _origins(error, handled):
         each.__traceback__ = None
 
 
-def _origins(error: BaseException) -> Iterable[BaseException]:
-    """Return an error, and those that it was raised from or during."""
+def _origins(error: BaseException, handled: BaseException | None = None) -> Iterable[BaseException]:
+    """Return an error, and those that it was raised from or during: up to what was handled."""
     left: list[BaseException | None] = [error]
-    found: dict[int, BaseException] = {}
+    found: dict[int, BaseException] = {}  # causes may lead in a circle
     while left:
         each = left.pop()
-        if each is not None and id(each) not in found:
+        if each is not None and each is not handled and id(each) not in found:
             found[id(each)] = each
             left += (each.__cause__, each.__context__)
     return found.values()

@@ -477,24 +477,8 @@ def _seal(
     ``handled`` is what the caller was handling when it made the call.
     """
     if error is not None:
-        _drop_tracebacks(error, handled)
+        forget_frames(error, handled)  # of aiohttp's, whose locals are the bytes that were sent
     request.headers[hdrs.AUTHORIZATION] = _SEALED
-
-
-def _drop_tracebacks(error: BaseException, handled: BaseException | None) -> None:
-    """Forget where in aiohttp an error arose: locals of those frames are the bytes that were sent.
-
-    What the caller was handling when it made the call is not touched.
-    """
-    left: list[BaseException | None] = [error]
-    seen = {id(handled)}  # causes may lead in a circle
-    while left:
-        each = left.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        each.__traceback__ = None
-        left += [each.__cause__, each.__context__]
 
 
 class _Way(NamedTuple):

@@ -27,7 +27,7 @@ from aiotwhelp import LedgerError, Limiter, QuotaKey, RedisStore, WrongLoopError
 from aiotwhelp.ledger import Lease, Report, from_url
 from aiotwhelp.ledger.port import Note, Outcome
 from aiotwhelp.ledger.redis import RedisLedger
-from tests import children
+from tests import children, hostile
 from tests.servers import engines
 from tests.servers.engines import Running, cluster_of, running
 from tests.servers.proxy import proxy_to
@@ -648,6 +648,41 @@ async def test_what_an_engine_refuses_with_is_told_in_our_words(says: str, meani
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 600
         await asyncio.wait_for(over.wait(), 5)
+
+
+@pytest.mark.parametrize("says", [f"ERR {PASSWORD} it is not", "WRONGPASS x", "LOADING x", ""])
+@pytest.mark.asyncio
+async def test_the_password_is_in_no_error_and_no_locals_of_its_frames_whatever_is_said(
+    says: str,
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            if await reader.read(1) and says:
+                writer.write(f"-{says}\r\n".encode())
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        limiter = Limiter(
+            ledger=f"redis://someone:{PASSWORD}@127.0.0.1:{port}", on_ledger_failure="fail"
+        )
+        with pytest.raises(LedgerError) as caught:
+            await limiter.acquire(KEY)
+        await limiter.close()
+    texts = "".join(hostile.shown(caught.value))
+    assert PASSWORD not in texts + hostile.frame_locals(caught.value)
+
+
+@pytest.mark.asyncio
+async def test_what_a_caller_was_handling_keeps_its_frames() -> None:
+    async with ledger_on("redis://127.0.0.1:1") as ledger:
+        try:
+            int("x")
+        except ValueError as handled:
+            with pytest.raises(LedgerError):
+                await exchanged(ledger, ask())
+            assert handled.__traceback__ is not None
 
 
 @pytest.mark.asyncio

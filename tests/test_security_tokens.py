@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from aiotwhelp import AuthError, Bearer, ClientCredentials, OAuth1, OAuth2User, Session
-from aiotwhelp.middleware import _drop_tracebacks
+from aiotwhelp.errors import forget_frames
 from tests.hostile import (
     Answer,
     Hostile,
@@ -259,5 +259,5 @@ async def test_a_credential_whose_connection_breaks_sends_no_call_round_for_ever
 def test_errors_that_are_each_others_cause_are_looked_at_once() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
-    _drop_tracebacks(first, None)
+    forget_frames(first)
     assert first.__traceback__ is second.__traceback__ is None

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import secrets
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import resources
@@ -14,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aiotwhelp import checks
-from aiotwhelp.errors import LedgerError, WrongLoopError, one_line
+from aiotwhelp.errors import (
+    SHORTEST_SECRET,
+    LedgerError,
+    WrongLoopError,
+    forget_frames,
+    hide,
+    one_line,
+)
 from aiotwhelp.ledger.port import Lease, Report
 
 if TYPE_CHECKING:
@@ -203,6 +211,7 @@ class Server:
             self._url = _checked_url(redis, is_cluster=is_cluster)
         else:
             self._client = _Client(_checked_client(redis), is_ours=False)
+        self._words = _passwords(self._url)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._used = 0.0
         self.where = _where(self._url)
@@ -221,12 +230,17 @@ class Server:
             self._bind(loop)
         client = self._client
         assert client is not None  # noqa: S101 - it is bound: for the type checker
+        handled = sys.exception()
         try:
             used, self._used = self._used, loop.time()
             if self._used > used + _IDLE:
                 await client.hang_up()
             return await client.run(command)
-        except Exception as error:  # redis-py has other errors than its own
+        except BaseException as error:
+            forget_frames(error, handled)  # redis-py's locals show the password
+            if not isinstance(error, Exception):
+                raise
+            hide(error, self._words, (Exception,))  # redis-py has other errors than its own
             meaning = _meaning(error)
             if meaning is _NO_SCRIPT:
                 return None
@@ -424,6 +438,16 @@ def _checked_secret(secret: bytes | str | None) -> bytes | None:
         raise ValueError(f"secret is 16 bytes or more, not {len(key)}: what is short is guessed")
     # Of one length, whatever was given.
     return hashlib.blake2b(key, digest_size=32).digest()
+
+
+def _passwords(url: str | None) -> list[str]:
+    """Return what an engine is told and may repeat; of a client of the user's that is his."""
+    if url is None:
+        return []
+    from redis.asyncio.connection import parse_url
+
+    password = str(parse_url(url).get("password") or "")
+    return [password] if len(password) >= SHORTEST_SECRET else []
 
 
 def _where(url: str | None) -> str:
