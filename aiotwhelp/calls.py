@@ -492,7 +492,7 @@ class Call:
         self._ran_out()
         if one.unanswered:
             self._judged().note_unanswered()
-        if not permit.is_settled:
+        if not permit.is_settled and not one.under_way:
             # A bad URL, or a middleware that answered itself.
             permit.unsent()
 
@@ -517,13 +517,13 @@ class Call:
 
     def _explain(self, error: BaseException, one: Pass) -> None:
         """Raise what an error of aiohttp's means, or it; returns if the call goes on at a hop."""
+        if one.answer is not None:
+            # A middleware of the user's failed, or was cut off, with the answer in its hands.
+            one.answer.close()
         if isinstance(error, PermitNeeded):
             self._wait_at(error, one)
             return
         if not isinstance(error, Exception):
-            if one.answer is not None:
-                # A middleware of the user's was cut off with the answer in its hands.
-                one.answer.close()
             if isinstance(error, asyncio.CancelledError) and self._ran_out():
                 late = TimeoutError(OUT_OF_TIME)
                 self._judged().of_failure(self._target.method, late, never_left=one.sends == 0)

@@ -199,6 +199,7 @@ class Pass:
         "sends",
         "told",
         "unanswered",
+        "under_way",
         "url",
         "written",
     )
@@ -245,6 +246,8 @@ class Pass:
         #: Requests that were written, or may have been; those of them that got no answer.
         self.sends = 0
         self.unanswered = 0
+        #: Requests that are being sent, or wait for their answer: each settles its own permit.
+        self.under_way = 0
         #: What became of the last request, if it got no answer: aiohttp may send it once more.
         self.broken: Exception | None = None
         #: The last answer, which the middlewares before this one may still hold.
@@ -283,13 +286,16 @@ class Pass:
             permit.unsent()
             raise
         earlier, handled = request.response, sys.exception()
+        self.under_way += 1
         try:
             response = await handler(request)
         except BaseException as error:
             if self.authorization:
                 _seal(request, error, handled)
+            self.under_way -= 1
             self._failed(permit, error, was_sent=request.response is not earlier)
             raise
+        self.under_way -= 1
         if self.authorization:
             request.headers[hdrs.AUTHORIZATION] = _SEALED
         self.sends += 1
@@ -345,6 +351,12 @@ class Pass:
             priority=self.priority,
             dialect=self.caller.api.dialect,
         )
+        if permit is None and self.under_way:
+            # It cannot wait outside, or the first would be sent anew each time.
+            raise RuntimeError(
+                "a middleware sends a call again while it is under way, and there is no quota for "
+                "that: have it wait for the answer"
+            )
         if permit is None:
             raise PermitNeeded(request)
         if self.broken is not None and self.budget is not None:

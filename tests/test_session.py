@@ -818,6 +818,41 @@ async def test_a_call_cut_off_in_a_middleware_gives_its_connection_back() -> Non
         await assert_at_rest(session)
 
 
+@in_virtual_time
+async def test_a_middleware_that_fails_over_an_answer_gives_its_connection_back() -> None:
+    async def stumble(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        raise LookupError((await handler(request)).status)
+
+    async with Emulator() as api, session_of(api) as session:
+        api.reply("GET", "help/privacy", body=b"x" * 1_000_000)
+        # Whoever keeps the error keeps its traceback, and all that is in its frames.
+        with pytest.raises(LookupError, match="200") as caught:
+            await session.fetch(PRIVACY, middlewares=[stumble])
+        await assert_at_rest(session)
+        assert caught.tb is not None
+
+
+@in_virtual_time
+async def test_a_middleware_that_sends_twice_at_once_floods_nobody() -> None:
+    async def hedge(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        first, _ = await asyncio.gather(handler(request), handler(request))
+        return first
+
+    async with Emulator(latency=1) as api, session_of(api) as session:
+        with pytest.raises(RuntimeError, match="a middleware sends a call again while it is under"):
+            await session.fetch(PRIVACY, middlewares=[hedge])  # nobody knows of a second token
+        assert session.limiter.stats().in_flight == 1
+        await asyncio.sleep(5)
+        assert len(api.requests) == 1
+        assert await session.fetch(PRIVACY, middlewares=[hedge])
+        assert session.quota(PRIVACY).remaining == 12
+        await assert_at_rest(session)
+
+
 # The end ---------------------------------------------------------------------------------------
 
 
