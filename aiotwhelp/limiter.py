@@ -88,7 +88,7 @@ class Limiter:
             max_waiters = checks.whole("max_waiters", max_waiters, of=" of callers")
         max_quotas = checks.whole("max_quotas", max_quotas)
         if on_event is not None:
-            checks.function("on_event", on_event, "a function of one event")
+            checks.listener("on_event", on_event)
         if rates is not None:
             checks.instance("rates", rates, Mapping, "a mapping from routes to a Rate")
         if on_ledger_failure not in ("degrade", "fail"):
@@ -340,7 +340,7 @@ class Limiter:
 
     def listen(self, handler: events.Handler) -> None:
         """Call ``handler`` with every event from now on."""
-        checks.function("handler", handler, "a function of one event")
+        checks.listener("handler", handler)
         self._telling.handlers.append(handler)
 
     def unlisten(self, handler: events.Handler) -> None:

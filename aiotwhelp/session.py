@@ -134,7 +134,7 @@ class Session:
         if limiter is not None:
             checks.instance("limiter", limiter, Limiter, "a Limiter, or None for one of its own")
         if on_event is not None:
-            checks.function("on_event", on_event, "a function of one event")
+            checks.listener("on_event", on_event)
         check_options(client_session)
         if auth is not None and has_credential(client_session):
             del client_session  # for a traceback that is printed with its locals

@@ -6,6 +6,7 @@ import enum
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from http.client import HTTPMessage
 from typing import Any
 
@@ -305,6 +306,18 @@ async def test_numbers_of_an_earlier_run_are_readings(readings: Any, words: str)
 
 def test_who_listens_is_a_function() -> None:
     refused(TypeError, "handler is a function of one event, not", lambda: Limiter().listen(5))  # type: ignore[arg-type]
+
+
+class Later:
+    async def __call__(self, event: object) -> None: ...
+
+
+@pytest.mark.parametrize("handler", [Later.__call__, Later(), partial(Later().__call__)])
+def test_who_listens_returns_at_once(handler: Any) -> None:
+    words = "{} is a function of one event that returns at once, not an async one"
+    refused(TypeError, words.format("handler"), lambda: Limiter().listen(handler))
+    refused(TypeError, words.format("on_event"), lambda: Limiter(on_event=handler))
+    refused(TypeError, words.format("on_event"), lambda: Session(AT, on_event=handler))
 
 
 @in_virtual_time
