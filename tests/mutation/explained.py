@@ -785,8 +785,8 @@ EXPLAINED: dict[str, list[Change]] = {
     "any number from 1 on will do where none is named": [
         (
             "costs.as_cost",
-            'if cost.get("requests", 1) < 1:',
-            'if cost.get("requests", 2) < 1:',
+            'if units.get("requests", 1) < 1:',
+            'if units.get("requests", 2) < 1:',
         ),
     ],
     "nothing is foreseen, or until no instant: one of them is enough": [
