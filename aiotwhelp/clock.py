@@ -156,12 +156,28 @@ class ServerClock:
             return epoch - (self._assumed or 0.0)
         return min(epoch - bound.high for bound in self._speaking)
 
+    def left(self, epoch: float, now: float) -> float:
+        """Return the seconds that are surely left until an epoch that an answer has told of now.
+
+        Not more than by its own Date: if that contradicts what was known, a clock may have been
+        stepped while nobody asked.
+        """
+        soonest = self.soonest(epoch)
+        if self._bounds:
+            soonest = min(soonest, epoch - self._newest.high)
+        return soonest - now
+
     def epoch(self, now: float) -> float:
         """Return the best guess of what the server's clock shows at the instant ``now``."""
         if not self._bounds:
             return now + (self._assumed or 0.0)
-        newest = max(self._bounds, key=lambda bound: bound.at)
+        newest = self._newest
         return now + (newest.low + newest.high) / 2
+
+    @property
+    def _newest(self) -> _Bound:
+        """The bound that the last Date agreed with."""
+        return max(self._bounds, key=lambda bound: bound.at)
 
     @property
     def _speaking(self) -> list[_Bound]:

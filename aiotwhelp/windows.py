@@ -1106,9 +1106,9 @@ class Window:
         """Return the latest instant of our clock at which the server may reach a reset."""
         return reset if self.counts_down else self.clock.local(reset)
 
-    def _soonest(self, reset: float) -> float:
-        """Return the earliest such instant."""
-        return reset if self.counts_down else self.clock.soonest(reset)
+    def _left(self, reset: float, now: float) -> float:
+        """Return the seconds that are surely left until a reset that an answer has told of now."""
+        return reset - now if self.counts_down else self.clock.left(reset, now)
 
     def _is_usable(self, told: Edges, now: float) -> bool:
         """Only a reset that lies ahead, and no further than this kind of window can reach."""
@@ -1224,7 +1224,7 @@ class Window:
             self.refill.forget()
         if told is not None:
             low, reset = told
-            span = self._soonest(low) - now
+            span = self._left(low, now)
             # Seen from its very start only after a rollover; else the longest seen counts.
             self.span = max(0.0, span if self.reset is not None else max(self.span, span))
             self.reset, self.low = reset, low
@@ -1268,7 +1268,7 @@ class Window:
         low, reset = told
         if self.reset is None:
             self.reset, self.low = reset, low
-            self.span = max(self.span, self._soonest(low) - now)
+            self.span = max(self.span, self._left(low, now))
             self.reset_number = self.numbering.last
         elif low <= self.reset and self.low <= reset:
             self.reset, self.low = min(self.reset, reset), max(self.low, low)

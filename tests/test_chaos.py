@@ -47,6 +47,12 @@ def test_nobody_misses_calls_that_do_not_come_back_as_the_clock_is_set_back(seed
     play(seed)
 
 
+@pytest.mark.parametrize("seed", [32430, 32482])
+def test_an_early_rollover_is_seen_in_a_window_that_began_by_a_clock_that_had_changed(seed: int):
+    """It was stepped, or had drifted, while nobody asked."""
+    play(seed)
+
+
 @pytest.mark.parametrize(
     ("since", "seconds"),
     [(0.0, 0.0), (1.5, 0.0), (2.5, 3.0), (3.5, 1.0), (4.5, 0.0)],

@@ -150,6 +150,27 @@ def test_case_17_three_agreeing_dates_mean_that_a_clock_stepped():
     assert clock.local(1300.0) == pytest.approx(1000.0, abs=1.5)
 
 
+@pytest.mark.parametrize(("offset", "left"), [(0.0, 60.0), (40.0, 20.0), (-40.0, 60.0)])
+def test_no_more_seconds_are_surely_left_than_by_the_date_of_the_answer_that_tells_of_them(
+    offset: float, left: float
+):
+    clock = ServerClock()
+    for at in range(10):
+        seen(clock, 0.0, float(at))
+    seen(clock, offset, 100.0, trip=0.0)
+    assert clock.left(160.0, 100.0) == pytest.approx(left, abs=1.0)
+    for at in range(101, 110):
+        seen(clock, 0.0, float(at))
+    assert clock.left(160.0, 110.0) == pytest.approx(50.0, abs=1.0), "it was one wrong Date"
+
+
+def test_of_a_clock_that_nobody_has_seen_so_much_is_left_as_is_assumed():
+    clock = ServerClock()
+    assert clock.left(160.0, 100.0) == 60.0
+    clock.assume(20.0)
+    assert clock.left(160.0, 100.0) == 40.0
+
+
 def test_one_wrong_date_is_forgotten_after_three_right_ones():
     clock = ServerClock()
     seen(clock, 0.0, 10.0)

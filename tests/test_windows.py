@@ -285,6 +285,27 @@ def test_only_a_reset_later_by_more_than_half_a_window_is_that_of_the_next_if_mo
     assert (film.window.ends, film.window.span) == (reset, span)
 
 
+@pytest.mark.parametrize("told", [105.0, None])
+def test_a_window_is_no_longer_than_by_the_date_that_tells_of_a_clock_that_was_stepped(
+    told: float | None,
+):
+    film = Film(clock=ServerClock())
+    for now in range(10):
+        film.play([(now, Ask("a"), GO)])
+        film.play([(now, Answer("a", 14 - now, reset=15.0, date=float(now)), 14 - now)])
+    # While nobody asks, the server's clock is set ahead by a minute: 75 s are left by what we know.
+    film.play([(30, Ask("b"), GO), (30, Answer("b", 14, reset=told, date=90.0), None)])
+    film.bucket.answered = 1000
+    for now in (31, 32):
+        film.play([(now, Ask("c"), GO), (now, Answer("c", 9, reset=105.0, date=60.0 + now), 9)])
+    assert film.window.span == pytest.approx(14.0, abs=0.01)
+    assert film.bucket.expect(32.0, 9 + 15) == pytest.approx(film.window.ends + 14.0, abs=0.01)
+    # So one that begins a second early is seen among calls that knew the one before.
+    film.play([(43, Ask("d"), GO), (43, Ask("e"), GO)])
+    film.play([(44, Answer("d", 8, reset=105.0, date=103.0), 7)])
+    film.play([(45, Answer("e", 14, reset=119.0, date=104.0), 14)])
+
+
 def test_a_reset_that_lies_too_far_ahead_moves_no_other():
     film = opened(15, reset=900.0)
     film.play([(1, Ask("a"), GO), (1, Answer("a", 14, reset=5000.0), 14)])
