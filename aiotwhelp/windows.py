@@ -964,6 +964,8 @@ class Window:
         One that failed was perhaps not counted: the next call will tell, as after a loss.
         """
         is_probe = granted.is_probe_of(self.probing)
+        if self.refill is not None and self.is_confirmed and is_probe and refused:
+            self.refill.answered(early=True, refused=True)
         if failed and not (refused and is_probe):
             self.debts.add_ghost(now, number, self.cost_of(granted))
         else:

@@ -53,6 +53,11 @@ def test_an_early_rollover_is_seen_in_a_window_that_began_by_a_clock_that_had_ch
     play(seed)
 
 
+def test_who_was_refused_early_without_a_word_is_not_followed_by_another():
+    """Two back ends were taken for tokens that come back."""
+    play(42691)
+
+
 @pytest.mark.parametrize(
     ("since", "seconds"),
     [(0.0, 0.0), (1.5, 0.0), (2.5, 3.0), (3.5, 1.0), (4.5, 0.0)],

@@ -258,6 +258,14 @@ def test_a_refused_calls_retry_after_stands_where_tokens_come_back_though_the_re
     film.play([(7, told("b", 0, 1000.0), None)])
 
 
+def test_who_goes_early_and_is_refused_without_a_word_has_the_others_wait_for_the_reset():
+    """As one that is told so: the rate that it relied on was another back end's, or is no more."""
+    film = spent().play([(13, Ask("c"), GO), (13, Answer("c", status=429), None)])
+    assert film.window.refill is not None
+    assert not film.window.refill.is_known
+    film.play([(100, Ask(), Until(1002))])
+
+
 def test_a_retry_after_that_always_lies_is_believed_three_times():
     film = Film().play([(0, Ask("a"), GO)])
     for number in range(3):
