@@ -64,7 +64,7 @@ class Settling:
                 self._telling.refused(line, status, now)
         if status >= 500 and not reading.windows:
             self._found_nothing(line)
-        self._turns.settled(line, granted.room)
+        self._turns.settled(line, granted.room, gave_back=cost is not None)
 
     def _learn(
         self,
@@ -101,7 +101,7 @@ class Settling:
         if failed:
             line.trouble = reason
             self._found_nothing(line)
-        self._turns.settled(line, granted.room)
+        self._turns.settled(line, granted.room, gave_back=True)
 
     def lost(self, line: Line, granted: Granted, *, reason: str) -> None:
         """Note that a call may have been counted, and will not be answered."""

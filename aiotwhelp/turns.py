@@ -164,29 +164,37 @@ class Turns:
             self.alarm.disarm()
             self.patience.close()
 
-    def settled(self, line: Line, room: Room | None) -> None:
-        """Grant whatever a settled call has set free."""
+    def settled(self, line: Line, room: Room | None, *, gave_back: bool = False) -> None:
+        """Grant whatever a settled call has set free; ``gave_back`` if it may have cost less."""
         self.ended += 1
         if self.sharing is not None and self.sharing.health.news:
             self.sharing.settle_all()
         if not self.waiting:
             return
         plain = line.bucket.plain
-        if plain is not None and (room is None or not room.blocked):
+        if plain is None or (room is not None and room.blocked):
+            self._set_free(line, room, gave_back=gave_back)
+        elif line.waiting and (plain.frees or line.parked is None):
             # No other line stands before what it has given back.
-            if line.waiting and (plain.frees or line.parked is None):
-                if not line.pumping:
-                    self._pump(line)
-                self._telling.announce_soon(line)
-            return
-        gates = line.bucket.gates
-        waiter = line.head()
-        if waiter is not None and line.parked is None and gates:
+            if not line.pumping:
+                self._pump(line)
+            self._telling.announce_soon(line)
+
+    def _set_free(self, line: Line, room: Room | None, *, gave_back: bool) -> None:
+        """Grant to those who stand before anything that a settled call of a line has opened."""
+        gates: tuple[Gate, ...] = line.bucket.gates
+        if room is not None:
+            gates = (*gates, room)
+        waiter, waited_itself = line.head(), line.parked is None
+        if waiter is not None and waited_itself and gates:
             # It waited for its own calls; now it stands in the order of tickets with the others.
             line.park(gates[0], waiter)
-        for gate in gates if room is None else (*gates, room):
-            self.wake(gate)
-        if not line.pumping:
+        for gate in gates:
+            if waited_itself or gave_back or not gate.opens_with_time:
+                self.wake(gate)
+        # At one of those it has had its turn; but an answer may tell some that they wait in vain.
+        stood_there = line.parked is not None and line.parked.gate in gates
+        if not line.pumping and (line.deadlines or not stood_there):
             self._pump(line)
         self._telling.announce_soon(line)
 

@@ -1507,6 +1507,59 @@ async def test_a_rate_finer_than_timers_is_kept_by_catching_up():
 
 
 @in_virtual_time
+async def test_an_answer_asks_for_nobody_who_waits_for_a_rate():
+    limiter = Limiter(rates={KEY.route: Rate(10, per=1)})
+    await opened(limiter, 10**6)
+    crowd = await waiting(limiter, 100)
+    counted = Counted(limiter)
+    for number, each in enumerate(crowd):
+        (await each).observed(headers(10**6 - number))
+    assert counted.asked <= 2 * 100  # to go, and when the next may
+
+
+@in_virtual_time
+async def test_who_waits_for_calls_of_its_own_quota_goes_with_an_answer_though_there_is_a_rate():
+    limiter, loop = Limiter(rates={"rated": Rate(1, per=1, burst=9)}), asyncio.get_running_loop()
+    began = loop.time()
+    for each in await waiting(limiter, 9, QuotaKey("rated")):
+        (await each).observed({})
+    assert loop.time() == began
+
+
+@pytest.mark.parametrize("way", ["unsent", "cost less"])
+@in_virtual_time
+async def test_what_comes_back_to_a_rate_has_the_next_go_sooner(way: str):
+    limiter, loop = Limiter(rates={KEY.route: Rate(3, per=60, burst=3)}), asyncio.get_running_loop()
+    await opened(limiter, 15)
+    await asyncio.sleep(60)
+    permit = await limiter.acquire(KEY, cost=3)
+    (waiter,) = await waiting(limiter, 1)
+    began = loop.time()
+    if way == "unsent":
+        permit.unsent()
+    else:
+        permit.observed(headers(12), cost=1)
+    (await waiter).unsent()
+    assert loop.time() == began
+
+
+@in_virtual_time
+async def test_case_36_who_waits_for_a_rate_is_told_at_once_that_the_reset_is_too_late():
+    limiter, loop = Limiter(rates={KEY.route: Rate(1, per=60)}), asyncio.get_running_loop()
+    permit = await limiter.acquire(KEY)
+    permit.observed(headers(5))
+    await asyncio.sleep(60)
+    permit = await limiter.acquire(KEY)
+    (waiter,) = await waiting(limiter, 1, max_wait=100)
+    await asyncio.sleep(1)
+    began = loop.time()
+    permit.observed(headers(0, 800))
+    with pytest.raises(QuotaTimeoutError):
+        await waiter
+    assert loop.time() == began
+
+
+@in_virtual_time
 async def test_an_even_pace_spreads_the_window():
     limiter, loop, starts = Limiter(pace="even"), asyncio.get_running_loop(), []
     await opened(limiter, 15)

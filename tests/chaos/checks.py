@@ -510,8 +510,10 @@ class CheckedLimiter(Limiter):
             due = silent > max(2.0, 3.0 * trip) + 1.0 and bucket.next < now - 3.0
             assert not (alone and due), "case 2: a slow probe stalled everybody"
 
-    def _settled(self, plain: Plain, line: Line, room: Room | None) -> None:
-        plain(line, room)
+    def _settled(
+        self, plain: Plain, line: Line, room: Room | None, *, gave_back: bool = False
+    ) -> None:
+        plain(line, room, gave_back=gave_back)
         self._look_after(line)
 
     def _look_after(self, line: Line) -> None:
