@@ -990,7 +990,6 @@ class BucketGate:
     __slots__ = ("blocked", "bucket", "share", "unit")
 
     counts: ClassVar[Counts]
-    opens_with_time: ClassVar[bool] = False
     spare = 0
 
     def __init__(

@@ -5,7 +5,7 @@ Part of the rule, and as pure: see `aiotwhelp.quota`, which asks every gate of a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from aiotwhelp.heaps import Heap
 from aiotwhelp.rates import Concurrency, LocalLimit, Rate
@@ -19,9 +19,6 @@ class RateWindow:
     """A local rate as a window: the generic cell rate algorithm, ahead of its schedule by burst."""
 
     __slots__ = ("blocked", "buckets", "in_flight", "rate", "slot", "unit")
-
-    #: Only tokens that come back make it open sooner than it has told.
-    opens_with_time: ClassVar[bool] = True
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
@@ -77,8 +74,6 @@ class ConcurrencyWindow:
 
     __slots__ = ("blocked", "buckets", "concurrency", "in_flight", "unit")
 
-    opens_with_time: ClassVar[bool] = False
-
     def __init__(self, concurrency: Concurrency) -> None:
         self.concurrency = concurrency
         self.unit = concurrency.unit
@@ -130,8 +125,6 @@ class Room:
     """So many calls may be in flight at once, whatever their quota."""
 
     __slots__ = ("blocked", "in_flight", "limit")
-
-    opens_with_time: ClassVar[bool] = False
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

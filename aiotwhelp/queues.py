@@ -18,7 +18,7 @@ from aiotwhelp.leases import BucketGate
 from aiotwhelp.local import LocalWindow, Room
 from aiotwhelp.quota import Bucket
 from aiotwhelp.views import QuotaKey
-from aiotwhelp.windows import INF, Window
+from aiotwhelp.windows import INF, Window, cost_in
 
 if TYPE_CHECKING:
     from aiotwhelp.permits import Permit
@@ -78,6 +78,12 @@ class Waiter(Entry):
     def patience(self) -> float:
         """Seconds that it may wait in all."""
         return self.deadline - self.since
+
+    def takes_of(self, gate: Gate) -> bool:
+        """Whether it takes anything of a gate, so that its turn there matters to it."""
+        if isinstance(gate, Room):
+            return self.room is gate
+        return cost_in(gate.unit, self.cost) > 0
 
 
 class Queue:

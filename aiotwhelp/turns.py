@@ -14,7 +14,7 @@ from aiotwhelp.alarm import Alarm
 from aiotwhelp.errors import CostError, LedgerError, SessionClosedError, TooManyWaitersError
 from aiotwhelp.headers import Dialect
 from aiotwhelp.home import Home
-from aiotwhelp.local import Room
+from aiotwhelp.local import RateWindow, Room
 from aiotwhelp.patience import Patience, kept
 from aiotwhelp.permits import Permit, handed_out
 from aiotwhelp.queues import Gate, Line, Priority, Waiter
@@ -183,20 +183,28 @@ class Turns:
     def _set_free(self, line: Line, room: Room | None, *, gave_back: bool) -> None:
         """Grant to those who stand before anything that a settled call of a line has opened."""
         gates: tuple[Gate, ...] = line.bucket.gates
-        if room is not None:
-            gates = (*gates, room)
-        waiter, waited_itself = line.head(), line.parked is None
-        if waiter is not None and waited_itself and gates:
+        rate = None if gave_back or line.deadlines else self._waits_for(line)
+        waiter = line.head()
+        if waiter is not None and line.parked is None and gates:
             # It waited for its own calls; now it stands in the order of tickets with the others.
             line.park(gates[0], waiter)
-        for gate in gates:
-            if waited_itself or gave_back or not gate.opens_with_time:
+        for gate in gates if room is None else (*gates, room):
+            if gate is not rate:
                 self.wake(gate)
-        # At one of those it has had its turn; but an answer may tell some that they wait in vain.
-        stood_there = line.parked is not None and line.parked.gate in gates
-        if not line.pumping and (line.deadlines or not stood_there):
+        if rate is None and not line.pumping:
             self._pump(line)
         self._telling.announce_soon(line)
+
+    def _waits_for(self, line: Line) -> RateWindow | None:
+        """Return the rate of its own that a line waits for, until an instant that is to come.
+
+        No answer makes that come sooner, and nobody else stands there.
+        """
+        gate = None if line.parked is None else line.parked.gate
+        # Of one that other processes share, a ledger may have news.
+        if type(gate) is not RateWindow or len(gate.buckets) > 1:
+            return None
+        return gate if self._home.now() < line.timer < INF else None
 
     def wake(self, gate: Gate) -> None:
         """Grant to the lines that wait for a gate, in ticket order, until it blocks again.
@@ -215,14 +223,19 @@ class Turns:
             line.unpark()
             if not self._grant_head(line):
                 self._telling.announce_soon(line)
-                if line.parked is not None and line.parked.gate is gate:
+                parked = line.parked
+                # If who was first is gone, its next caller may stand behind another line's.
+                if parked is not None and parked.gate is gate and parked.is_first:
                     self.patience.tell_others(gate, line)
                     return
             elif (waiter := line.head()) is None:
                 self._unpark(line)
-            else:
+            elif waiter.takes_of(gate):
                 # Its next caller may have to let another line's go first.
                 line.park(gate, waiter)
+            elif not line.pumping:
+                line.pumping = True
+                self._home.soon(self._pump, line)
         self._home.soon(self.wake, gate)
 
     # Granting ----------------------------------------------------------------------------------

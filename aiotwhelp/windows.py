@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from aiotwhelp.clock import ServerClock
 from aiotwhelp.headers import Frame, WindowKind, WindowReading
@@ -522,9 +522,6 @@ class Window:
         "slot",
         "span",
     )
-
-    #: Any answer may open it sooner than it has told.
-    opens_with_time: ClassVar[bool] = False
 
     def __init__(
         self, kind: WindowKind, clock: ServerClock, numbering: Numbering, key: Hashable

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from aiotwhelp import events
-from aiotwhelp.dialects import AUTO
+from aiotwhelp.dialects import AUTO, DIALECTS
 from aiotwhelp.errors import (
     CostError,
     QuotaTimeoutError,
@@ -1557,6 +1557,100 @@ async def test_case_36_who_waits_for_a_rate_is_told_at_once_that_the_reset_is_to
     with pytest.raises(QuotaTimeoutError):
         await waiter
     assert loop.time() == began
+
+
+@in_virtual_time
+async def test_who_needs_no_room_waits_for_nobody_who_does():
+    limiter, loop, room = Limiter(), asyncio.get_running_loop(), Room(1)
+    elsewhere = QuotaKey("GET /else", api="elsewhere")
+    for key in (OTHER, OTHER, elsewhere):
+        (await limiter.acquire(key)).observed({})
+    out = [await limiter.acquire(elsewhere), await limiter.acquire(elsewhere, room=room)]
+    others = await waiting(limiter, 2, OTHER, room=room)
+    (waiter,) = await waiting(limiter, 1, elsewhere)
+    began = loop.time()
+    out[1].observed({})
+    (await waiter).unsent()
+    assert loop.time() == began
+    for each in others:
+        (await each).unsent()
+
+
+@in_virtual_time
+async def test_who_takes_nothing_of_a_rate_waits_for_nobody_who_does():
+    rates = {"*": Rate(1, per=3600, unit="tokens")}
+    limiter, loop, free = Limiter(rates=rates), asyncio.get_running_loop(), {"tokens": 0}
+    (await limiter.acquire(KEY)).observed({})
+    (await limiter.acquire(OTHER, cost=free)).observed({})
+    out = [await limiter.acquire(OTHER, cost=free) for _ in range(2)]
+    (first,) = await waiting(limiter, 1, KEY)
+    (waiter,) = await waiting(limiter, 1, OTHER, cost=free)
+    began = loop.time()
+    out[0].observed({})
+    (await waiter).unsent()
+    assert loop.time() == began
+    first.cancel()
+
+
+@pytest.mark.parametrize("cost", [1, 2])
+@in_virtual_time
+async def test_who_was_behind_a_caller_that_was_cancelled_goes_with_what_comes_back(cost: int):
+    limiter, loop = Limiter(rates={"*": Rate(1, per=1, burst=5)}), asyncio.get_running_loop()
+    third = QuotaKey("GET /third", api="x", identity="someone", app="app")
+    for key in (KEY, OTHER, third):
+        (await limiter.acquire(key)).observed({})
+    await asyncio.sleep(100)
+    out = await limiter.acquire(third, cost=2)
+    (first,) = await waiting(limiter, 1, KEY, cost=5)
+    (waiter,) = await waiting(limiter, 1, OTHER, cost=cost)
+    (last,) = await waiting(limiter, 1, KEY, cost=5)
+    began = loop.time()
+    first.cancel()
+    out.unsent()  # before anybody has looked at who is first now
+    (await waiter).observed({})
+    assert loop.time() == began
+    (await last).unsent()
+    assert loop.time() - began < 10
+
+
+def of_all_routes(left: int, resets_in: float = 800) -> dict[str, str]:
+    """Return what tells of a window that routes share."""
+    told = {"limit": 50, "remaining": left, "reset": int(wall_time() + resets_in)}
+    fields = {f"x-ratelimit-{name}": str(value) for name, value in told.items()}
+    date = formatdate(wall_time(), usegmt=True)
+    return {**fields, "x-ratelimit-resource": "core", "date": date}
+
+
+@in_virtual_time
+async def test_case_36_an_answer_on_another_route_tells_who_waits_for_a_rate_at_once():
+    limiter, loop = Limiter(rates={"*": Rate(1, per=60)}), asyncio.get_running_loop()
+    for key in (KEY, OTHER):
+        (await limiter.acquire(key, dialect=DIALECTS["github"])).observed(of_all_routes(5))
+    permit = await limiter.acquire(OTHER, dialect=DIALECTS["github"])
+    (hurried,) = await waiting(limiter, 1, KEY, max_wait=100)
+    (patient,) = await waiting(limiter, 1, OTHER)
+    began = loop.time()
+    permit.observed(of_all_routes(0))
+    with pytest.raises(QuotaTimeoutError):
+        await hurried
+    assert loop.time() == began
+    patient.cancel()
+
+
+@in_virtual_time
+async def test_nobody_stands_behind_who_waits_for_a_rate_in_vain():
+    rates = {"*": Rate(1, per=60, burst=3)}
+    limiter, loop = Limiter(rates=rates), asyncio.get_running_loop()
+    (await limiter.acquire(KEY)).observed(headers(5))
+    await asyncio.sleep(300)
+    permit = await limiter.acquire(KEY)
+    (first,) = await waiting(limiter, 1, KEY, cost=3)
+    (waiter,) = await waiting(limiter, 1, OTHER)
+    began = loop.time()
+    permit.observed(headers(2))  # whose cost is more than is left until the reset
+    (await waiter).unsent()
+    assert loop.time() == began
+    first.cancel()
 
 
 @in_virtual_time
