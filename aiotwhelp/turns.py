@@ -172,18 +172,15 @@ class Turns:
         if not self.waiting:
             return
         plain = line.bucket.plain
-        if plain is None or (room is not None and room.blocked):
-            self._set_free(line, room, gave_back=gave_back)
-        elif line.waiting and (plain.frees or line.parked is None):
+        if plain is not None and (room is None or not room.blocked):
             # No other line stands before what it has given back.
-            if not line.pumping:
-                self._pump(line)
-            self._telling.announce_soon(line)
-
-    def _set_free(self, line: Line, room: Room | None, *, gave_back: bool) -> None:
-        """Grant to those who stand before anything that a settled call of a line has opened."""
-        gates: tuple[Gate, ...] = line.bucket.gates
-        rate = None if gave_back or line.deadlines else self._waits_for(line)
+            if line.waiting and (plain.frees or line.parked is None):
+                if not line.pumping:
+                    self._pump(line)
+                self._telling.announce_soon(line)
+            return
+        gates = line.bucket.gates
+        rate = self._waits_for(line) if line.bucket.local and not gave_back else None
         waiter = line.head()
         if waiter is not None and line.parked is None and gates:
             # It waited for its own calls; now it stands in the order of tickets with the others.
@@ -198,11 +195,12 @@ class Turns:
     def _waits_for(self, line: Line) -> RateWindow | None:
         """Return the rate of its own that a line waits for, until an instant that is to come.
 
-        No answer makes that come sooner, and nobody else stands there.
+        No answer makes that come sooner, and nobody else stands there. One may tell those with a
+        deadline that they wait in vain.
         """
         gate = None if line.parked is None else line.parked.gate
         # Of one that other processes share, a ledger may have news.
-        if type(gate) is not RateWindow or len(gate.buckets) > 1:
+        if type(gate) is not RateWindow or len(gate.buckets) > 1 or line.deadlines:
             return None
         return gate if self._home.now() < line.timer < INF else None
 
