@@ -1592,6 +1592,27 @@ async def test_who_takes_nothing_of_a_rate_waits_for_nobody_who_does():
     first.cancel()
 
 
+@in_virtual_time
+async def test_who_is_next_and_takes_nothing_of_a_rate_does_not_stand_there():
+    rates = {"*": Rate(1, per=3600, unit="tokens")}
+    limiter, loop, free = Limiter(rates=rates), asyncio.get_running_loop(), {"tokens": 0}
+    third = QuotaKey("GET /third", api="x", identity="someone", app="app")
+    for key in (KEY, KEY, KEY, OTHER, third):
+        (await limiter.acquire(key, cost=free)).observed({})
+    out = await limiter.acquire(third)
+    (first,) = await waiting(limiter, 1, KEY)
+    (other,) = await waiting(limiter, 1, OTHER)
+    (following,) = await waiting(limiter, 1, KEY, cost=free)
+    began = loop.time()
+    out.unsent()
+    permits = [await first, await following]  # the first call is under way when the next goes
+    assert loop.time() == began
+    assert not other.done()
+    other.cancel()
+    for permit in permits:
+        permit.observed({})
+
+
 @pytest.mark.parametrize("cost", [1, 2])
 @in_virtual_time
 async def test_who_was_behind_a_caller_that_was_cancelled_goes_with_what_comes_back(cost: int):
