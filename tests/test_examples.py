@@ -160,14 +160,19 @@ def test_many_users_have_a_quota_each(runs: dict[str, Run]) -> None:
 def test_four_workers_share_one_quota(runs: dict[str, Run]) -> None:
     out = runs["workers"].out
     assert numbers(r"(\d+) of (\d+) processes ended well", out) == [4, 4]
-    assert numbers(r"saw (\d+) requests and refused (\d+) of them", out) == [24, 0]
+    sent, refused = numbers(r"saw (\d+) requests and refused (\d+) of them", out)
+    assert sent - refused == 24
+    # A machine that holds up whoever writes to the file has the others be without it for a moment.
+    if "\nwithout its ledger each took a share: " not in out:
+        assert refused == 0
+        assert "the ledger is away" not in out
     # What was left at an answer is no news once a process is done.
-    finished = re.findall(r"^process +(\d) +6 of 6 done$", out, re.MULTILINE)
+    finished = re.findall(r"^process +(\d) +6 of 6 done\b(?!; its)", out, re.MULTILINE)
     assert set(finished) == {"1", "2", "3", "4"}
     # Nobody knows what is left where a busy machine tells of an answer after its window's end.
     under_way = re.findall(r"^process +\d +[1-5] of 6 done(.*)$", out, re.MULTILINE)
-    told = r"; its last answer: (\d+|\?) left(, reset in \d\.\d s)?"
-    assert all(re.fullmatch(told, line) for line in under_way)
+    told = r"; its last answer: (\d+|\?) left(, reset in \d\.\d s)?(; the ledger is away)?"
+    assert [line for line in under_way if not re.fullmatch(told, line)] == []
 
 
 def test_a_fleet_without_a_server_says_how_to_get_one() -> None:
