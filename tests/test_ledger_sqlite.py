@@ -12,6 +12,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -394,6 +395,47 @@ async def test_a_file_that_is_locked_for_long_is_an_error_within_the_bound(path:
     await ledger.close()
 
 
+_SYNC = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <unistd.h>
+static int sync_of(const char *name, int fd)
+{
+    write(2, "w", 1);
+    return ((int (*)(int))dlsym(RTLD_NEXT, name))(fd);
+}
+int fsync(int fd) { return sync_of("fsync", fd); }
+int fdatasync(int fd) { return sync_of("fdatasync", fd); }
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="counts with gcc")
+def test_a_slow_disk_does_not_hold_up_whoever_is_first(path: Path, tmp_path: Path) -> None:
+    """Another may be kept from the file for 200 ms: the disk may take no time as it is made."""
+    shim = tmp_path / "shim.so"
+    command = ["gcc", "-shared", "-fPIC", "-w", "-o", shim, "-x", "c", "-", "-ldl"]
+    subprocess.run(command, input=_SYNC, text=True, check=True)
+    script = (
+        "import asyncio, os, sys\n"
+        "from aiotwhelp.ledger.database import Database\n"
+        "database = Database(sys.argv[1], patience=1)\n"
+        "asyncio.run(database.run(lambda *_: os.write(2, b'made')))\n"
+        "database.file.connection.execute('UPDATE host SET at = at + 1')\n"
+        "database.file.connection.execute('PRAGMA wal_checkpoint')\n"
+    )
+    environment = {**children.ENVIRONMENT, "LD_PRELOAD": str(shim)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, path],
+        env=environment,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=True,
+    )
+    before, _, after = done.stderr.partition(b"made")
+    assert before == b""
+    assert after, "later the disk is waited for"
+
+
 @pytest.mark.parametrize("is_left", [True, False])
 def test_a_file_that_another_begins_at_the_same_time_is_waited_for(
     path: Path, *, is_left: bool
@@ -675,6 +717,8 @@ def test_a_pickled_ledger_is_one_of_the_same_file(path: Path) -> None:
 def _begin(path: Path, number: int) -> bytes:
     async def main() -> bytes:
         ledger = SQLiteLedger(path)
+        # Each that is the last to close it waits for the disk, and so do those who come then.
+        file_of(ledger).patience = 60
         secret = await ledger.secret()
         await shown(ledger, f"of {number}", "something")
         await ledger.close()
