@@ -10,6 +10,7 @@ import math
 import operator
 import re
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from inspect import iscoroutinefunction
 from itertools import chain
 from typing import Any, SupportsIndex, TypeVar
@@ -131,7 +132,10 @@ def function(name: str, value: T, meaning: str) -> T:
 def listener(name: str, value: T) -> T:
     """Return a function that events are told; an async one would be called and never run."""
     function(name, value, "a function of one event")
-    if any(map(iscoroutinefunction, (value, getattr(value, "__call__", None)))):  # noqa: B004
+    called: Any = value
+    while isinstance(called, partial):
+        called = called.func
+    if any(map(iscoroutinefunction, (called, getattr(called, "__call__", None)))):  # noqa: B004
         raise TypeError(f"{name} is a function of one event that returns at once, not an async one")
     return value
 

@@ -176,7 +176,7 @@ def quotes(parts: tuple[bytes, ...], also: bytes = b"") -> Answer:
         for part in parts:
             writer.write(part.replace(b"%s", told))
             await writer.drain()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # each part arrives by itself, whatever the kernel joins
         if parts[-1] == b"" or b"Location: http" in parts[0]:
             writer.close()
 

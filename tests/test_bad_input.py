@@ -312,7 +312,9 @@ class Later:
     async def __call__(self, event: object) -> None: ...
 
 
-@pytest.mark.parametrize("handler", [Later.__call__, Later(), partial(Later().__call__)])
+@pytest.mark.parametrize(
+    "handler", [Later.__call__, Later(), partial(Later().__call__), partial(Later())]
+)
 def test_who_listens_returns_at_once(handler: Any) -> None:
     words = "{} is a function of one event that returns at once, not an async one"
     refused(TypeError, words.format("handler"), lambda: Limiter().listen(handler))
