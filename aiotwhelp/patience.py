@@ -58,11 +58,15 @@ class Patience:
         """Fail a caller at once whose wait is known to be too long."""
         ahead = sum(queue.cost for queue in line.queues[: waiter.priority])
         queue = line.queues[waiter.priority]
-        if queue.is_at_back(waiter):  # else it came back with an old ticket, near the front
+        is_at_back = queue.is_at_back(waiter)
+        if is_at_back:
             ahead += queue.cost - waiter.cost
         at = self._expected(line, waiter, ahead, now)
         if at > waiter.deadline:
             self._fail(line, waiter, self._too_long(line, waiter.patience, at - now))
+        elif not is_at_back:
+            # It came back with an old ticket: who is before it is seen by going through the line.
+            self._review(line, self._judge_deadline)
 
     def look_again(self, line: Line, answer: NotUntil) -> None:
         """After news: fail those whose wait has turned out to be too long."""
