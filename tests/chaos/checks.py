@@ -347,21 +347,22 @@ class CheckedLimiter(Limiter):
             self._answers[bucket] = 1
 
     def _note_left_out(self, line: Line, granted: Granted, reading: Reading) -> None:
-        """Count the calls that an app's window cannot know, until a later call has read it.
+        """Count the calls that a window cannot know, until a later call has read it.
 
         A newcomer whose first answer does not tell of it is not held by it. If that header was
         garbled, he is, from the next answer on.
         """
-        name = self._app_of(line)
-        if name is None:
-            return
-        calls = self._left_out.setdefault(name, [])
-        if any(self.name_of(line.key, each.kind) == name for each in reading.windows):
-            calls[:] = [each for each in calls if each[0] > granted.sent]
-        elif self._leaves_out(line, name):
-            calls.append((self._home.now(), granted.cost))
-            if self._answers.get(line.bucket) == 1:
-                self._note_unknown(name)
+        told = {self.name_of(line.key, each.kind) for each in reading.windows}
+        for name in (self._app_of(line), self._own_name(line.key)):
+            if name is None:
+                continue
+            calls = self._left_out.setdefault(name, [])
+            if name in told:
+                calls[:] = [each for each in calls if each[0] > granted.sent]
+            elif self._leaves_out(line, name):
+                calls.append((self._home.now(), granted.cost))
+                if self._answers.get(line.bucket) == 1:
+                    self._note_unknown(name)
 
     def _app_of(self, line: Line) -> object:
         """Return the name of the app's window that the server counts a line's calls in."""
