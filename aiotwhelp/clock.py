@@ -162,8 +162,11 @@ class ServerClock:
         Not more than by its own Date: if that contradicts what was known, a clock may have been
         stepped while nobody asked.
         """
+        bounds = self._bounds
+        if len(bounds) == 1:
+            return epoch - bounds[0].high - now
         soonest = self.soonest(epoch)
-        if self._bounds:
+        if bounds:
             soonest = min(soonest, epoch - self._newest.high)
         return soonest - now
 

@@ -54,6 +54,9 @@ _SPREAD = 0.1
 #: A slot of a rate that was not used so many seconds after its time is void.
 _SLOT_KEPT = 0.1
 
+#: A Date has whole seconds: by it a window may be so much longer than is known, and a round trip.
+_ROUNDING = 1.0
+
 #: Notes that are told apart before they are reported; one more becomes calls without an answer.
 _MOST_NOTES = 64
 
@@ -77,6 +80,8 @@ class _Said:
     limit: int | None
     epoch: int | None
     resets_at: float | None
+    #: How long the window surely goes on from the first answer that is counted in.
+    lasts: float | None
     times: int = 1
 
     def is_same(
@@ -141,6 +146,7 @@ class _Said:
             limit=self.limit,
             epoch=self.epoch,
             resets_in=None if self.resets_at is None else round((self.resets_at - now) * 1000),
+            lasts=None if self.lasts is None else _ms(self.lasts),
         )
 
 
@@ -378,6 +384,7 @@ class Share(Entry):
         limit: int | None = None,
         epoch: int | None = None,
         resets_at: float | None = None,
+        lasts: float | None = None,
     ) -> _Said | None:
         """Remember how a call ended until it is reported; return what more calls may count in."""
         self.again = None
@@ -400,7 +407,7 @@ class Share(Entry):
                 return None
         said = (outcome, cost, known, took, now, probe, refused, remaining, limit, epoch, resets_at)
         self._said += 1
-        self.notes.append(_Said(self._said, *said))
+        self.notes.append(_Said(self._said, *said, lasts))
         return None if probe else self.notes[-1]
 
     def say_again(self, granted: Granted, now: float, remaining: int, resets_at: float) -> bool:
@@ -658,7 +665,8 @@ class LeasedWindow(Window):
         lease = self.share.lease
         others_probe = lease.wait is not None and not (lease.confirmed or lease.misses)
         if others_probe and lease.resets_in is not None:
-            self.probing.hold = max(self.probing.hold, self.ends + self.span)
+            latest = self.ends + self.span + _ROUNDING + self.round_trip
+            self.probing.hold = max(self.probing.hold, latest)
 
     def _opens_alone(self, now: float, cost: int, reserve: float, even: bool) -> float:
         """Without the ledger what was leased may go, and then what a call has seen a share of."""
@@ -802,11 +810,12 @@ class LeasedWindow(Window):
     def _say_read(
         self, granted: Granted, now: float, reading: WindowReading, *, refused: bool = False
     ) -> _Said | None:
-        epoch, resets_at = None, None
+        epoch, resets_at, lasts = None, None, None
         if reading.resets_in is not None:
             resets_at = now + min(reading.resets_in, self.kind.ceiling)
         elif reading.reset is not None:
             resets_at, epoch = self.clock.local(reading.reset), round(reading.reset * 1000)
+            lasts = self.clock.left(reading.reset, now)
         return self.share.say(
             granted,
             now,
@@ -817,6 +826,7 @@ class LeasedWindow(Window):
             limit=reading.limit,
             epoch=epoch,
             resets_at=resets_at,
+            lasts=lasts,
         )
 
     def unread(
@@ -874,7 +884,7 @@ class LeasedWindow(Window):
             self.reset, self.ends = None, now + self.kind.ceiling
         else:
             self._believe_reset(now + lease.resets_in / 1000, lease.epoch)
-            self.span = max(self.span, lease.resets_in / 1000)
+            self.span = lease.span / 1000
         if was_plain:
             self.foresee(now, 0.0)
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,45 @@ async def test_case_16_a_reading_without_a_reset_may_be_of_the_window_that_began
     assert len(await granted(limiters, 5)) == 11
     for each in limiters:
         await each.close()
+
+
+@in_virtual_time
+async def test_a_window_that_begins_early_is_seen_though_a_clock_was_stepped_before() -> None:
+    """It was set ahead by a minute while nobody asked: the next window seemed to be so long."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    ledger = MemoryLedger(clock=loop.time)
+    first, second = Limiter(ledger=ledger), Limiter(ledger=ledger)
+    ahead = 0.0
+
+    def told(remaining: int, ends: float) -> dict[str, str]:
+        date = formatdate(int(loop.wall_time() + ahead), usegmt=True)
+        return headers(remaining) | {"date": date, "x-rate-limit-reset": str(int(ends))}
+
+    ends = loop.wall_time() + 15.0
+    for left in range(14, 4, -1):
+        (await first.acquire(KEY)).observed(told(left, ends))
+        await asyncio.sleep(1.0)
+    await asyncio.sleep(20.0)
+    ahead = 60.0
+    ends = loop.wall_time() + ahead + 15.0
+    (await first.acquire(KEY)).observed(told(14, ends))
+    await asyncio.sleep(0.1)
+    for left in (12, 10, 8):
+        (await second.acquire(KEY)).observed(told(left + 1, ends))
+        (await first.acquire(KEY)).observed(told(left, ends))
+        await asyncio.sleep(0.5)
+    slow = await second.acquire(KEY)
+    last = await first.acquire(KEY)
+    await asyncio.sleep(8.0)
+    last.observed(told(0, ends))
+    await asyncio.sleep(0.2)
+    slow.observed(told(14, loop.wall_time() + ahead + 15.0))
+    await asyncio.sleep(0.2)
+    for limiter in (first, second):
+        async with asyncio.timeout(0.5):
+            (await limiter.acquire(KEY)).unsent()
+        await limiter.close()
 
 
 @in_virtual_time

@@ -166,13 +166,14 @@ def test_calls_that_tell_the_same_are_told_of_together():
     process = Process()
     process.leased(9)
     first, second, third = (process.call(at, cost) for at, cost in ((0.0, 1), (-0.1, 2), (0.2, 3)))
-    process.say(first, 0.1, remaining=7, resets_at=NOW + 60.0)
-    process.say(second, 0.3, remaining=8, resets_at=NOW + 59.5)
+    process.say(first, 0.1, remaining=7, resets_at=NOW + 60.0, lasts=59.5)
+    process.say(second, 0.3, remaining=8, resets_at=NOW + 59.5, lasts=59.8)
     process.say(third, 0.2, remaining=9, resets_at=NOW + 60.5)
     (note,) = process.report(0.4).notes
     assert (note.cost, note.times, note.remaining) == (6, 3, 7)
     assert (note.took, note.ago) == (400, 100), "the longest, and the last answer"
     assert note.resets_in == 59_100, "of one reset the earliest bound stands"
+    assert note.lasts == 59_500, "it may have begun with the first of them"
 
 
 @pytest.mark.parametrize(
@@ -1110,14 +1111,15 @@ def test_what_counts_in_no_numbers_is_shared_again_when_all_are_back():
 def test_a_probe_of_others_is_left_to_them_when_the_ledger_goes_away():
     waits = {"clients": 4, "confirmed": False, "resets_in": -20, "wait": 200}
     for more, at in (
-        ({}, 120.0),
+        ({}, 121.25),
         ({"misses": 1}, 60.0),
         ({"wait": None}, 60.0),
         ({"resets_in": None}, 60.0),
         ({"confirmed": True, "resets_in": 0}, 60.0),
     ):
         process = Process.of_window()
-        process.told(**SHARED)
+        process.told(**SHARED, span=60_000)
+        process.gate.round_trip = 0.25
         process.told(60.0, number=2, **waits | more)
         away(process)
         at_last = process.gate.opens(NOW + 60.0, 1, 0.0, False)
@@ -1364,10 +1366,10 @@ def test_a_window_takes_from_what_is_leased():
 def test_a_window_believes_what_the_ledger_knows():
     process = Process.of_window()
     gate = process.gate
-    process.leased(3, confirmed=True, remaining=10, limit=100, resets_in=60_000)
+    process.leased(3, confirmed=True, remaining=10, limit=100, resets_in=60_000, span=900_000)
     assert (gate.is_confirmed, gate.limit, gate.floor, gate.available) == (True, 100, 13, 13)
     assert (gate.seen, gate.ends, gate.reset, gate.low) == (NOW, NOW + 60, NOW + 60, NOW + 60)
-    assert gate.span == 60.0
+    assert gate.span == 900.0
     assert gate.counts_down
     assert gate.spare == 10
     reading = WindowReading(FIFTEEN_MINUTES, 5, 100, None, 60.0)
@@ -1375,8 +1377,8 @@ def test_a_window_believes_what_the_ledger_knows():
     gate.give_back(1)
     gate.observe(granted, NOW, reading, refused=False)
     assert gate.spare == 3, "five, and two of them are held"
-    process.told(0.5, confirmed=True, resets_in=60_000)
-    assert gate.spare == 0
+    process.told(0.5, confirmed=True, resets_in=60_000, span=600_000)
+    assert (gate.spare, gate.span) == (0, 600.0), "it was begun by a clock that had changed"
     process.leased(2, 1.0, confirmed=True, remaining=4)
     assert (gate.limit, gate.reset, gate.ends) == (100, None, NOW + 1.0 + 960.0)
     process.told(2.0, confirmed=False, remaining=90)
@@ -1502,23 +1504,23 @@ def test_a_probe_that_never_left_is_told_of_if_nobody_was_there():
 
 
 @pytest.mark.parametrize(
-    ("reading", "epoch", "resets_in"),
+    ("reading", "epoch", "resets_in", "lasts"),
     [
-        (WindowReading(FIFTEEN_MINUTES, 7, 15, 1_700_000_060.0), 1_700_000_060_000, 59_000),
-        (WindowReading(FIFTEEN_MINUTES, 7, 15, None, 60.0), None, 60_000),
-        (WindowReading(FIFTEEN_MINUTES, 7, 15, None, 99_999.0), None, 960_000),
-        (WindowReading(FIFTEEN_MINUTES, 7, None, None), None, None),
+        (WindowReading(FIFTEEN_MINUTES, 7, 15, 1_700_000_060.0), 1_700_000_060_000, 58_900, 59_000),
+        (WindowReading(FIFTEEN_MINUTES, 7, 15, None, 60.0), None, 59_900, None),
+        (WindowReading(FIFTEEN_MINUTES, 7, 15, None, 99_999.0), None, 959_900, None),
+        (WindowReading(FIFTEEN_MINUTES, 7, None, None), None, None, None),
     ],
 )
 def test_what_an_answer_tells_is_told(
-    reading: WindowReading, epoch: int | None, resets_in: int | None
+    reading: WindowReading, epoch: int | None, resets_in: int | None, lasts: int | None
 ):
     process = Process.of_window()
     process.gate.clock.assume(1_700_000_000.0 - NOW)
     process.leased(5)
     granted = process.call(cost=2)
     process.gate.observe(granted, NOW + 1.0, reading, refused=True)
-    (note,) = process.report(1.0).notes
+    (note,) = process.report(1.1).notes
     assert (note.cost, note.outcome, note.remaining, note.limit) == (
         2,
         Outcome.READ,
@@ -1526,8 +1528,27 @@ def test_what_an_answer_tells_is_told(
         reading.limit,
     )
     assert (note.refused, note.epoch, note.took) == (True, epoch, 1000)
-    assert note.resets_in == resets_in
+    assert (note.resets_in, note.lasts) == (resets_in, lasts)
     assert process.gate.limit == reading.limit, "its own belief is kept up to date"
+
+
+@pytest.mark.parametrize(
+    ("offset", "resets_in", "lasts"), [(0, 61_000, 60_000), (60, 121_000, 60_000)]
+)
+def test_a_window_lasts_no_longer_than_by_the_date_of_the_answer_that_tells_of_it(
+    offset: int, resets_in: int, lasts: int
+):
+    """Though its reset may be as far away as by the clock that was known."""
+    process = Process.of_window()
+    clock = process.gate.clock
+    for _ in range(3):
+        clock.observe(EPOCH, NOW, NOW)
+    clock.observe(EPOCH + offset, NOW, NOW)
+    process.leased(5)
+    reading = WindowReading(FIFTEEN_MINUTES, 7, 15, EPOCH + offset + 61.0)
+    process.gate.observe(process.call(), NOW, reading, refused=False)
+    (note,) = process.report().notes
+    assert (note.resets_in, note.lasts) == (pytest.approx(resets_in, abs=20), lasts)
 
 
 def plain() -> Process:

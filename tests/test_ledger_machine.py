@@ -43,6 +43,7 @@ NOTES = st.fixed_dictionaries(
             st.none(), st.integers(0, 5).map(lambda n: 1_800_000_000_000 + n * 3000)
         ),
         "resets_in": st.one_of(st.none(), st.integers(-2000, 20_000), SPANS),
+        "lasts": st.one_of(st.none(), st.integers(0, 20_000), SPANS),
         # Before the newest number and turn, and after the last number of a note.
         "known": st.integers(0, 5),
         "probe": st.integers(0, 1),

@@ -1373,6 +1373,28 @@ def test_in_a_new_window_nobody_is_ahead_of_another() -> None:
 def test_a_length_is_what_a_rollover_shows_and_else_the_longest_seen() -> None:
     assert rolled_over(known(0), resets_in=20_000).span == 20_000
     assert rolled_over(known(0, reset=None, seen=START - 900_000), resets_in=20_000).span == SPAN
+    record = known(50, reset=None, span=5000)
+    film(
+        record,
+        (0, "a", tells(read(50, resets_in=9000)), {"resets_in": 9000, "span": 9000}),
+        (0, "a", tells(read(50, resets_in=30_000, lasts=29_000)), {"span": 9000}),
+    )
+    film(known(50, reset=None), (0, "a", tells(read(50, resets_in=9000)), {"span": SPAN}))
+
+
+@pytest.mark.parametrize(("lasts", "left"), [(SPAN, 14), (None, 0)])
+def test_a_window_is_no_longer_than_the_answer_that_begins_it_surely_allows_for(
+    lasts: int | None, left: int
+) -> None:
+    """By a clock that was stepped while nobody asked, its reset seems to be twice as far away."""
+    epoch = START + 2 * SPAN
+    record = rolled_over(known(0), resets_in=2 * SPAN, epoch=epoch, lasts=lasts)
+    early = read(14, known=record.number, resets_in=SPAN, epoch=epoch + 40_000)
+    film(
+        record,
+        (80_000, "a", tells(read(0, known=2 * START, resets_in=40_000, epoch=epoch)), {}),
+        (100_000, "b", tells(early), {"resets_in": SPAN, "remaining": left}),
+    )
 
 
 def test_the_old_window_at_the_reset_means_not_yet() -> None:
@@ -2050,4 +2072,5 @@ def test_a_lease_tells_what_is_known() -> None:
         epoch=4711,
         clients=1,
         shown=("window",),
+        span=SPAN,
     )

@@ -54,6 +54,7 @@ NOTES = st.builds(
     limit=st.sampled_from([None, 15, 900]),
     epoch=st.one_of(st.none(), EPOCHS),
     resets_in=st.one_of(st.none(), st.integers(-2000, 20_000), SPANS),
+    lasts=st.one_of(st.none(), st.integers(0, 20_000), SPANS),
 )
 
 
@@ -217,6 +218,7 @@ def conversation(random: Random, length: int) -> Iterator[Operation]:
 
     def note() -> Note:
         told = None if resets is None else max(1, ends - now)
+        surely = None if told is None else max(0, told - random.randint(0, 1000))
         return Note(
             number=1,
             outcome=outcome if random.random() < how_often else Outcome.READ,
@@ -230,6 +232,7 @@ def conversation(random: Random, length: int) -> Iterator[Operation]:
             limit=random.choice([None, most_left]),
             epoch=None if resets is None or random.random() < strangeness else ends,
             resets_in=random.randint(1, 30_000) if random.random() < strangeness else told,
+            lasts=told if random.random() < strangeness else surely,
         )
 
     now = START

@@ -98,6 +98,23 @@ async def test_a_window_that_one_process_was_shown_is_told_to_the_others(engine:
     assert (lease.shown, lease.granted, lease.wait) == (('["requests",15]', "é"), 0, None)
 
 
+@on_every_engine
+async def test_a_window_is_no_longer_than_the_answer_that_begins_it_surely_allows_for(
+    engine: Engine,
+) -> None:
+    """By a clock that was stepped its reset seems to be far away; the next one begins early."""
+    epoch = {"epoch": START_EPOCH + MINUTE}
+    first, second = await opened(engine, 2, 99, resets_in=2 * MINUTE, lasts=MINUTE, **epoch)
+    engine.now += MINUTE - 6000
+    assert (await first.ask()).span == MINUTE
+    await second.ask()
+    await first.read(0, resets_in=6000, **epoch)
+    engine.now += 1000
+    epoch = {"epoch": START_EPOCH + 2 * MINUTE - 5000}
+    lease = await second.read(99, resets_in=MINUTE, lasts=MINUTE, **epoch)
+    assert (lease.remaining, lease.resets_in) == (99, MINUTE)
+
+
 # Shares ----------------------------------------------------------------------------------------
 
 

@@ -86,7 +86,7 @@ local use, foreign, margin, claimed, share_of_each, held_by_all, left_of, lease
 local ends_at, pass, doubt, expire, give_up, make_room
 local take_in, take_pace, read, fold, answer_probe, least, open_window, observe, move_reset
 local await_again
-local apart_by, is_usable, is_placed, is_same, is_earlier, is_of_next, learn_lateness
+local lasts, apart_by, is_usable, is_placed, is_same, is_earlier, is_of_next, learn_lateness
 local owe, add_ghost, clear_debts, backoff, missed, found_nobody, back_off_refused, confirmed
 
 function Client(
@@ -629,6 +629,7 @@ function lease(record, now, said)
     pauses = record.paused > now and record.pauses or 0,
     void = said.void or 0,
     stale = said.stale or false,
+    span = record.span,
   }
 end
 
@@ -898,9 +899,8 @@ function open_window(record, note, now, is_placed)
   confirmed(record)
   record.doubts = 0
   if is_placed and note.resets_in then
-    local span = note.resets_in
     -- Seen from its very start only after a rollover; else the longest seen counts.
-    record.span = record.reset and span or max(record.span, span)
+    record.span = record.reset and lasts(note) or max(record.span, lasts(note))
     record.reset, record.epoch = now + note.resets_in, note.epoch
     record.reset_number = record.number
   else
@@ -943,6 +943,7 @@ end
 function move_reset(record, note, now)
   local at = now + (note.resets_in or 0)
   if not record.reset then
+    record.span = max(record.span, lasts(note))
     record.reset, record.epoch = at, note.epoch
     record.reset_number = record.number
     return
@@ -965,6 +966,11 @@ function move_reset(record, note, now)
       record.reset, record.epoch, record.doubts = at, note.epoch, 0
     end
   end
+end
+
+-- Returns how long a window is that an answer has begun: no longer than by its own Date.
+function lasts(note)
+  return note.lasts or note.resets_in or 0
 end
 
 function apart_by(record, note, now)
@@ -1121,7 +1127,7 @@ end
 
 local NOTE = {
   "number", "outcome", "cost", "known", "took", "ago", "probe", "refused", "times", "remaining",
-  "limit", "epoch", "resets_in",
+  "limit", "epoch", "resets_in", "lasts",
 }
 local REPORT = {
   "record", "client", "sequence", "counts", "held", "notes", "want", "need", "keep", "vain",
@@ -1130,7 +1136,8 @@ local REPORT = {
 }
 local LEASED = {
   "granted", "wait", "number", "probe", "confirmed", "limit", "remaining", "resets_in", "epoch",
-  "clients", "shown", "starts_in", "gap", "misses", "paused", "pauses", "void", "stale", "fresh",
+  "clients", "shown", "starts_in", "gap", "misses", "paused", "pauses", "void", "stale", "span",
+  "fresh",
 }
 
 local function named(row, names)

@@ -58,7 +58,8 @@ class Note(NamedTuple):
 
     ``number`` rises from note to note of one process and record. ``known`` is the ledger's newest
     number when the call was sent, ``took`` its round trip, ``ago`` how long its answer is here.
-    ``epoch`` is the reset in the server's own words, ``resets_in`` how long until it surely comes.
+    ``epoch`` is the reset in the server's own words, ``resets_in`` how long until it surely comes;
+    ``lasts`` how long its window surely went on as the answer came, None for as long as that.
     """
 
     number: int
@@ -76,6 +77,7 @@ class Note(NamedTuple):
     limit: int | None = None
     epoch: int | None = None
     resets_in: int | None = None
+    lasts: int | None = None
 
 
 class Report(NamedTuple):
@@ -158,6 +160,8 @@ class Lease(NamedTuple):
     void: int = 0
     #: Whether the report was older than one that came before it, and was ignored.
     stale: bool = False
+    #: How long a window is, as far as is known.
+    span: int = 0
 
 
 class Ledger(Protocol):

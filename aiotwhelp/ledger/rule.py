@@ -553,6 +553,7 @@ def _lease(
         pauses=record.pauses if record.paused > now else 0,
         void=void,
         stale=stale,
+        span=record.span,
     )
 
 
@@ -771,9 +772,8 @@ def _open(record: Record, note: Note, now: int, *, is_placed: bool = True) -> No
     _confirmed(record)
     record.doubts = 0
     if is_placed and note.resets_in is not None:
-        span = note.resets_in
         # Seen from its very start only after a rollover; else the longest seen counts.
-        record.span = span if record.reset is not None else max(record.span, span)
+        record.span = _lasts(note) if record.reset is not None else max(record.span, _lasts(note))
         record.reset, record.epoch = now + note.resets_in, note.epoch
         record.reset_number = record.number
     else:
@@ -813,6 +813,7 @@ def _move_reset(record: Record, note: Note, now: int) -> None:
     """
     at = now + (note.resets_in or 0)
     if record.reset is None:
+        record.span = max(record.span, _lasts(note))
         record.reset, record.epoch = at, note.epoch
         record.reset_number = record.number
         return
@@ -831,6 +832,11 @@ def _move_reset(record: Record, note: Note, now: int) -> None:
         record.doubts += 1
         if record.doubts >= _DOUBTS:
             record.reset, record.epoch, record.doubts = at, note.epoch, 0
+
+
+def _lasts(note: Note) -> int:
+    """Return how long a window is that an answer has begun: no longer than by its own Date."""
+    return (note.resets_in or 0) if note.lasts is None else note.lasts
 
 
 def _apart(record: Record, note: Note, now: int) -> int:

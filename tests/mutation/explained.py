@@ -409,6 +409,11 @@ EXPLAINED: dict[str, list[Change]] = {
             "at = now + (note.resets_in or 1)",
         ),
         (
+            "ledger.rule._lasts",
+            "return (note.resets_in or 0) if note.lasts is None else note.lasts",
+            "return (note.resets_in or 1) if note.lasts is None else note.lasts",
+        ),
+        (
             "ledger.rule._apart",
             "return now + (note.resets_in or 0) - (record.reset or 0)",
             "return now + (note.resets_in or 1) - (record.reset or 0)",
