@@ -544,8 +544,10 @@ class CheckedLimiter(Limiter):
 
     def _park(self, plain: Plain, line: Line, waiter: Waiter, answer: NotUntil, now: float) -> None:
         plain(line, waiter, answer, now)
-        # More urgent callers, who may spend the reserve, may find out what lost calls have taken.
-        may_open = self._turns._reserve and any(w.debts.ghosts for w in line.bucket.windows)
+        # More urgent callers, who may spend the reserve or cost less, may find out what lost calls
+        # have taken.
+        are_others = self._turns._reserve or self.plan.costly
+        may_open = are_others and any(w.debts.ghosts for w in line.bucket.windows)
         if line.bucket.calls or answer.by.in_flight or answer.at == INF or may_open:
             self._idle.pop(line, None)
         elif self._idle.get(line, (None,))[0] != answer.at:
