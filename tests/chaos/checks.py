@@ -648,7 +648,7 @@ class CheckedLimiter(Limiter):
             # One of two resets has passed, and the window goes on, late: what tells that reset
             # looks like an answer of a window that is no more.
             return
-        left = count.limit - count.used
+        left = count.limit - count.used + 1e-9  # as the server rounds
         coming = self.world.under_way[count.key] - self.world.forgotten(count.key)
         forgotten = self._unknown_to(count.key)
         assert window.available <= max(0, left - coming) + forgotten, (
