@@ -24,8 +24,8 @@ QUESTIONS = {
     "import_time": "What importing it costs, and an idle session",
 }
 
-#: What takes minutes in full, and measures no speed: `python -m benchmarks.memory` does all of it.
-ALWAYS_QUICK = {"memory"}
+#: What takes many minutes in full: `python -m benchmarks.memory`, or `ledger`, does all of it.
+ALWAYS_QUICK = {"ledger", "memory"}
 
 
 def main(*, quick: bool) -> int:
