@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 import aiotwhelp.testing
 from aiotwhelp import turns
 from aiotwhelp.permits import Permit, handed_out
+from tests.unhurried import wait_for_ledgers
 
 # The same examples in every run. Another profile explores: HYPOTHESIS_PROFILE=default make test
 # How slow the machine is just then is no fault of a strategy.
@@ -49,3 +50,9 @@ def calls_in_flight(monkeypatch: pytest.MonkeyPatch) -> list[Permit]:
 
     monkeypatch.setattr(turns, "handed_out", keeping)
     return kept
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In real time, be patient with ledgers: it is what they keep that is tested."""
+    wait_for_ledgers(monkeypatch.setattr)

@@ -44,6 +44,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "quota.db"
 
 
+def standing(path: Path) -> SQLiteLedger:
+    """Return one whose clock stands: by the machine's, a slow one's leases would run out."""
+    ledger = SQLiteLedger(path)
+    ledger._database.clocks = lambda: Clocks("boot", 5000, WALL)
+    return ledger
+
+
 def file_of(ledger: SQLiteLedger) -> database._File:
     return ledger._database.file
 
@@ -237,6 +244,7 @@ async def _secret(ledger: SQLiteLedger) -> bytes:
     return await ledger.secret()
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_nothing_of_a_name_or_a_secret_is_in_clear_in_a_key(path: Path) -> None:
     async def main() -> None:
         limiter = Limiter(ledger=f"sqlite:///{path}")
@@ -367,7 +375,7 @@ def test_a_file_that_may_only_be_read_is_an_error_that_says_so(unprivileged: Pat
 
 @in_virtual_time
 async def test_a_full_disk_is_an_error_and_what_is_there_stays(path: Path) -> None:
-    ledger = SQLiteLedger(path)
+    ledger = standing(path)
     await one(ledger, want=1)
     connection = file_of(ledger).connection
     assert connection is not None
@@ -459,7 +467,7 @@ def test_a_file_that_another_begins_at_the_same_time_is_waited_for(
 
 @in_virtual_time
 async def test_a_file_that_is_deleted_is_made_anew_with_the_same_secret(path: Path) -> None:
-    ledger, neighbour = SQLiteLedger(path), SQLiteLedger(path)
+    ledger, neighbour = standing(path), standing(path)
     secret = await ledger.secret()
     await one(ledger, client="a", want=1)
     await one(neighbour, client="b", want=1)
@@ -524,7 +532,7 @@ async def test_another_versions_records_are_kept_apart(
 ) -> None:
     from aiotwhelp.ledger import sqlite
 
-    ledger = SQLiteLedger(path)
+    ledger = standing(path)
     await one(ledger, client="a", want=1)
     monkeypatch.setattr(sqlite, "_FORMAT", "another")
     assert (await one(ledger, client="b", want=1)).clients == 1
@@ -615,14 +623,14 @@ async def test_cancelled_work_that_has_not_begun_is_not_done(path: Path) -> None
 
 @in_virtual_time
 async def test_cancelled_work_that_has_begun_is_finished(path: Path) -> None:
-    ledger = SQLiteLedger(path)
+    ledger = standing(path)
     await one(ledger, client="a")
     started, go = threading.Event(), threading.Event()
 
     def clocks() -> Clocks:
         started.set()
         go.wait(60)
-        return Clocks.read()
+        return Clocks("boot", 5000, WALL)
 
     ledger._database.clocks = clocks
     asked = asyncio.ensure_future(one(ledger, client="b", want=1))
@@ -651,7 +659,7 @@ async def test_work_that_fails_leaves_nothing_behind(path: Path) -> None:
 
 
 def test_one_ledger_serves_the_loops_of_several_threads(path: Path) -> None:
-    ledger = SQLiteLedger(path)
+    ledger = standing(path)
     leases: list[Lease] = []
 
     def work(number: int) -> None:

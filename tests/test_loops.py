@@ -132,7 +132,7 @@ def test_another_thread_is_told_so_while_a_task_of_the_first_loop_is_at_work(run
 
                 thread = threading.Thread(target=elsewhere)
                 thread.start()
-                thread.join(10)
+                thread.join(60)
                 assert told == [WrongLoopError]
             await session.fetch(PRIVACY)
             await assert_at_rest(session)
@@ -217,6 +217,7 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger | 
         yield f"sqlite:///{tmp_path / 'quota.db'}"
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_loops_one_after_the_other_go_on_with_what_a_ledger_knows(
     run: Run, shared: Ledger | str
 ) -> None:
@@ -227,7 +228,7 @@ def test_loops_one_after_the_other_go_on_with_what_a_ledger_knows(
         limiter = Limiter(ledger=shared)
         known = []
         for remaining in left:
-            async with limiter.permit(key, max_wait=20) as permit:
+            async with limiter.permit(key, max_wait=100) as permit:
                 known.append(limiter.quota(key).limit)
                 told = {"limit": "15", "remaining": str(remaining), "reset": ends}
                 permit.observed({f"x-rate-limit-{name}": value for name, value in told.items()})
