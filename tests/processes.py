@@ -1,7 +1,8 @@
 """Real processes that share one ledger, and the server that counts what they do together.
 
 Run as a script, this file is one such process: it makes calls until it is told to stop or has had
-so many answered, and writes a line for each.
+so many answered, and writes a line for each. It begins when it is told to, so that it does not
+matter how long it takes to start; and it says when it stood still, as on a machine that is busy.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import aiotwhelp
+from tests.unhurried import wait_for_ledgers
 
 PATH = "/1.1/help/privacy.json"
 ROOT = Path(__file__).parent.parent
+
+#: Seconds without a look at its loop after which a process says so: what it has leased may have run
+#: out twice as late, and what it is about to send may come too late.
+STILL = 1.0
 
 
 class Worker:
@@ -27,6 +33,8 @@ class Worker:
         self.process = process
         self.served = 0
         self.said: list[str] = []
+        #: Or it has ended before.
+        self.is_ready = asyncio.Event()
         self._reading = asyncio.ensure_future(self._read())
 
     @classmethod
@@ -38,27 +46,45 @@ class Worker:
         *,
         callers: int = 50,
         forks: int = 0,
+        is_hurried: bool = False,
     ) -> Worker:
-        """Start one; ``forks`` are made of it when it has its limiter, and do the same."""
+        """Start one; when it is ready it waits for `go`.
+
+        ``forks`` are made of it when it has its limiter, and do the same. One that is not hurried
+        waits for its ledger, whatever keeps that.
+        """
+        numbers = (calls, callers, forks, int(is_hurried))
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, __file__, ledger, *map(str, (calls, callers, forks))),
+            *(sys.executable, __file__, ledger, *map(str, numbers)),
             env={**os.environ, **env, "PYTHONPATH": str(ROOT)},
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
         return cls(process)
+
+    def go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"go\n")
 
     async def _read(self) -> None:
         assert self.process.stdout is not None
         async for line in self.process.stdout:
             if line == b"served\n":
                 self.served += 1
+            elif line == b"ready\n":
+                self.is_ready.set()
             else:
                 self.said.append(line.decode().rstrip())
+        self.is_ready.set()
 
     @property
     def is_running(self) -> bool:
         return self.process.returncode is None
+
+    @property
+    def stood_still(self) -> int:
+        return self.said.count("stood still")
 
     def send(self, signal_: signal.Signals) -> None:
         self.process.send_signal(signal_)
@@ -91,11 +117,23 @@ async def main(limiter: aiotwhelp.Limiter, calls: int, callers: int) -> None:
             await session.fetch(PATH)
             say("served")
 
+    watching = asyncio.create_task(watch())
     try:
         async with aiotwhelp.Session.from_env(limiter=limiter) as session:
             await asyncio.gather(*(caller(session) for _ in range(min(callers, calls))))
     finally:
         await limiter.close()
+        watching.cancel()
+
+
+async def watch() -> None:
+    """Say when this process did not get on."""
+    loop = asyncio.get_running_loop()
+    while True:
+        before = loop.time()
+        await asyncio.sleep(STILL / 10)
+        if loop.time() - before > STILL:
+            say("stood still")
 
 
 def say(line: str) -> None:
@@ -109,8 +147,12 @@ def tell(event: object) -> None:
 
 
 if __name__ == "__main__":
-    calls, callers, forks = map(int, sys.argv[2:])
+    calls, callers, forks, is_hurried = map(int, sys.argv[2:])
+    if not is_hurried:
+        wait_for_ledgers(setattr)
     made = aiotwhelp.Limiter(ledger=sys.argv[1], on_event=tell)
+    say("ready")
+    sys.stdin.readline()
     for _ in range(forks):
         if not os.fork():
             break

@@ -18,6 +18,9 @@ from tests.servers.engines import ENGINES, running
 
 LIMIT = 30
 
+#: Calls of a process that stood still: they were about to go, and are late by more than a window.
+LATE = LIMIT // 3
+
 #: More calls than a process makes before it is killed.
 MANY = 10_000
 
@@ -36,10 +39,16 @@ def emulator(**options: object) -> Emulator:
 
 
 @asynccontextmanager
-async def crew(ledger: str, api: Emulator, *calls: int) -> AsyncIterator[list[Worker]]:
-    """Processes that make so many calls each; none of them outlives its test."""
-    workers = [await Worker.start(ledger, each, api.env) for each in calls]
+async def crew(
+    ledger: str, api: Emulator, *calls: int, is_hurried: bool = False
+) -> AsyncIterator[list[Worker]]:
+    """Processes that begin at once and make so many calls each; none of them outlives its test."""
+    workers = [await Worker.start(ledger, each, api.env, is_hurried=is_hurried) for each in calls]
     try:
+        for worker in workers:
+            await worker.is_ready.wait()
+        for worker in workers:
+            worker.go()
         yield workers
     finally:
         for worker in workers:
@@ -60,13 +69,19 @@ def assert_used_in_full(api: Emulator, spare: int) -> None:
     assert took <= 3.0 * (len(counted) / LIMIT + spare)
 
 
+def held_up(workers: list[Worker], stopped: int = 0) -> int:
+    """Return how often the machine, and not we who have stopped some, let one stand still."""
+    return max(0, sum(each.stood_still for each in workers) - stopped)
+
+
 def test_eight_processes_spend_one_quota_and_none_is_refused(ledger: str) -> None:
     async def play() -> None:
         async with emulator() as api, crew(ledger, api, *[15] * 8) as workers:
             assert [await each.ended() for each in workers] == [0] * 8
             assert [each.served for each in workers] == [15] * 8
-            assert (len(api.requests), api.refused) == (120, 0)
-            assert_used_in_full(api, spare=3)
+            assert len(api.requests) - api.refused == 120
+            assert api.refused <= LATE * held_up(workers)
+            assert_used_in_full(api, spare=3 + held_up(workers))
 
     asyncio.run(play())
 
@@ -76,9 +91,12 @@ def test_processes_that_are_forked_with_a_limiter_are_as_many_as_they_are(ledger
     async def play() -> None:
         async with emulator() as api:
             worker = await Worker.start(ledger, 20, api.env, forks=3)
+            await worker.is_ready.wait()
+            worker.go()
             assert await worker.ended() == 0
             assert worker.served == 80
-            assert (len(api.requests), api.refused) == (80, 0), worker.said
+            assert len(api.requests) - api.refused == 80
+            assert api.refused <= LATE * held_up([worker]), worker.said
 
     asyncio.run(play())
 
@@ -97,8 +115,8 @@ def test_processes_that_are_killed_cost_one_refusal_each_at_most(ledger: str, se
             assert [each.served for each in workers[3:]] == [30] * 3
             await asyncio.gather(*(each.ended() for each in victims))
             refused = refused_by_window(api.requests, LIMIT)
-            assert api.refused <= len(victims), refused
-            assert_used_in_full(api, spare=4)
+            assert api.refused <= len(victims) + LATE * held_up(workers), refused
+            assert_used_in_full(api, spare=4 + held_up(workers))
 
     asyncio.run(play())
 
@@ -116,9 +134,8 @@ def test_a_process_that_stands_still_for_longer_than_its_lease_does_little_harm(
                 stopped.send(signal.SIGCONT)
             assert [await each.ended() for each in workers] == [0] * 4
             assert sum(each.served for each in workers) == 160
-            # Calls that were about to go when they were stopped are late by more than a window.
-            assert api.refused <= LIMIT // 3
-            assert_used_in_full(api, spare=4)
+            assert api.refused <= LATE * (1 + held_up(workers, stopped=2))
+            assert_used_in_full(api, spare=4 + held_up(workers, stopped=2))
 
     asyncio.run(play())
 
@@ -137,7 +154,10 @@ def test_an_engine_that_goes_away_and_comes_back_is_used_again(
 ) -> None:
     async def play() -> None:
         with running(ENGINES["redis"], *options) as engine:
-            async with emulator() as api, crew(engine.url, api, *[40] * 4) as workers:
+            async with (
+                emulator() as api,
+                crew(engine.url, api, *[40] * 4, is_hurried=True) as workers,
+            ):
                 await seen(api, LIMIT + 15)  # all have taken part
                 if how == "pause":
                     engine.pause()
@@ -151,12 +171,13 @@ def test_an_engine_that_goes_away_and_comes_back_is_used_again(
                 assert [await each.ended() for each in workers] == [0] * 4
                 assert [each.served for each in workers] == [40] * 4
                 # They went on with what they knew, each with its share; a probe may be refused.
-                assert max(refused_by_window(api.requests, LIMIT).values(), default=0) <= 1
+                refused = refused_by_window(api.requests, LIMIT)
+                assert max(refused.values(), default=0) <= 1 + LATE * held_up(workers), refused
                 for worker in workers:
                     told = [line.split()[0] for line in worker.said]
                     assert told.count("LedgerAway") <= told.count("LedgerBack") + 1
                 assert any("LedgerBack" in line for each in workers for line in each.said)
-                assert_used_in_full(api, spare=5)
+                assert_used_in_full(api, spare=5 + held_up(workers))
 
     asyncio.run(play())
 
