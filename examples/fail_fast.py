@@ -22,7 +22,7 @@ PATH = "/2/users/me"
 
 
 async def run(options: argparse.Namespace) -> None:
-    api = aiotwhelp.Emulator(window=4, limits={PATH: 3})
+    api = aiotwhelp.Emulator(window=options.window, limits={PATH: 3})
     async with nullcontext() if options.live else api:
         x = aiotwhelp.Session.from_env(os.environ if options.live else api.env)
         async with x:
@@ -66,7 +66,11 @@ async def in_order(x: aiotwhelp.Session) -> None:
 
 
 def main() -> None:
-    command.run(run(command.parser("Fail at once rather than wait too long.").parse_args()))
+    parser = command.parser("Fail at once rather than wait too long.")
+    parser.add_argument(
+        "--window", type=command.seconds, default=4.0, help="the emulator's, in seconds (4)"
+    )
+    command.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ and set AIOTWHELP_REDIS_URL if it is elsewhere. On one host, examples/workers.py
 async def reach(url: str) -> None:
     ledger = aiotwhelp.RedisLedger(url)
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(5):
             await ledger.secret()
     finally:
         await ledger.close()

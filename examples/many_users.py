@@ -55,7 +55,8 @@ async def use(session: aiotwhelp.Session, name: str, calls: int) -> None:
     await asyncio.gather(*(session.fetch(path) for _ in range(calls)))
     took = time.monotonic() - started
     quota = session.quota(path)
-    print(f"{name:<8} {calls:>6} {took:>6.1f} s   {quota.remaining} of {quota.limit}", flush=True)
+    left = "?" if quota.remaining is None else quota.remaining  # its window may have ended
+    print(f"{name:<8} {calls:>6} {took:>6.1f} s   {left} of {quota.limit}", flush=True)
 
 
 def app_of(environ: Mapping[str, str]) -> Mapping[str, str]:

@@ -40,7 +40,8 @@ async def run(options: argparse.Namespace) -> None:
         stats = limiter.stats()
         print(f"\n{stats.granted} requests sent, {stats.refused} refused")
         for key, quota in limiter.quotas().items():
-            print(f"{key}: {quota.remaining} of {quota.limit} left")
+            left = "?" if quota.remaining is None else quota.remaining  # its window may have ended
+            print(f"{key}: {left} of {quota.limit} left")
 
 
 def api_from(environ: Mapping[str, str]) -> aiotwhelp.Api:

@@ -6,6 +6,7 @@
 
 Upstream the quota is 5 calls per 4 s. A client of ours is kept waiting for 2 s at most: `max_wait`
 fails as soon as it is known that the wait will not fit, and that becomes a 503 with Retry-After.
+Both are options: `--window`, `--patience`.
 """
 
 import argparse
@@ -23,13 +24,15 @@ from aiohttp import web
 import aiotwhelp
 
 UPSTREAM = web.AppKey("upstream", aiotwhelp.Session)
+PATIENCE = web.AppKey("patience", float)
 ROUTES = web.RouteTableDef()
 
 
 @ROUTES.get("/me")
 async def me(request: web.Request) -> web.Response:
     try:
-        user = await request.app[UPSTREAM].fetch("/2/users/me", max_wait=2.0)
+        patience = request.app[PATIENCE]
+        user = await request.app[UPSTREAM].fetch("/2/users/me", max_wait=patience)
     except aiotwhelp.QuotaTimeoutError as error:
         seconds = max(1, math.ceil(error.retry_after or 1))
         # Where nobody has been answered yet, nothing is known of a limit.
@@ -42,23 +45,24 @@ async def me(request: web.Request) -> web.Response:
     return web.json_response({"username": user["data"]["username"]})
 
 
-def application(session: aiotwhelp.Session) -> web.Application:
+def application(session: aiotwhelp.Session, patience: float) -> web.Application:
     async def life(app: web.Application) -> AsyncIterator[None]:
         async with session:
             app[UPSTREAM] = session
             yield
 
     app = web.Application()
+    app[PATIENCE] = patience
     app.cleanup_ctx.append(life)
     app.add_routes(ROUTES)
     return app
 
 
 async def run(options: argparse.Namespace) -> None:
-    api = aiotwhelp.Emulator(window=4, limits={"/2/users/me": 5}, jitter=0.1)
+    api = aiotwhelp.Emulator(window=options.window, limits={"/2/users/me": 5}, jitter=0.1)
     async with nullcontext() if options.live else api:
         session = aiotwhelp.Session.from_env(os.environ if options.live else api.env)
-        runner = web.AppRunner(application(session), access_log=None)
+        runner = web.AppRunner(application(session, options.patience), access_log=None)
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", options.port).start()
@@ -96,6 +100,13 @@ def main() -> None:
     parser = command.parser("A service with one session for all handlers.")
     parser.add_argument(
         "--port", type=command.port, default=0, help="to serve on (default: a free one)"
+    )
+    seconds = command.seconds
+    parser.add_argument(
+        "--window", type=seconds, default=4.0, help="the emulator's, in seconds (4)"
+    )
+    parser.add_argument(
+        "--patience", type=seconds, default=2.0, help="a client waits so many seconds at most (2)"
     )
     parser.add_argument("--serve", action="store_true", help="stay up until Ctrl-C")
     command.run(run(parser.parse_args()))

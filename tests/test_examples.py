@@ -25,8 +25,8 @@ OFFLINE = {
     "privacy": ("--window", "6", "--limit", "30"),
     "own_session": (),
     "many_users": (),
-    "service": (),
-    "fail_fast": (),
+    "service": ("--window", "10", "--patience", "4"),
+    "fail_fast": ("--window", "10"),
     "test_a_bot": (),
     "workers": ("--window", "2", "--calls", "6"),
 }
@@ -135,7 +135,7 @@ def test_privacy_serves_sixty_callers_with_sixty_requests(runs: dict[str, Run]) 
     ]
     assert numbers(r"server itself counted (\d+) requests, (\d+) refused", out) == [60, 0]
     windows = re.findall(
-        r"^ +(\d+) +(\d+) +(\d+) +[\d.]+ s +\d+ of 30 +[\d.]+ s$", out, re.MULTILINE
+        r"^ +(\d+) +(\d+) +(\d+) +[\d.]+ s +(?:\d+ of 30 +[\d.]+ s|\? +\?)$", out, re.MULTILINE
     )
     assert sum(int(answers) for _, answers, _ in windows) == 60
     assert [int(number) for number, *_ in windows] == list(range(1, len(windows) + 1))
@@ -152,7 +152,7 @@ def test_own_session_gets_all_pages(runs: dict[str, Run]) -> None:
 
 def test_many_users_have_a_quota_each(runs: dict[str, Run]) -> None:
     out = runs["many_users"].out
-    rows = dict(re.findall(r"^(\S.*?\S) +(\d+) +\d+\.\d s +\d+ of \d+$", out, re.MULTILINE))
+    rows = dict(re.findall(r"^(\S.*?\S) +(\d+) +\d+\.\d s +[\d?]+ of \d+$", out, re.MULTILINE))
     assert rows == {"ann": "25", "ben": "10", "cleo": "4", "the app": "40"}
     assert numbers(r"(\d+) requests sent, (\d+) refused", out) == [79, 0]
 
@@ -226,7 +226,7 @@ def test_the_service_answers_503_with_retry_after(runs: dict[str, Run]) -> None:
     out = runs["service"].out
     statuses = re.findall(r"^ +\d+ +(\d+) ", out, re.MULTILINE)
     assert sorted(statuses[:8]) == ["200"] * 5 + ["503"] * 3
-    assert len(re.findall(r"busy, try again in [1-5] s$", out, re.MULTILINE)) == 3
+    assert len(re.findall(r"busy, try again in ([4-9]|1[0-2]) s$", out, re.MULTILINE)) == 3
     assert statuses[8:] == ["200"]
     assert numbers(r"(\d+) requests sent, (\d+) refused", out) == [6, 0]
 
@@ -234,7 +234,7 @@ def test_the_service_answers_503_with_retry_after(runs: dict[str, Run]) -> None:
 def test_fail_fast_says_when_to_come_back_and_keeps_the_order(runs: dict[str, Run]) -> None:
     out = runs["fail_fast"].out
     assert "before the first call   unknown; X publishes a limit of 75\n" in out
-    assert re.search(r"<Quota 0/3, resets in 0:0\d>", out)
+    assert re.search(r"<Quota 0/3, resets in 0:\d\d>", out)
     assert re.search(r"key +GET /2/users/me\n +left +0 of 3\n", out)
     assert re.search(r"retry_after +[\d.]+ s\n", out)
     assert "served:  a user who waits, batch 1, batch 2\n" in out
@@ -346,7 +346,7 @@ def test_privacy_live_goes_where_the_environment_says() -> None:
     [
         ("own_session", ("--calls", "4"), 4),
         ("many_users", (), 6),
-        ("service", (), 9),
+        ("service", ("--patience", "60"), 9),
         ("fail_fast", (), 3),
     ],
 )
