@@ -182,11 +182,11 @@ async def test_rounding_down_lets_windows_end_between_seconds() -> None:
 
 @pytest.mark.asyncio
 async def test_a_late_rollover_keeps_refusing_and_announces_the_old_reset() -> None:
-    async with serving(limit=1, late=2.5) as client:
+    async with serving(limit=1, late=250) as client:
         first = await client.get()
         client.api.clock.step(reset(first) - client.api.clock.now() + 0.1)
         late = await client.get()
-        client.api.clock.step(2.5)
+        client.api.clock.step(250)
         after = await client.get()
     assert (late.status, left(late), reset(late)) == (429, 0, reset(first))
     assert date(late) >= reset(first)
