@@ -305,7 +305,7 @@ def main() -> None:
         return
     with engines.running(engines.REDIS) as engine, redis.Redis(port=engine.port) as client:
         if options.quick:
-            rates(client, engine.url, (1, 4), 1.0)
+            rates(client, engine.url, (4,), 1.0)
             quotas(client, engine.url, [(900, 8, 1)], 6.0)
         else:
             rates(client, engine.url, (1, 4, 16), 3.0)
