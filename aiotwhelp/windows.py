@@ -1147,8 +1147,8 @@ class Window:
         knew_this_reset = granted.known >= self.reset_number
         is_usable = told is not None and self._is_usable(told, now)
         if told is not None and self._is_earlier(told) and not knew_this_reset:
-            if not is_usable and self.refill is None:
-                return  # of a window that has passed; where tokens come back there is but one
+            if not is_usable:
+                return  # of a window that has passed
             if reading.remaining < self.floor:
                 # Not surely older: back ends disagree. Until a later call tells, it counts.
                 self.debts.add_unread(self.numbering.next(), self.cost_of(granted))

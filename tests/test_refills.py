@@ -288,15 +288,6 @@ def test_a_reset_that_is_told_to_be_sooner_than_before_is_when_a_token_is_there(
     film.play([(1, Ask("b"), GO), (1, told("b", 0, 40.0), None), (1, Ask(), Until(42))])
 
 
-def test_an_answer_whose_reset_is_now_tells_of_the_same_tokens_and_of_a_fixed_window_of_none():
-    """A back end with another clock tells a reset that has passed: what is left is news still."""
-    for kind, left in ((REFILLS, 97), (FIXED, 98)):
-        film = Film().play([(0, Ask("a"), GO), (0, told("a", 99, 10.0, kind), None)])
-        film.bucket.answered = 1000
-        film.play([(1, Ask("b"), GO), (1, Ask("c"), GO), (1, told("b", 98, 13.0, kind), None)])
-        film.play([(1, told("c", 97, 0.0, kind), left)])
-
-
 def gone_early(then: Answer) -> Film:
     """Return a film of a call that went well before the reset at 900, as it was told it would."""
     film = Film().play([(0, Ask("a"), GO), (0, told("a", 1, 900.0), None)])
