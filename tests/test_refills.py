@@ -288,6 +288,16 @@ def test_a_reset_that_is_told_to_be_sooner_than_before_is_when_a_token_is_there(
     film.play([(1, Ask("b"), GO), (1, told("b", 0, 40.0), None), (1, Ask(), Until(42))])
 
 
+def test_late_answers_of_a_window_that_has_passed_leave_the_next_one_alone():
+    """Most servers whose tokens might come back one by one count in fixed windows."""
+    film = Film().play([(0, Ask("a"), GO), (0, told("a", 3, 10.0), None)])
+    film.bucket.answered = 1000
+    film.play([(1, Ask("b"), GO), (1, Ask("c"), GO), (11, Ask("d"), GO)])
+    film.play(
+        [(11, told("d", 99, 10.0), 97), (12, told("b", 2, 0.0), 98), (12, told("c", 1, 0.0), 99)]
+    )
+
+
 def gone_early(then: Answer) -> Film:
     """Return a film of a call that went well before the reset at 900, as it was told it would."""
     film = Film().play([(0, Ask("a"), GO), (0, told("a", 1, 900.0), None)])
