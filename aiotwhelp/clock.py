@@ -152,7 +152,10 @@ class ServerClock:
 
     def soonest(self, epoch: float) -> float:
         """Return the earliest instant at which the server's clock may come to show ``epoch``."""
-        if not self._bounds:
+        bounds = self._bounds
+        if len(bounds) == 1:
+            return epoch - bounds[0].high
+        if not bounds:
             return epoch - (self._assumed or 0.0)
         return min(epoch - bound.high for bound in self._speaking)
 
@@ -162,11 +165,8 @@ class ServerClock:
         Not more than by its own Date: if that contradicts what was known, a clock may have been
         stepped while nobody asked.
         """
-        bounds = self._bounds
-        if len(bounds) == 1:
-            return epoch - bounds[0].high - now
         soonest = self.soonest(epoch)
-        if bounds:
+        if len(self._bounds) > 1:
             soonest = min(soonest, epoch - self._newest.high)
         return soonest - now
 
