@@ -353,15 +353,14 @@ class CheckedLimiter(Limiter):
         garbled, he is, from the next answer on.
         """
         told = {self.name_of(line.key, each.kind) for each in reading.windows}
-        for name in (self._app_of(line), self._own_name(line.key)):
-            if name is None:
-                continue
+        app = self._app_of(line)
+        for name in (app, self._own_name(line.key)):
             calls = self._left_out.setdefault(name, [])
             if name in told:
                 calls[:] = [each for each in calls if each[0] > granted.sent]
-            elif self._leaves_out(line, name):
+            elif name is not None and self._leaves_out(line, name):
                 calls.append((self._home.now(), granted.cost))
-                if self._answers.get(line.bucket) == 1:
+                if name is app and self._answers.get(line.bucket) == 1:
                     self._note_unknown(name)
 
     def _app_of(self, line: Line) -> object:
